@@ -1,0 +1,44 @@
+# `make` lists the targets. Environments are rebuilt only when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+VENV := .venv
+DEV := .venv-dev
+PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench test-pythons clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
+
+setup: $(VENV)/.stamp ## make .venv with what the demo needs (no torch)
+
+demo: setup ## 30 episodes of the simulated robot, and a report in report/
+	$(VENV)/bin/v2a demo --episodes 30 --report report
+
+test: check ## lint, types, room arrows, then every test
+	$(DEV)/bin/pytest -q
+
+check: $(DEV)/.stamp ## lint, types and room arrows
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+bench: $(DEV)/.stamp ## run every benchmark
+	@for file in benchmarks/*.py; do echo "== $$file"; $(DEV)/bin/python $$file || exit 1; done
+
+test-pythons: ## the robot-side tests on Python 3.10, 3.11 and 3.12, without torch
+	tests/robot_pythons.sh
+
+clean: ## remove the environments and the report
+	rm -rf $(VENV) $(DEV) .venv-py3* report
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo]'
+	touch $@
+
+$(DEV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,dev]'
+	touch $@

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The robot side on each Python that a robot may have: JetPack 6 has 3.10, JetPack 7 has 3.12.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# `python3.10` may be a pyenv shim that only says how to switch, so ask it to run something.
+find_python() {
+    local candidate
+    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
+        if "$candidate" -c '' 2>/dev/null; then echo "$candidate"; return; fi
+    done
+}
+
+for version in 3.10 3.11 3.12; do
+    python=$(find_python "$version")
+    if [ -z "$python" ]; then
+        echo "== Python $version: SKIPPED, neither in PATH nor in pyenv" >&2
+        continue
+    fi
+    echo "== Python $version: $python"
+    venv=.venv-py$version
+    "$python" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt \
+        -e '.[cpu,vision]' dynamixel-sdk hypothesis onnx pytest pytest-timeout
+    "$venv/bin/pytest" -q tests/v2a tests/hw_drivers tests/runtime tests/test_rooms.py
+done
