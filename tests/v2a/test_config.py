@@ -1,0 +1,148 @@
+"""Every fault of a YAML file at once, each with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError, model_validator
+
+from v2a.config import Strict, load_yaml
+from v2a.errors import ConfigError
+
+
+class Servo(Strict):
+    kind: Literal["servo"] = "servo"
+    id: Annotated[int, Field(ge=0, le=252)]
+    model: str
+
+
+class Bus(Strict):
+    port: str
+    baud: int = 1_000_000
+    joints: list[Servo]
+
+
+class RobotFile(Strict):
+    name: str
+    bus: Bus
+    spare: Servo | None = None
+    limits: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _named(self) -> RobotFile:
+        if self.name == "nobody":
+            raise ValueError("a robot needs a name of its own")
+        return self
+
+
+GOOD = """\
+name: arm
+bus:
+  port: /dev/ttyUSB0
+  joints:
+    - {id: 1, model: xl430-w250}
+    - id: 2
+      model: xl430-w250
+limits: {shoulder: 1.5}
+"""
+
+
+@pytest.fixture
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function from YAML text to the lines of the ConfigError that it causes."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(text: str) -> list[str]:
+        Path("robot.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_yaml(Path("robot.yaml"), RobotFile)
+        return str(caught.value).splitlines()
+
+    return load
+
+
+def test_a_good_file_becomes_an_immutable_model(tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(GOOD)
+    robot = load_yaml(file, RobotFile)
+    assert [joint.id for joint in robot.bus.joints] == [1, 2]
+    assert robot.limits == {"shoulder": 1.5}
+    with pytest.raises(ValidationError, match="frozen"):
+        robot.name = "other"
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_the_file(faults) -> None:
+    text = GOOD.replace("id: 2", "id: 300").replace("port:", "prot:").replace("1.5", "fast")
+    assert faults(text) == [
+        "robot.yaml:2: bus.port: this key is missing",
+        "robot.yaml:3: bus.prot: unknown key, did you mean 'port'?",
+        "robot.yaml:6: bus.joints.1.id: Input should be less than or equal to 252 (got 300)",
+        "robot.yaml:8: limits.shoulder: Input should be a valid number, unable to parse string "
+        "as a number (got 'fast')",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("name: arm", "nmae: arm", "robot.yaml:1: nmae: unknown key, did you mean 'name'?"),
+        (
+            "{id: 1,",
+            "{id: 1, modle: x,",
+            "5: bus.joints.0.modle: unknown key, did you mean 'model'",
+        ),
+        ("limits:", "spare: {idd: 1}\nlimits:", "8: spare.idd: unknown key, did you mean 'id'?"),
+        ("limits:", "zzz: 1\nlimits:", "8: zzz: unknown key, known are: bus, limits, name, spare"),
+        ("name: arm", "name: nobody", "robot.yaml:1: a robot needs a name of its own (got {"),
+        ("name: arm", "name: a\nname: b", "2: name: this key is already on line 1; remove one"),
+        ("{id: 1,", "{id: 1, id: 1,", "5: bus.joints.0.id: this key is already on line 5"),
+        ("{id: 1,", "{id: 1", "robot.yaml:5: expected"),
+        ("name: arm", "name: [", "robot.yaml:3: expected"),
+        ("name: arm", "name: !!python/object:os.system {}", "1: could not determine a constructor"),
+        ("name: arm", "name: 2026-99-99", "robot.yaml: not readable as YAML: month must be in"),
+        ("name: arm", "name: &loop [*loop]", "robot.yaml:1: nested more than 40 deep"),
+        ("name: arm", "name: '\x00'", "robot.yaml: not readable as YAML: "),
+    ],
+)
+def test_a_fault_is_named_with_its_line(faults, old: str, new: str, expected: str) -> None:
+    lines = faults(GOOD.replace(old, new))
+    assert any(expected in line for line in lines), lines
+
+
+def test_a_long_value_is_cut(faults) -> None:
+    (line,) = faults(GOOD.replace("{shoulder: 1.5}", "x" * 500))
+    assert len(line) < 150
+
+
+def test_an_empty_file_and_a_list_are_no_configuration(faults) -> None:
+    assert faults("") == ["robot.yaml: is empty; expected a mapping of keys"]
+    assert faults("- 1\n")[0].startswith("robot.yaml:1: Input should be a valid dictionary")
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_yaml(tmp_path / "none.yaml", RobotFile)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_yaml(tmp_path, RobotFile)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ConfigError, match="not readable as YAML"):
+        load_yaml(tmp_path / "binary.yaml", RobotFile)
+
+
+def test_an_anchor_may_be_used_twice(tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text("name: arm\nspare: &s {id: 1, model: x}\nbus: {port: p, joints: [*s, *s]}\n")
+    robot = load_yaml(file, RobotFile)
+    assert robot.bus.joints == [robot.spare, robot.spare]
+
+
+@given(st.text(alphabet="ab:-{}[]&*!? \n'\"#|>%1.<", max_size=60))
+def test_any_text_is_a_robot_or_a_config_error(tmp_path_factory, text: str) -> None:
+    file = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"fuzz\.yaml"):
+        load_yaml(file, RobotFile)

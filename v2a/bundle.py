@@ -1,0 +1,248 @@
+"""The bundle: the one folder that passes from the training side to the robot.
+
+manifest.json       what is in here, what it means, and how it was made
+graphs/*.onnx       one graph per rate stage
+embeddings/*.npy    instruction embeddings, float32 [1, L, D]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from v2a.config import Strict, describe_fault, suggest
+from v2a.errors import BundleError
+from v2a.names import Rate
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+_EXPORT_AGAIN = "export the bundle again"
+
+
+def _inside(file: str) -> str:
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        raise ValueError("must be a path inside the bundle")
+    return file
+
+
+BundleFile = Annotated[str, AfterValidator(_inside)]
+
+
+class FileRef(Strict):
+    """A file of the bundle and the SHA-256 it had when the bundle was sealed."""
+
+    file: BundleFile
+    sha256: str = ""  # filled by `seal`
+
+
+RefT = TypeVar("RefT", bound=FileRef)
+
+
+class TensorSpec(Strict):
+    """One input or output of a graph; shapes are static, batch is 1."""
+
+    name: str
+    dtype: Literal["float32", "float16", "uint8", "int64"]
+    shape: list[PositiveInt]
+    meaning: str
+    unit: str | None = None
+
+
+class GraphSpec(FileRef):
+    """One ONNX graph and the rate at which its inputs change."""
+
+    name: str
+    rate: Rate
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+
+
+class JointSpec(Strict):
+    """One joint of the action space; limits in `unit`, velocity in `unit`/s."""
+
+    name: str
+    unit: Literal["rad"] = "rad"
+    lower: float
+    upper: float
+    velocity_limit: PositiveFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> JointSpec:
+        if self.lower >= self.upper:
+            raise ValueError(f"lower {self.lower} must be below upper {self.upper}")
+        return self
+
+
+class ActionSpace(Strict):
+    """A chunk is float32 [chunk_length, len(joints)]; step k is the target at t + k * step_s."""
+
+    joints: list[JointSpec]
+    chunk_length: PositiveInt
+    step_s: PositiveFloat
+
+
+class CameraSpec(Strict):
+    """The picture that the policy expects, and how many of them at what interval."""
+
+    name: str
+    width: PositiveInt
+    height: PositiveInt
+    colour: Literal["rgb"] = "rgb"
+    history: PositiveInt
+    interval_s: PositiveFloat
+
+
+class SamplerSpec(Strict):
+    """The solver that is unrolled inside the `denoise` graph."""
+
+    kind: Literal["dpmsolver++"] = "dpmsolver++"
+    order: PositiveInt = 2
+    steps: PositiveInt = 5
+    prediction: Literal["sample"] = "sample"
+
+
+class Manifest(Strict):
+    """What `manifest.json` holds; an unknown or missing key is a fault."""
+
+    schema_version: int = SCHEMA_VERSION
+    policy: str
+    description: str
+    graphs: list[GraphSpec]
+    action_space: ActionSpace
+    cameras: list[CameraSpec]
+    sampler: SamplerSpec
+    instructions: dict[str, FileRef]
+    condition_age_max_s: PositiveFloat
+    provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Manifest:
+        for kind in ("graphs", "cameras"):
+            names = [spec.name for spec in getattr(self, kind)]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{kind} with the same name: {', '.join(sorted(names))}")
+        return self
+
+    def files(self) -> Iterator[FileRef]:
+        """Every file that the manifest vouches for."""
+        yield from self.graphs
+        yield from self.instructions.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was read and verified."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph(self, name: str) -> GraphSpec:
+        """The spec of a graph; BundleError with the known names otherwise."""
+        graphs = {graph.name: graph for graph in self.manifest.graphs}
+        _require(name, graphs, f"{self.path}: no graph {name!r}")
+        return graphs[name]
+
+    def graph_path(self, name: str) -> Path:
+        """Where the ONNX file of a graph is."""
+        return self.path / self.graph(name).file
+
+    def instruction_tokens(self, text: str) -> npt.NDArray[np.float32]:
+        """The embedding of an instruction, float32 [1, L, D]; BundleError if it is unknown."""
+        known = self.manifest.instructions
+        _require(text, known, f"{self.path}: no embedding for the instruction {text!r}")
+        file = self.path / known[text].file
+        tokens: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
+        if tokens.dtype != np.float32 or tokens.ndim != 3 or tokens.shape[0] != 1:
+            raise BundleError(
+                f"{file}: {tokens.dtype} {list(tokens.shape)}, expected float32 [1, L, D]; "
+                f"{_EXPORT_AGAIN}"
+            )
+        return tokens
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and verify a bundle: schema version, manifest, and the SHA-256 of every file.
+
+    Raises BundleError with one line per fault, each with what to do.
+    """
+    manifest = _read_manifest(path / MANIFEST)
+    if faults := list(_file_faults(path, manifest)):
+        raise BundleError("\n".join(faults))
+    return Bundle(path, manifest)
+
+
+def seal(path: Path, manifest: Manifest) -> None:
+    """Fill in the SHA-256 of every file and write `manifest.json`, whole or not at all."""
+    instructions = {t: _hashed(path, ref) for t, ref in manifest.instructions.items()}
+    graphs = [_hashed(path, graph) for graph in manifest.graphs]
+    sealed = manifest.model_copy(update={"graphs": graphs, "instructions": instructions})
+    draft = path / f"{MANIFEST}.part"
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(sealed.model_dump_json(indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path / MANIFEST)
+
+
+def _require(name: str, known: Iterable[str], fault: str) -> None:
+    if name not in known:
+        raise BundleError(f"{fault}; {suggest(name, sorted(known))}")
+
+
+def _hashed(path: Path, ref: RefT) -> RefT:
+    if not (path / ref.file).is_file():
+        raise BundleError(f"{path / ref.file}: missing; write it before sealing the bundle")
+    return ref.model_copy(update={"sha256": _sha256(path / ref.file)})
+
+
+def _read_manifest(file: Path) -> Manifest:
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{file}: no such file; give the folder of a bundle") from None
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise BundleError(f"{file}: is not JSON ({error}); {_EXPORT_AGAIN}") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{file}: schema version {version}, this v2a reads {SCHEMA_VERSION}; "
+            f"{_EXPORT_AGAIN} with this v2a, or install the v2a that wrote it"
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        faults = [describe_fault(details, Manifest) for details in error.errors(include_url=False)]
+        raise BundleError("\n".join(f"{file}: {f}; {_EXPORT_AGAIN}" for f in faults)) from None
+
+
+def _file_faults(path: Path, manifest: Manifest) -> Iterator[str]:
+    for ref in manifest.files():
+        file = path / ref.file
+        if not file.is_file():
+            yield f"{file}: named in the manifest but missing; copy the whole folder again"
+        elif (found := _sha256(file)) != ref.sha256:
+            yield (
+                f"{file}: sha256 is {found[:12]}..., the manifest says {ref.sha256[:12] or 'none'}"
+                f"...; the file was changed: copy it again or {_EXPORT_AGAIN}"
+            )
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,61 @@
+"""`v2a bundle`: verify a bundle, and show what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from v2a.bundle import GraphSpec, Manifest, TensorSpec, load_bundle
+
+_DIR = click.argument("directory", type=click.Path(path_type=Path))
+
+
+@click.group()
+def bundle() -> None:
+    """Check a bundle, or show what is in it."""
+
+
+@bundle.command()
+@_DIR
+def check(directory: Path) -> None:
+    """Verify the manifest and the SHA-256 of every file."""
+    manifest = load_bundle(directory).manifest
+    click.echo(f"{directory}: good; {len(list(manifest.files()))} files verified")
+
+
+@bundle.command()
+@_DIR
+def show(directory: Path) -> None:
+    """Print the policy, its graphs by rate, and its action space."""
+    for line in _lines(load_bundle(directory).manifest):
+        click.echo(line)
+
+
+def _lines(manifest: Manifest) -> list[str]:
+    space = manifest.action_space
+    chunk = f"{space.chunk_length} steps of {space.step_s:g} s"
+    return [
+        f"{manifest.policy}: {manifest.description}",
+        f"action: {chunk}, joints {', '.join(joint.name for joint in space.joints)}",
+        *(
+            f"camera: {camera.name} {camera.width}x{camera.height} {camera.colour}, "
+            f"{camera.history} frames every {camera.interval_s:g} s"
+            for camera in manifest.cameras
+        ),
+        *(f"instruction: {text}" for text in manifest.instructions),
+        *(line for graph in manifest.graphs for line in _graph_lines(graph)),
+    ]
+
+
+def _graph_lines(graph: GraphSpec) -> list[str]:
+    return [
+        f"graph: {graph.name} at rate {graph.rate}, {graph.precision}",
+        *(f"  in  {_tensor(spec)}" for spec in graph.inputs),
+        *(f"  out {_tensor(spec)}" for spec in graph.outputs),
+    ]
+
+
+def _tensor(spec: TensorSpec) -> str:
+    unit = f" [{spec.unit}]" if spec.unit else ""
+    return f"{spec.name} {spec.dtype}{spec.shape}: {spec.meaning}{unit}"

@@ -1,0 +1,152 @@
+"""YAML files checked against pydantic models; every fault at once, each with file and line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from v2a.errors import ConfigError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+KeyLine = tuple[tuple[str, ...], int]  # where a key is: its path, its line (from 1)
+
+_SHOWN_INPUT_CHARS = 60
+_DEEPEST_NESTING = 40  # also ends the walk of an alias that contains itself
+
+
+class Strict(BaseModel):
+    """Base of every config and manifest model: immutable, and an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
+    """Read `path` into `model`.
+
+    Raises ConfigError listing every fault, one per line:
+    `robot.yaml:11: bus.joints.1.id: Input should be less than or equal to 252 (got 300)`
+    """
+    data, keys = _parse(path)
+    lines = dict(keys)
+    faults = list(_duplicates(keys))
+    try:
+        config = model.model_validate(data)
+    except ValidationError as error:
+        faults += [
+            (_line_of(details["loc"], lines), describe_fault(details, model))
+            for details in error.errors(include_url=False)
+        ]
+    if faults:
+        raise ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(faults)))
+    return config
+
+
+def describe_fault(details: ErrorDetails, model: type[BaseModel]) -> str:
+    """One pydantic error as `key.path: what is wrong (got value)`."""
+    loc = details["loc"]
+    where = "".join(f"{part}." for part in loc).rstrip(".")
+    return f"{where}: {_message(details, model)}" if where else _message(details, model)
+
+
+def _message(details: ErrorDetails, model: type[BaseModel]) -> str:
+    if details["type"] == "missing":
+        return "this key is missing"
+    if details["type"] == "extra_forbidden":
+        known = sorted(_known_keys(model, details["loc"][:-1]))
+        return f"unknown key, {suggest(str(details['loc'][-1]), known)}"
+    text = details["msg"].removeprefix("Value error, ")
+    return f"{text} (got {_shorten(repr(details['input']))})"
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """`did you mean 'x'?`, or all the known words where none is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN_INPUT_CHARS else text[: _SHOWN_INPUT_CHARS - 3] + "..."
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
+    """The keys that `model` allows at `loc`, read from its JSON schema."""
+    root = model.model_json_schema()
+    nodes = list(_alternatives(root, root))
+    for part in loc:
+        children = [child for node in nodes if (child := _child(node, part)) is not None]
+        # A part without a child is the tag that pydantic adds for the member of a union.
+        nodes = [a for child in children for a in _alternatives(child, root)] or nodes
+    return {key for node in nodes for key in node.get("properties", {})}
+
+
+def _alternatives(node: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "$ref" in node:
+        yield from _alternatives(root["$defs"][node["$ref"].rsplit("/", 1)[-1]], root)
+    for member in [*node.get("anyOf", []), *node.get("oneOf", [])]:
+        yield from _alternatives(member, root)
+    yield node
+
+
+def _child(node: dict[str, Any], part: int | str) -> dict[str, Any] | None:
+    properties = node.get("properties", {})
+    child = properties.get(part) or node.get("additionalProperties") or node.get("items")
+    return child if isinstance(child, dict) else None
+
+
+def _parse(path: Path) -> tuple[Any, list[KeyLine]]:
+    """The plain data of the file, and the line of every key in it."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            raise ConfigError(f"{path}: is empty; expected a mapping of keys")
+        keys = list(_key_lines(node, ()))
+        return loader.construct_document(node), keys
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem}") from None
+    # ValueError: not UTF-8, or the date 2026-99-99, where PyYAML lets datetime's error through.
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {str(error).splitlines()[0]}") from None
+
+
+def _key_lines(node: yaml.Node, path: tuple[str, ...]) -> Iterator[KeyLine]:
+    if len(path) > _DEEPEST_NESTING:
+        problem = f"nested more than {_DEEPEST_NESTING} deep"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            key_path = (*path, str(key.value))
+            yield key_path, key.start_mark.line + 1
+            yield from _key_lines(value, key_path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            item_path = (*path, str(index))
+            yield item_path, value.start_mark.line + 1
+            yield from _key_lines(value, item_path)
+
+
+def _duplicates(keys: list[KeyLine]) -> Iterator[tuple[int, str]]:
+    first_lines: dict[tuple[str, ...], int] = {}
+    for path, line in keys:
+        if path in first_lines:
+            text = f"this key is already on line {first_lines[path]}; remove one"
+            yield line, f"{'.'.join(path)}: {text}"
+        first_lines.setdefault(path, line)
+
+
+def _line_of(loc: tuple[int | str, ...], lines: dict[tuple[str, ...], int]) -> int:
+    """The line of the key, or of the nearest key above it that is in the file."""
+    path = tuple(map(str, loc))
+    prefixes = (path[:n] for n in range(len(path), 0, -1))
+    return next((lines[prefix] for prefix in prefixes if prefix in lines), 1)

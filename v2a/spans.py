@@ -1,0 +1,158 @@
+"""Where the time goes: spans written by one thread each, gathered into histograms.
+
+A thread adds spans to a ring of its own without a lock; whoever reports drains the rings. A span
+that was overwritten before it could be drained is counted in `dropped`, never silently lost.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from v2a.names import STAGES
+
+STAGE_INDEX: Final = {stage: index for index, stage in enumerate(STAGES)}
+
+_SUB_BUCKETS: Final = 32  # per octave, so a bucket is at most 1/32 of its value wide
+_SUB_BITS: Final = 5
+_BUCKETS: Final = _SUB_BUCKETS * (63 - _SUB_BITS + 1)  # enough for any int64
+_NS_PER_MS: Final = 1e6
+
+
+class SpanRing:
+    """The last `capacity` spans of one thread: one writer, one reader, no lock."""
+
+    def __init__(self, capacity: int = 65536) -> None:
+        # One slot more than promised: the writer may be inside it while the reader copies.
+        self._slots = capacity + 1
+        self._buffer = bytearray(self._slots * 32)
+        self._rows = np.frombuffer(self._buffer, np.int64).reshape(self._slots, 4)
+        self._pack_into = struct.Struct("=4q").pack_into
+        self._written = 0
+        self._drained = 0
+        self.dropped = 0
+
+    def add(self, stage_index: int, t0_ns: int, t1_ns: int, arg: int = 0) -> None:
+        """Note that a stage ran from `t0_ns` to `t1_ns`; `arg` is free, e.g. a sequence number."""
+        written = self._written
+        self._pack_into(self._buffer, written % self._slots * 32, stage_index, t0_ns, t1_ns, arg)
+        self._written = written + 1
+
+    def drain(self) -> npt.NDArray[np.int64]:
+        """What is new since the last drain: int64 [n, 4] of (stage index, t0, t1, arg), in ns."""
+        end = self._written
+        rows = self._rows[np.arange(self._drained, end)[-self._slots :] % self._slots]
+        # Read again: what the writer reached while we copied is not to be trusted.
+        oldest_intact = self._written - self._slots + 1
+        lost = min(max(oldest_intact - self._drained, 0), end - self._drained)
+        self.dropped += lost
+        kept = end - self._drained - lost
+        self._drained = end
+        return rows[len(rows) - kept :]
+
+
+def _bucket_of(value_ns: int) -> int:
+    shift = max(value_ns.bit_length() - _SUB_BITS - 1, 0)
+    return shift * _SUB_BUCKETS + (value_ns >> shift)
+
+
+def _middle_of(bucket: int) -> float:
+    shift = max(bucket // _SUB_BUCKETS - 1, 0)
+    return ((bucket - shift * _SUB_BUCKETS) << shift) + ((1 << shift) - 1) / 2
+
+
+class Histogram:
+    """Durations in ns over the whole of int64, in log-linear buckets of 32 to the octave.
+
+    Fixed memory and mergeable; a quantile is off by at most 1/32 of its value. The bucket layout
+    is HdrHistogram's.
+    """
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self._total_ns = 0
+        self._max_ns = 0
+        self.count = 0
+
+    def observe(self, value_ns: int) -> None:
+        """Count one duration; ValueError if it is negative (the clock or the caller is wrong)."""
+        if value_ns < 0:
+            raise ValueError(f"a duration cannot be negative (got {value_ns} ns)")
+        self._counts[_bucket_of(value_ns)] += 1
+        self._total_ns += value_ns
+        self._max_ns = max(self._max_ns, value_ns)
+        self.count += 1
+
+    def merge(self, other: Histogram) -> None:
+        """Add everything that `other` counted."""
+        self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
+        self._total_ns += other._total_ns
+        self._max_ns = max(self._max_ns, other._max_ns)
+        self.count += other.count
+
+    @property
+    def max_ns(self) -> float:
+        """The longest duration, exact; NaN where nothing was counted."""
+        return float(self._max_ns) if self.count else math.nan
+
+    @property
+    def mean_ns(self) -> float:
+        """The mean duration, exact; NaN where nothing was counted."""
+        return self._total_ns / self.count if self.count else math.nan
+
+    def quantile(self, q: float) -> float:
+        """The nearest-rank `q` quantile (0..1) in ns; NaN where nothing was counted."""
+        rank = max(math.ceil(q * self.count), 1)
+        seen = 0
+        for bucket, count in enumerate(self._counts):
+            seen += count
+            if seen >= rank:
+                return min(_middle_of(bucket), float(self._max_ns))
+        return math.nan
+
+    def summary_ms(self) -> dict[str, float]:
+        """The row of a report table; times in milliseconds."""
+        return {
+            "n": self.count,
+            "mean_ms": self.mean_ns / _NS_PER_MS,
+            "p50_ms": self.quantile(0.50) / _NS_PER_MS,
+            "p90_ms": self.quantile(0.90) / _NS_PER_MS,
+            "p99_ms": self.quantile(0.99) / _NS_PER_MS,
+            "p999_ms": self.quantile(0.999) / _NS_PER_MS,
+            "max_ms": self.max_ns / _NS_PER_MS,
+        }
+
+
+class Tracer:
+    """All span rings of one run, and the stage histograms made of them."""
+
+    def __init__(self) -> None:
+        self._rings: dict[str, SpanRing] = {}
+        self._stages: dict[str, Histogram] = {}
+
+    def ring(self, thread_name: str) -> SpanRing:
+        """The ring of that thread; made on the first call."""
+        return self._rings.setdefault(thread_name, SpanRing())
+
+    @property
+    def dropped(self) -> int:
+        """Spans that were overwritten before they could be counted."""
+        return sum(ring.dropped for ring in self._rings.values())
+
+    def drain(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Count all new spans into the stage histograms and return them, by thread name."""
+        new = {name: ring.drain() for name, ring in list(self._rings.items())}
+        for rows in new.values():
+            for stage_index, t0_ns, t1_ns, _ in rows.tolist():
+                histogram = self._stages.setdefault(STAGES[stage_index], Histogram())
+                histogram.observe(t1_ns - t0_ns)
+        return new
+
+    def stage_table(self) -> dict[str, dict[str, float]]:
+        """Per stage that ran, in the order of `STAGES`: its `Histogram.summary_ms` so far."""
+        self.drain()
+        return {s: self._stages[s].summary_ms() for s in STAGES if s in self._stages}
