@@ -1,0 +1,1 @@
+"""Hardware drivers: serial ports, motor buses, robots, cameras, and virtual hardware."""

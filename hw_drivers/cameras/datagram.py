@@ -1,0 +1,95 @@
+"""Pictures from another process on this machine, one per Unix datagram: the simulated camera.
+
+Datagram: "V2AF", seq uint32, t_capture_ns int64, epoch int64, height uint16, width uint16, then
+height * width * 3 bytes RGB; little-endian.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import stat
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from hw_drivers.camera import Frame
+from v2a.clock import Clock
+from v2a.errors import CameraError
+
+_HEADER = struct.Struct("<4sIqqHH")
+_MAGIC = b"V2AF"
+# Larger than any datagram: Linux limits it by the sender's buffer, net.core.wmem_max (208 KiB).
+_MAX_DATAGRAM = 1 << 20
+
+
+def pack_frame(frame: Frame) -> bytes:
+    """The datagram of a frame. Senders of more than 200 KB set SO_SNDBUF first."""
+    height, width, _ = frame.image.shape
+    header = _HEADER.pack(_MAGIC, frame.seq, frame.t_capture_ns, frame.epoch, height, width)
+    return header + frame.image.tobytes()
+
+
+def unpack_frame(datagram: bytes | memoryview) -> Frame:
+    """The frame of a datagram. Raises CameraError where it is none."""
+    if len(datagram) < _HEADER.size:
+        raise CameraError(f"a datagram of {len(datagram)} bytes is no picture; what sends it?")
+    magic, seq, t_capture_ns, epoch, height, width = _HEADER.unpack_from(datagram)
+    expected = _HEADER.size + height * width * 3
+    if magic != _MAGIC or len(datagram) != expected:
+        raise CameraError(
+            f"a datagram of {len(datagram)} bytes beginning with {magic!r} is no picture; expected "
+            f"{expected} bytes beginning with {_MAGIC!r}: sender and receiver differ in version"
+        )
+    image = np.frombuffer(datagram, np.uint8, offset=_HEADER.size).reshape(height, width, 3)
+    return Frame(seq, t_capture_ns, epoch, image.copy())
+
+
+class SocketCamera:
+    """Reads to the newest picture; older ones that wait are dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._buffer = memoryview(bytearray(_MAX_DATAGRAM))
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        try:
+            _remove_stale(path)
+            self._socket.bind(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise CameraError(
+                f"socket:{path}: cannot be opened: {error.strerror or error}; "
+                "choose a path in a directory that you may write to"
+            ) from error
+
+    def read(self, timeout_s: float) -> Frame:
+        """See `Camera`."""
+        if not select.select([self._socket], [], [], timeout_s)[0]:
+            raise CameraError(
+                f"socket:{self._path}: no picture within {timeout_s} s; is the simulator running?"
+            )
+        size = 0
+        with contextlib.suppress(BlockingIOError):  # raised when none is left
+            while True:
+                size = self._socket.recv_into(self._buffer)
+        return unpack_frame(self._buffer[:size])
+
+    def close(self) -> None:
+        """See `Camera`."""
+        if self._socket.fileno() >= 0:
+            self._socket.close()
+            self._path.unlink(missing_ok=True)
+
+
+def open_socket(path: str, _size: tuple[int, int], _fps: float, _clock: Clock) -> SocketCamera:
+    """The socket at `path`; size, rate and time stamps are the sender's."""
+    return SocketCamera(Path(path))
+
+
+def _remove_stale(path: Path) -> None:
+    """A socket that a killed run left behind; anything else at that path is not ours."""
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        path.unlink()

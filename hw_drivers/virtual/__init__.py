@@ -1,0 +1,1 @@
+"""Virtual hardware: servos that answer on a loopback port or on a pseudo terminal."""

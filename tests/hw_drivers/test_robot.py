@@ -1,0 +1,236 @@
+"""The robot: its file, what it finds at connect, radians both ways, torque, the watchdog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK
+from hw_drivers.robot import Robot, RobotConfig
+from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.virtual.loopback import LoopbackPort
+from hw_drivers.virtual.pty import PtyServer
+from hw_drivers.virtual.servo import VirtualServo
+from v2a.clock import FakeClock, MonotonicClock
+from v2a.config import load_yaml
+from v2a.errors import BusError, ConfigError, PortError, SafetyFault
+
+ROBOT_YAML = """\
+name: arm
+bus: {protocol: dynamixel2, port: /dev/ttyUSB0, baud: 1000000, watchdog_s: 0.1}
+joints:
+  - {name: yaw, id: 1, model: xl430-w250, lower_rad: -1.5, upper_rad: 1.5, velocity_limit_rad_s: 2}
+  - {name: elbow, id: 2, model: xl430-w250, direction: -1, zero_tick: 1024, lower_rad: -1.5,
+     upper_rad: 1.5, velocity_limit_rad_s: 2.0}
+  - {name: wrist, id: 3, model: xl330-m288, lower_rad: -1.0, upper_rad: 1.0,
+     velocity_limit_rad_s: 2.0}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RobotConfig:
+    path = tmp_path / "robot.yaml"
+    path.write_text(ROBOT_YAML)
+    return load_yaml(path, RobotConfig)
+
+
+def servos_of(config: RobotConfig) -> list[VirtualServo]:
+    return [VirtualServo(MODELS[joint.model], joint.id) for joint in config.joints]
+
+
+@pytest.fixture
+def chain(config: RobotConfig) -> VirtualChain:
+    return VirtualChain(servos_of(config))
+
+
+@pytest.fixture
+def robot(config: RobotConfig, chain: VirtualChain, clock: FakeClock) -> Robot:
+    robot = Robot(config, clock, LoopbackPort(chain))
+    robot.connect()
+    return robot
+
+
+def fault_of(tmp_path: Path, edit: Callable[[str], str]) -> str:
+    path = tmp_path / "robot.yaml"
+    path.write_text(edit(ROBOT_YAML))
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(path, RobotConfig)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("id: 1", "id: 300", "joints.0.id: Input should be less than or equal to 252 (got 300)"),
+        ("xl330-m288", "xl330", "unknown servo model, known are: xl430-w250, xl330-m288"),
+        ("id: 2", "id: 1", "joints must differ in id; more than once: [1]"),
+        ("lower_rad: -1.0", "lower_rad: 2.0", "lower_rad must be below upper_rad"),
+        ("lower_rad: -1.0", "lower_rad: -3.3", "the limit -3.3 rad is tick -103, outside of"),
+        ("baud: 1000000", "baud: 123", "bus.baud: Input should be"),
+        ("watchdog_s: 0.1", "watchdog_s: 9", "bus.watchdog_s: Input should be less than"),
+        ("direction: -1", "direction: 0", "joints.1.direction: Input should be 1 or -1"),
+    ],
+)
+def test_a_fault_in_the_file_is_named(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert fault in fault_of(tmp_path, lambda text: text.replace(old, new))
+
+
+def test_connect_leaves_torque_off(robot: Robot, chain: VirtualChain) -> None:
+    assert not any(servo.torque_on for servo in chain.servos.values())
+
+
+def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: FakeClock) -> None:
+    yaw, elbow, _wrist = servos_of(config)
+    swapped = VirtualServo(MODELS["xm430-w350"], elbow.id)
+    stray = VirtualServo(MODELS["xl330-m288"], 42)
+    assert yaw.write(11, b"\x01") == 0  # velocity mode
+    yaw.latch_hardware_error(1 << 5)
+    robot = Robot(config, clock, LoopbackPort(VirtualChain([yaw, swapped, stray])))
+    with pytest.raises(BusError) as caught:
+        robot.connect()
+    assert str(caught.value).splitlines() == [
+        "arm on /dev/ttyUSB0 is not as configured:",
+        "  yaw (id 1): hardware error: overload; reboot it",
+        "  yaw (id 1): operating mode 1, expected 3 (position); set it",
+        "  elbow (id 2): is xm430-w350, expected xl430-w250; correct `model`, or swap it",
+        "  wrist (id 3): no answer, expected xl330-m288; check its cable, power and id",
+        "  found on the bus: id 1: xl430-w250, id 2: xm430-w350, id 42: xl330-m288",
+    ]
+    with pytest.raises(BusError, match="not connected"):
+        robot.read_state()
+
+
+def test_an_empty_bus_says_so(config: RobotConfig, clock: FakeClock) -> None:
+    with pytest.raises(BusError, match="found on the bus: nothing"):
+        Robot(config, clock, LoopbackPort(VirtualChain([]))).connect()
+
+
+def test_positions_are_in_radians_of_the_joint(robot: Robot, chain: VirtualChain) -> None:
+    for servo in chain.servos.values():
+        servo.set_present_rad(0.1)
+    state = robot.read_state()
+    # elbow: turned round, and its zero a quarter turn below the servo's centre
+    np.testing.assert_allclose(
+        state.position_rad, [0.1, -(0.1 + np.pi / 2), 0.1], atol=RAD_PER_TICK / 2
+    )
+    assert state.valid.all()
+
+
+def test_a_silent_joint_is_nan_and_the_others_are_not(robot: Robot, chain: VirtualChain) -> None:
+    del chain.servos[2]
+    state = robot.read_state()
+    assert state.valid.tolist() == [True, False, True]
+    assert np.isnan(state.position_rad).tolist() == [False, True, False]
+
+
+def test_goals_come_back_as_positions(robot: Robot, chain: VirtualChain) -> None:
+    @settings(max_examples=50)
+    @given(st.lists(st.floats(-1.0, 1.0), min_size=3, max_size=3))
+    def round_trip(goal: list[float]) -> None:
+        robot.write_goal(np.array(goal))
+        chain.step(10.0)
+        read_rad = robot.read_state().position_rad
+        np.testing.assert_allclose(read_rad, goal, atol=RAD_PER_TICK / 2 + 1e-9)
+
+    for servo_id in (1, 2, 3):  # without Robot's watchdog, which ten silent seconds would trip
+        robot.bus.write(servo_id, "torque_enable", 1)
+    round_trip()
+
+
+def test_goals_are_held_within_the_limits(robot: Robot, chain: VirtualChain) -> None:
+    robot.write_goal(np.array([9.0, -9.0, 9.0]))
+    goals = [servo["goal_position"] for servo in chain.servos.values()]
+    ticks_1_5, ticks_1_0 = round(1.5 / RAD_PER_TICK), round(1.0 / RAD_PER_TICK)
+    assert goals == [2048 + ticks_1_5, 1024 + ticks_1_5, 2048 + ticks_1_0]
+
+
+def test_a_goal_that_is_no_number_is_a_safety_fault(robot: Robot, chain: VirtualChain) -> None:
+    with pytest.raises(SafetyFault, match="a goal is not a number"):
+        robot.write_goal(np.array([0.0, np.nan, 0.0]))
+    assert all(servo["goal_position"] == 2048 for servo in chain.servos.values())
+
+
+def test_enabling_torque_does_not_move_the_arm(robot: Robot, chain: VirtualChain) -> None:
+    robot.write_goal(np.array([1.0, 1.0, 1.0]))  # an old goal, far from where the arm lies
+    for servo in chain.servos.values():
+        servo.set_present_rad(-0.5)
+        servo.step(0.01)
+    robot.enable_torque()
+    chain.step(0.05)
+    for servo in chain.servos.values():
+        assert servo.torque_on
+        assert servo.setpoint_rad == pytest.approx(-0.5, abs=RAD_PER_TICK / 2)
+
+
+def test_a_failed_enable_leaves_no_joint_stiff(robot: Robot, chain: VirtualChain) -> None:
+    chain.servos[3].latch_hardware_error(1 << 2)
+    with pytest.raises(BusError, match="servo 3: refused to write torque_enable = 1: result fail"):
+        robot.enable_torque()
+    assert not any(servo.torque_on for servo in chain.servos.values())
+
+
+def test_disabling_tries_every_joint(robot: Robot, chain: VirtualChain) -> None:
+    robot.enable_torque()
+    gone = chain.servos.pop(1)
+    with pytest.raises(BusError, match=r"torque may still be on: yaw: servo 1: no answer"):
+        robot.disable_torque()
+    assert gone.torque_on
+    assert not any(servo.torque_on for servo in chain.servos.values())
+
+
+def test_a_hardware_error_is_named(robot: Robot, chain: VirtualChain) -> None:
+    robot.enable_torque()
+    chain.servos[2].latch_hardware_error(0b100100)
+    for _ in range(2):  # it stays until the servo is rebooted
+        with pytest.raises(BusError, match=r"elbow \(id 2\): overheating, overload; remove"):
+            robot.read_state()
+
+
+def test_a_dead_controller_stops_the_arm(
+    robot: Robot, chain: VirtualChain, clock: FakeClock
+) -> None:
+    robot.enable_torque()
+    robot.write_goal(np.array([1.0, 1.0, 1.0]))
+    for _ in range(100):  # a second in which nobody talks to the servos
+        clock.advance_ns(10_000_000)
+        chain.step(0.01)
+    stopped_at = [servo.setpoint_rad for servo in chain.servos.values()]
+    for _ in range(2):  # the fault stays until torque is enabled again
+        with pytest.raises(BusError, match=r"the servos stopped themselves, 1\.00 s without"):
+            robot.read_state()
+    chain.step(1.0)
+    assert [servo.setpoint_rad for servo in chain.servos.values()] == stopped_at
+    robot.enable_torque()
+    assert robot.read_state().valid.all()
+
+
+def test_a_slow_controller_that_was_in_time_goes_on(
+    robot: Robot, chain: VirtualChain, clock: FakeClock
+) -> None:
+    robot.enable_torque()
+    for _ in range(5):
+        clock.advance_ns(80_000_000)
+        chain.step(0.08)
+        assert robot.read_state().valid.all()
+
+
+def test_over_a_terminal_until_it_is_unplugged(config: RobotConfig, chain: VirtualChain) -> None:
+    server = PtyServer(chain)
+    bus = config.bus.model_copy(update={"port": server.path})
+    robot = Robot(config.model_copy(update={"bus": bus}), MonotonicClock())
+    robot.connect()
+    state = robot.read_state()
+    assert state.position_rad[state.valid][0] == 0.0
+    server.hang_up()
+    with pytest.raises(PortError, match="vanished"):
+        robot.read_state()
+    with pytest.raises(BusError, match=r"torque may still be on: yaw: .+; elbow: .+; wrist: .+"):
+        robot.disable_torque()
+    robot.close()
+    robot.close()
+    server.close()
