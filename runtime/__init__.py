@@ -1,0 +1,1 @@
+"""The runtime: workers, mailboxes and engines that move a robot by a bundle."""

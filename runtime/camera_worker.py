@@ -1,0 +1,80 @@
+"""The camera worker: captures, brings pictures to the policy's size, keeps the recent ones."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from hw_drivers.camera import Camera
+from runtime.mailbox import FrameMsg, Image, Mailboxes
+from runtime.robot_yaml import CameraConfig
+from v2a.bundle import CameraSpec
+from v2a.clock import Clock
+from v2a.spans import STAGE_INDEX, SpanRing
+
+
+class CameraWorker:
+    """One step = one picture. A picture captured before the last reset is dropped."""
+
+    name = "camera"
+
+    def __init__(
+        self,
+        camera: Camera,
+        spec: CameraSpec,
+        config: CameraConfig,
+        mailboxes: Mailboxes,
+        clock: Clock,
+        ring: SpanRing,
+    ) -> None:
+        self._camera = camera
+        self._size = (spec.width, spec.height)
+        self._timeout_s = config.timeout_s
+        self._mailboxes = mailboxes
+        self._clock = clock
+        self.ring = ring
+        # Long enough that a jittering camera covers the policy's history by time.
+        length = round((spec.history - 1) * spec.interval_s * config.fps) + 3
+        self._history: deque[tuple[int, Image]] = deque(maxlen=max(length, spec.history))
+        self._epoch = 0
+        self._seq = 0
+        self.counts: Counter[str] = Counter()
+
+    def step(self, now_ns: int) -> FrameMsg | None:
+        """Wait for the next picture. Raises CameraError when there will be none."""
+        frame = self._camera.read(self._timeout_s)
+        received_ns = self._clock.now_ns()
+        self.ring.add(STAGE_INDEX["capture"], frame.t_capture_ns, received_ns, frame.seq)
+        epoch = self._mailboxes.epoch
+        if epoch.number != self._epoch:
+            self._epoch = epoch.number
+            self._history.clear()
+        if frame.t_capture_ns < epoch.start_ns:
+            self.counts["before_reset"] += 1
+            return None
+        image = resized(frame.image, self._size)
+        self.ring.add(STAGE_INDEX["preprocess"], received_ns, self._clock.now_ns(), frame.seq)
+        self._history.append((frame.t_capture_ns, image))
+        self._seq += 1
+        self.counts["frames"] += 1
+        return FrameMsg(
+            seq=self._seq,
+            t_capture_ns=frame.t_capture_ns,
+            t_publish_ns=0,
+            parent_seq=frame.seq,
+            epoch=epoch.number,
+            image=image,
+            history=tuple(self._history),
+        )
+
+    def close(self) -> None:
+        self._camera.close()
+
+
+def resized(image: Image, size: tuple[int, int]) -> Image:
+    """`image` at `size` (width, height). Area averaging, as the training data was made."""
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    import cv2  # here: the base install has no OpenCV, and a camera of the right size needs none
+
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype("uint8", copy=False)

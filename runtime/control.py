@@ -1,0 +1,220 @@
+"""The control loop: reads the bus, plays the chunk, checks safety, writes the motors.
+
+It runs on an absolute grid and takes one nominal step a tick. A tick that comes too late is
+skipped and counted by cause; nothing is ever caught up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hw_drivers.robot import Robot
+from runtime.chunks import Trajectory
+from runtime.mailbox import ChunkMsg, Mailboxes, StateMsg, Vector
+from runtime.robot_yaml import RunConfig
+from runtime.safety import Limits, Safety, State
+from v2a.clock import Clock
+from v2a.errors import BusError, PortError
+from v2a.spans import STAGE_INDEX, Histogram, SpanRing
+
+TICK, BUS_READ, BUS_WRITE = (STAGE_INDEX[s] for s in ("tick", "bus_read", "bus_write"))
+
+Verb = Literal["arm", "disarm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something asked of the loop, which alone may use the bus; `done` is set once it is done."""
+
+    verb: Verb
+    done: threading.Event
+
+
+class Control:
+    """One `tick` = one cycle of the loop. Any error turns the torque off before it goes on."""
+
+    name = "control"
+
+    def __init__(
+        self,
+        robot: Robot,
+        limits: Limits,
+        config: RunConfig,
+        mailboxes: Mailboxes,
+        clock: Clock,
+        ring: SpanRing,
+    ) -> None:
+        self._robot = robot
+        self._names = limits.names
+        self._mailboxes = mailboxes
+        self._clock = clock
+        self.ring = ring
+        self.period_ns = config.control_period_ns
+        self.safety = Safety(
+            limits,
+            self.period_ns / 1e9,
+            config.control.command_age_max_s,
+            config.control.serial_faults_max,
+        )
+        self._trajectory = Trajectory(config.control.blend_s)
+        self._request: Request | None = None
+        self._epoch = 0
+        self._seq = 0
+        self._chunk_seq = 0
+        self._bus_ns = 0  # time on the bus in this tick
+        self._serial_fault: str | None = None  # what went wrong on the bus in this tick
+        self._closed = False
+        self.ticks = 0
+        self.missed_ticks = Counter(late=0, bus=0, no_chunk=0)
+        self.counts: Counter[str] = Counter()
+        self.seam_jumps_rad: deque[float] = deque(maxlen=65536)
+        self.chunk_age = Histogram()
+        self.frame_to_motor = Histogram()
+
+    def request(self, verb: Verb) -> threading.Event:
+        """Ask for `verb` at the next tick (arming: the next one that reads every joint)."""
+        request = Request(verb, threading.Event())
+        self._request = request
+        return request.done
+
+    def missed(self, ticks: int) -> None:
+        """Count grid points that were slept or worked through."""
+        self.missed_ticks["bus" if self._bus_ns > self.period_ns else "late"] += ticks
+
+    def tick(self, now_ns: int) -> None:
+        """One cycle. Raises PortError when the port is gone, SafetyFault when safety says so."""
+        try:
+            self._cycle(now_ns)
+        except BaseException as fault:
+            self.safety.fault(now_ns, str(fault) or type(fault).__name__)
+            self.close()
+            raise
+        self.ticks += 1
+        self.ring.add(TICK, now_ns, self._clock.now_ns(), self.ticks)
+
+    def close(self) -> None:
+        """Torque off, always. A failure to do so is kept in the safety record."""
+        if self._closed:
+            return
+        self._closed = True
+        now_ns = self._clock.now_ns()
+        try:
+            self._robot.disable_torque()
+        except BusError as fault:
+            self.counts["torque_off_failed"] += 1
+            self.safety.fault(now_ns, f"torque off failed: {fault}")
+        self.safety.disarm(now_ns, "end of the run")
+
+    def _cycle(self, now_ns: int) -> None:
+        self._bus_ns = 0
+        self._serial_fault = None
+        self._follow_epoch()
+        position_rad = self._read()
+        self._obey(now_ns, position_rad)
+        if position_rad is not None:
+            self._publish(now_ns, position_rad)
+        if self.safety.torque_on:
+            self._take_chunk(now_ns)
+            self._move(now_ns)
+        self.safety.serial(now_ns, self._serial_fault)
+
+    def _follow_epoch(self) -> None:
+        if self._mailboxes.epoch.number != self._epoch:
+            self._epoch = self._mailboxes.epoch.number
+            self._trajectory.clear()
+
+    def _read(self) -> Vector | None:
+        """The joints' positions, or None in a bad cycle."""
+        start_ns = self._clock.now_ns()
+        try:
+            state = self._robot.read_state()
+        except PortError:
+            raise  # the port is gone: there will be no good cycle
+        except BusError as fault:
+            self._serial_fault = str(fault)
+            return None
+        finally:
+            self._bus_span(BUS_READ, start_ns)
+        if not state.valid.all():
+            silent = [self._names[joint] for joint in np.flatnonzero(~state.valid)]
+            self._serial_fault = f"no answer from {', '.join(silent)}"
+            return None
+        return state.position_rad
+
+    def _obey(self, now_ns: int, position_rad: Vector | None) -> None:
+        request = self._request
+        if request is None or (request.verb == "arm" and position_rad is None):
+            return
+        if request.verb == "arm" and position_rad is not None:
+            self.safety.arm(now_ns, position_rad)
+            self._robot.enable_torque()
+        else:
+            self._robot.disable_torque()
+            self.safety.disarm(now_ns, "asked to")
+        self._trajectory.clear()
+        self._request = None
+        request.done.set()
+
+    def _publish(self, now_ns: int, position_rad: Vector) -> None:
+        self._seq += 1
+        command_rad = self.safety.command_rad if self.safety.torque_on else position_rad
+        message = StateMsg(
+            seq=self._seq,
+            t_capture_ns=now_ns,
+            t_publish_ns=0,
+            parent_seq=self._chunk_seq,
+            epoch=self._epoch,
+            position_rad=position_rad,
+            command_rad=command_rad,
+        )
+        self._mailboxes.state.put(message, now_ns)
+
+    def _take_chunk(self, now_ns: int) -> None:
+        chunk = self._mailboxes.chunk.get()
+        if chunk is None or chunk.seq <= self._chunk_seq:
+            return
+        self._chunk_seq = chunk.seq
+        if not np.isfinite(chunk.target_rad).all():
+            self.counts["chunk_not_finite"] += 1
+            return
+        resume = self.safety.state is State.HOLD
+        jump_rad = self._trajectory.take(chunk, now_ns, self.safety.command_rad, resume)
+        if jump_rad is None:
+            self.counts["chunk_past"] += 1
+            return
+        self.seam_jumps_rad.append(jump_rad)
+
+    def _move(self, now_ns: int) -> None:
+        target_rad, chunk = self._trajectory.target(now_ns), self._trajectory.chunk
+        if target_rad is None or chunk is None:
+            self.missed_ticks["no_chunk"] += 1
+            self._write(self.safety.hold(now_ns, "no chunk"))
+            return
+        current = chunk.epoch == self._epoch
+        self._write(self.safety.command(now_ns, target_rad, chunk.t_capture_ns, current))
+        self._observe_ages(chunk, now_ns)
+
+    def _write(self, command_rad: Vector) -> None:
+        start_ns = self._clock.now_ns()
+        try:
+            self._robot.write_goal(command_rad)
+        except PortError:
+            raise
+        except BusError as fault:
+            self._serial_fault = str(fault)
+        finally:
+            self._bus_span(BUS_WRITE, start_ns)
+
+    def _observe_ages(self, chunk: ChunkMsg, now_ns: int) -> None:
+        self.chunk_age.observe(max(now_ns - chunk.t_publish_ns, 0))
+        self.frame_to_motor.observe(self._clock.now_ns() - chunk.t_capture_ns)
+
+    def _bus_span(self, stage: int, start_ns: int) -> None:
+        end_ns = self._clock.now_ns()
+        self._bus_ns += end_ns - start_ns
+        self.ring.add(stage, start_ns, end_ns, self.ticks)

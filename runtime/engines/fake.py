@@ -1,0 +1,61 @@
+"""An engine without a model: zeros, or any function, in the shapes that the manifest promises.
+
+Part of the product: it lets a robot's wiring, timing and safety be tried before there is a policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.engines.base import Tensors, zeros
+from v2a.bundle import GraphSpec, TensorSpec
+from v2a.errors import EngineError
+
+Function = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
+
+
+class FakeEngine:
+    """Checks its feeds against the manifest, then gives `function(feeds)` over zeros.
+
+    `function` may name only the outputs that it cares about; the others stay zero.
+    """
+
+    def __init__(
+        self,
+        graph: GraphSpec,
+        path: Path | None = None,
+        threads: int = 1,
+        function: Function | None = None,
+    ) -> None:
+        self._graph = graph
+        self._function = function
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        for spec in self._graph.inputs:
+            self._check(spec, feeds.get(spec.name))
+        outputs = zeros(self._graph.outputs)
+        if self._function is not None:
+            outputs.update(self._function(feeds))
+        for spec in self._graph.outputs:
+            self._check(spec, outputs[spec.name])
+        return outputs
+
+    def _check(self, spec: TensorSpec, array: npt.NDArray[Any] | None) -> None:
+        found = "nothing" if array is None else f"{array.dtype.name}{list(array.shape)}"
+        wanted = f"{np.dtype(spec.dtype).name}{list(spec.shape)}"
+        if found != wanted:
+            raise EngineError(f"graph {self._graph.name}: {spec.name} is {found}, wanted {wanted}")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> FakeEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,221 @@
+"""`Lockstep`: the same workers on a virtual clock, event by event, for studies and tests.
+
+A worker computes at its start, on what it would have seen then, and its result is published after a
+delay drawn for it; meanwhile it is busy. Same seeds, same bytes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw_drivers.camera import Frame
+from runtime.control import Verb
+from runtime.mailbox import Image, Mailbox, Message
+from runtime.record import PERIOD_NS, Recorder
+from runtime.summary import summarise
+from runtime.threads import Worker
+from runtime.workers import Workers
+from v2a.clock import Clock, FakeClock
+from v2a.errors import SafetyFault
+
+Delay = Callable[[np.random.Generator], int]  # nanoseconds
+# What happens at the same instant happens in this order.
+PUBLISHED, CAMERA, CONTROL, RECORD = range(4)
+
+
+class CallbackCamera:
+    """A `Camera` for lockstep: each picture is `render()`, uint8 [H, W, 3] RGB, taken now."""
+
+    def __init__(self, render: Callable[[], Image], clock: Clock) -> None:
+        self._render = render
+        self._clock = clock
+        self._seq = 0
+
+    def read(self, timeout_s: float) -> Frame:
+        self._seq += 1
+        return Frame(self._seq, self._clock.now_ns(), 0, self._render())
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A worker's place in the schedule."""
+
+    worker: Worker
+    inbox: Mailbox[Message] | None
+    outbox: Mailbox[Message]
+    busy: bool = False
+    seen: int = -1  # seq of the last message of the inbox that it was shown
+
+
+class Lockstep:
+    """Runs `workers`, whose clock is `clock`, in virtual time.
+
+    `plant(now_ns)` moves the world to each event's time before the event. `delays` gives a worker's
+    time from start to publication (none: at once). Between episodes call `reset`, which starts the
+    random delays anew from `seed` and the epoch; as in threads, a busy worker stays busy over it.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        clock: FakeClock,
+        plant: Callable[[int], None],
+        delays: Mapping[str, Delay] | None = None,
+        seed: int = 0,
+        record_dir: Path | None = None,
+    ) -> None:
+        self._workers = workers
+        self._clock = clock
+        self._plant = plant
+        self._delays = dict(delays or {})
+        self._seed = seed
+        self._rng = np.random.default_rng([seed, 0])
+        self._recorder = Recorder(workers.tracer, record_dir)
+        self._events: list[tuple[int, int, int, Callable[[], None]]] = []
+        self._pushed = 0
+        self._start_ns = clock.now_ns()
+        boxes = workers.mailboxes
+        boxes.state.tap = boxes.chunk.tap = self._recorder.offer
+        self._slots = {
+            row.name: Slot(
+                getattr(workers, row.name),
+                getattr(boxes, row.inbox) if row.inbox else None,
+                getattr(boxes, row.output),
+            )
+            for row in workers.table()
+            if row.output and row.name != "control"
+        }
+
+    def start(self) -> Lockstep:
+        """Connect, warm the engines, begin the camera's and the control loop's grids."""
+        self._workers.prepare()
+        now_ns = self._start_ns = self._clock.now_ns()
+        self._every(self._workers.config.frame_period_ns, now_ns, CAMERA, self._picture)
+        self._every(self._workers.config.control_period_ns, now_ns, CONTROL, self._tick)
+        self._every(PERIOD_NS, now_ns + PERIOD_NS, RECORD, self._recorder.drain)
+        return self
+
+    def stop(self) -> None:
+        """Torque off and everything closed."""
+        self._workers.close()
+        self._recorder.close()
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Run for `seconds` of virtual time, or until `until()` holds after an event.
+
+        Raises what a worker raises, after the torque was turned off.
+        """
+        end_ns = self._clock.now_ns() + round(seconds * 1e9)
+        try:
+            while self._events[0][0] <= end_ns:
+                t_ns, _, _, action = heapq.heappop(self._events)
+                self._go_to(t_ns)
+                action()
+                if until():
+                    return
+        except BaseException:
+            self._workers.control.close()
+            raise
+        self._go_to(end_ns)
+
+    def arm(self) -> None:
+        """Torque on at the next control tick, holding; then the policy moves the joints."""
+        self._ask("arm")
+
+    def disarm(self) -> None:
+        """Torque off at the next control tick."""
+        self._ask("disarm")
+
+    def reset(self, instruction: str | None = None) -> int:
+        """Begin a new episode and return its epoch."""
+        if instruction is not None:
+            self._workers.set_instruction(instruction)
+        epoch = self._workers.mailboxes.reset(self._clock.now_ns())
+        self._rng = np.random.default_rng([self._seed, epoch])
+        return epoch
+
+    def summary(self) -> dict[str, Any]:
+        """What happened so far, in virtual time: see `runtime.summary.summarise`."""
+        return summarise(self._workers, self._recorder, self._start_ns)
+
+    def __enter__(self) -> Lockstep:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _ask(self, verb: Verb) -> None:
+        done = self._workers.control.request(verb)
+        self.run(2 * self._workers.config.control_period_ns / 1e9, done.is_set)
+        if not done.is_set():
+            raise SafetyFault(f"could not {verb}: no servo reading in two control ticks")
+
+    def _go_to(self, t_ns: int) -> None:
+        self._clock.sleep_until_ns(t_ns)
+        self._plant(t_ns)
+
+    def _at(self, t_ns: int, order: int, action: Callable[[], None]) -> None:
+        self._pushed += 1
+        heapq.heappush(self._events, (t_ns, order, self._pushed, action))
+
+    def _every(self, period_ns: int, t_ns: int, order: int, action: Callable[[], None]) -> None:
+        """`action` at `t_ns` and each period after it."""
+
+        def again() -> None:
+            self._every(period_ns, t_ns + period_ns, order, action)
+            action()
+
+        self._at(t_ns, order, again)
+
+    def _tick(self) -> None:
+        self._workers.control.tick(self._clock.now_ns())
+
+    def _picture(self) -> None:
+        self._step("camera")
+
+    def _step(self, name: str) -> None:
+        """Start the worker if it is free and there is news; its result comes a delay later."""
+        slot = self._slots[name]
+        if slot.busy or not _news(slot):
+            return
+        now_ns = self._clock.now_ns()
+        condition = self._workers.mailboxes.condition.get()
+        message = slot.worker.step(now_ns)
+        if message is None:
+            return
+        delay_ns = self._draw(name)
+        if name == "system1" and condition is not self._workers.mailboxes.condition.get():
+            delay_ns += self._draw("system2")  # the synchronous study mode waited for it, too
+        slot.busy = True
+        self._at(now_ns + delay_ns, PUBLISHED, lambda: self._publish(name, message))
+
+    def _publish(self, name: str, message: Message) -> None:
+        slot = self._slots[name]
+        slot.busy = False
+        slot.outbox.put(message, self._clock.now_ns())
+        for reader, other in self._slots.items():
+            if other.inbox is not None and (other.inbox is slot.outbox or reader == name):
+                self._step(reader)
+
+    def _draw(self, name: str) -> int:
+        return max(int(self._delays[name](self._rng)), 0) if name in self._delays else 0
+
+
+def _news(slot: Slot) -> bool:
+    """Whether the inbox has something that the worker was not shown yet; marks it as shown."""
+    if slot.inbox is None:
+        return True
+    message = slot.inbox.get()
+    if message is None or message.seq <= slot.seen:
+        return False
+    slot.seen = message.seq
+    return True

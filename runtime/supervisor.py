@@ -1,0 +1,146 @@
+"""`Runtime`: the workers as threads of this process, started and stopped in order."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runtime.control import Verb
+from runtime.record import Recorder, record_loop
+from runtime.summary import summarise, versions
+from runtime.threads import Crew, Loop, step_on_news, tick_on_grid
+from runtime.workers import Workers, WorkerSpec
+from v2a.errors import SafetyFault
+
+# A thread that wants the GIL waits for about the switch interval; Python's own is 5 ms.
+SWITCH_INTERVAL_S = 0.0005
+POLL_S = 0.05
+
+
+class Runtime:
+    """Runs `workers` in real time; with `record_dir` (a new folder) it records.
+
+    Use as a context manager, or call `start` and, whatever happens, `stop`. Nothing moves before
+    `arm`. When a worker fails the control loop turns the torque off by itself at once; the error is
+    raised, as it was, by the next `wait` or `arm`.
+    """
+
+    def __init__(self, workers: Workers, record_dir: Path | None = None) -> None:
+        self._workers = workers
+        self._crew = Crew()
+        self._closing = ExitStack()
+        self._recorder = Recorder(workers.tracer, record_dir)
+        self._start_ns = workers.clock.now_ns()
+        for mailbox in (workers.mailboxes.state, workers.mailboxes.chunk):
+            mailbox.tap = self._recorder.offer
+
+    def start(self) -> Runtime:
+        """Connect, warm the engines, start the threads: control last."""
+        try:
+            self._closing.callback(self._recorder.close)
+            self._closing.callback(self._workers.close)
+            self._workers.prepare()
+            self._recorder.write_json("run.json", self._header())
+            self._closing.enter_context(realtime_interpreter())
+            self._start_ns = self._workers.clock.now_ns()
+            for row in self._workers.table():
+                self._crew.start(row, self._loop(row))
+                self._closing.callback(self._crew.stop, row.name)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Control first, which turns the torque off, then the others. Twice is as once."""
+        self._closing.close()
+
+    def arm(self) -> None:
+        """Torque on, holding where the joints are; then the policy moves them.
+
+        Raises SafetyFault when safety refuses, and whatever a worker failed with.
+        """
+        self._ask("arm")
+
+    def disarm(self) -> None:
+        """Torque off."""
+        self._ask("disarm")
+
+    def reset(self, instruction: str | None = None) -> int:
+        """Begin a new episode and return its epoch: nothing of the old one will be acted upon.
+
+        An armed robot holds until the first chunk of the new epoch.
+        """
+        if instruction is not None:
+            self._workers.set_instruction(instruction)
+        return self._workers.mailboxes.reset(self._workers.clock.now_ns())
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Let it run for `seconds`, or until a worker fails: its error is raised here."""
+        self._crew.failed.wait(seconds)
+        self._crew.raise_error()
+
+    def summary(self) -> dict[str, Any]:
+        """What happened so far: see `runtime.summary.summarise`."""
+        summary = summarise(self._workers, self._recorder, self._start_ns)
+        return summary | {"scheduling": dict(self._crew.scheduling)}
+
+    def save_summary(self) -> dict[str, Any]:
+        """`summary`, also written to the recording."""
+        summary = self.summary()
+        self._recorder.write_json("summary.json", summary)
+        return summary
+
+    def __enter__(self) -> Runtime:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _ask(self, verb: Verb) -> None:
+        done = self._workers.control.request(verb)
+        while not done.wait(POLL_S):
+            self._crew.raise_error()
+            if not self._crew.running("control"):
+                raise SafetyFault(f"can't {verb}: the control loop is not running; call start()")
+        self._crew.raise_error()
+
+    def _loop(self, row: WorkerSpec) -> Loop:
+        workers = self._workers
+        if row.name == "recorder":
+            return partial(record_loop, self._recorder)
+        if row.name == "control":
+            return tick_on_grid(workers.control, workers.clock)
+        inbox = getattr(workers.mailboxes, row.inbox) if row.inbox else None
+        outbox = getattr(workers.mailboxes, str(row.output))
+        return step_on_news(getattr(workers, row.name), inbox, outbox, workers.clock)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "config": self._workers.config.model_dump(mode="json"),
+            "policy": self._workers.bundle.manifest.policy,
+            "provenance": self._workers.bundle.manifest.provenance,
+            "versions": versions(),
+        }
+
+
+@contextmanager
+def realtime_interpreter() -> Iterator[None]:
+    """Short GIL turns and no garbage collection, which stops every thread for 70 ms and more."""
+    interval_s, collecting = sys.getswitchinterval(), gc.isenabled()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(interval_s)
+        if collecting:
+            gc.enable()

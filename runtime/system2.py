@@ -1,0 +1,102 @@
+"""System 2: the slow video model. Turns the recent pictures into a condition for System 1."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.mailbox import ConditionMsg, FrameMsg, Image, Mailboxes
+from runtime.policy import PolicyGraphs
+from runtime.robot_yaml import RunConfig
+from v2a.spans import SpanRing
+
+
+@dataclass(frozen=True, slots=True)
+class StudyMode:
+    """Departures from the policy, for studies of what System 2 is worth.
+
+    `stream_gate` scales the spatial and the motion condition tokens; zero takes a stream away.
+    `synchronous_every` = n has System 1 run System 2 itself on every n-th call and wait for it, as
+    the released policy does (n = 8 there); None is the runtime's own way, beside System 1.
+    """
+
+    stream_gate: tuple[float, float] = (1.0, 1.0)
+    synchronous_every: int | None = None
+
+
+class System2:
+    """Runs when it is free, its period has passed and a newer frame with full history is there."""
+
+    name = "system2"
+
+    def __init__(
+        self,
+        graphs: PolicyGraphs,
+        mailboxes: Mailboxes,
+        config: RunConfig,
+        ring: SpanRing,
+        study: StudyMode,
+    ) -> None:
+        camera = graphs.bundle.manifest.cameras[0]
+        self._graphs = graphs
+        self._mailboxes = mailboxes
+        # As in System 1, half a frame early is on time.
+        self._period_ns = round((config.system2.period_s - 0.5 / config.camera.fps) * 1e9)
+        self._count = camera.history
+        self._interval_ns = round(camera.interval_s * 1e9)
+        self.ring = ring
+        self._study = study
+        self._seq = 0
+        self._started: tuple[int, int] = (-1, 0)  # (epoch, time) of the last start
+        self.counts: Counter[str] = Counter()
+
+    def step(self, now_ns: int) -> ConditionMsg | None:
+        epoch, started_ns = self._started
+        if epoch == self._mailboxes.epoch.number and now_ns - started_ns < self._period_ns:
+            return None
+        return self.compute(now_ns)
+
+    def compute(self, now_ns: int) -> ConditionMsg | None:
+        """A condition from the newest frame at once, or None until its history is full."""
+        frame = self._mailboxes.frame.get()
+        clip = None if frame is None else self._clip(frame)
+        if frame is None or clip is None:
+            return None
+        self._started = (frame.epoch, now_ns)
+        tensors = self._graphs.condition(clip, self._study.stream_gate, self.ring)
+        self._seq += 1
+        self.counts["conditions"] += 1
+        return ConditionMsg(
+            seq=self._seq,
+            t_capture_ns=frame.t_capture_ns,
+            t_publish_ns=0,
+            parent_seq=frame.seq,
+            epoch=frame.epoch,
+            tensors=tensors,
+            t_frame_ns=frame.t_capture_ns,
+        )
+
+    def _clip(self, frame: FrameMsg) -> Image | None:
+        clip = pick_clip(frame.history, self._count, self._interval_ns)
+        self.counts["short_history"] += clip is None
+        return clip
+
+
+def pick_clip(history: tuple[tuple[int, Image], ...], count: int, interval_ns: int) -> Image | None:
+    """The `count` pictures nearest to `interval_ns` steps back from the newest, oldest first.
+
+    uint8 [count, H, W, 3]; None while the history is too short (an episode's start) or has a hole:
+    a picture may stand in for one that is up to one interval away, so a single lost frame is
+    tolerated and so is jitter.
+    """
+    times_ns = np.array([t_ns for t_ns, _ in history], dtype=np.int64)
+    wanted_ns = times_ns[-1] - np.arange(count - 1, -1, -1, dtype=np.int64) * interval_ns
+    if times_ns[0] > wanted_ns[0] + interval_ns // 2:
+        return None
+    distance_ns = np.abs(times_ns[np.newaxis, :] - wanted_ns[:, np.newaxis])
+    nearest = np.argmin(distance_ns, axis=1)
+    if np.any(distance_ns[np.arange(count), nearest] > interval_ns):
+        return None
+    return np.stack([history[index][1] for index in nearest])

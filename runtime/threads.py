@@ -1,0 +1,134 @@
+"""Threads named by worker: their loops, their priorities, and what happens when one fails."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from runtime.control import Control
+from runtime.mailbox import Mailbox, Message
+from runtime.workers import WorkerSpec
+from v2a.clock import Clock
+from v2a.spans import STAGE_INDEX, SpanRing
+
+PUBLISH = STAGE_INDEX["publish"]
+POLL_S = 0.1  # how long a waiting worker may take to notice that it should stop
+JOIN_S = 5.0  # longer than any one run of a graph or wait for a picture should take
+
+Stopping = Callable[[], bool]
+Loop = Callable[[Stopping], None]
+
+
+class Worker(Protocol):
+    """What the runners run: `step` computes, and whoever called it publishes the result."""
+
+    name: str
+    ring: SpanRing
+
+    def step(self, now_ns: int) -> Message | None: ...
+
+
+class Crew:
+    """The running threads. The first exception in any of them sets `failed`."""
+
+    def __init__(self) -> None:
+        self.failed = threading.Event()
+        self.scheduling: dict[str, str] = {}
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
+
+    def start(self, spec: WorkerSpec, loop: Loop) -> None:
+        """Run `loop` in a thread until `stop(spec.name)`; it is asked to end at a failure, too."""
+        stopping = threading.Event()
+        thread = threading.Thread(
+            target=self._run, args=(spec, loop, stopping), name=spec.name, daemon=True
+        )
+        self._threads[spec.name] = (thread, stopping)
+        thread.start()
+
+    def stop(self, name: str) -> None:
+        """Ask the thread to end and wait for it; no such thread, nothing to do."""
+        if name in self._threads:
+            thread, stopping = self._threads.pop(name)
+            stopping.set()
+            thread.join(JOIN_S)
+
+    def running(self, name: str) -> bool:
+        return name in self._threads and self._threads[name][0].is_alive()
+
+    def raise_error(self) -> None:
+        """Raise the first exception of any thread, as itself."""
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, spec: WorkerSpec, loop: Loop, stopping: threading.Event) -> None:
+        self.scheduling[spec.name] = _schedule(spec)
+        # The recorder outlives a failure, to write down what led to it.
+        outlives = spec.name == "recorder"
+        try:
+            loop(lambda: stopping.is_set() or (self.failed.is_set() and not outlives))
+        except BaseException as error:
+            with self._lock:
+                self._error = self._error or error
+            self.failed.set()
+
+
+def step_on_news(
+    worker: Worker, inbox: Mailbox[Message] | None, outbox: Mailbox[Message], clock: Clock
+) -> Loop:
+    """Step whenever `inbox` has something newer; without an inbox the worker paces itself."""
+
+    def loop(stopping: Stopping) -> None:
+        seen = -1
+        while not stopping():
+            if inbox is not None:
+                news = inbox.wait_newer(seen, POLL_S)
+                if news is None:
+                    continue
+                seen = news.seq
+            message = worker.step(clock.now_ns())
+            if message is not None:
+                start_ns = clock.now_ns()
+                outbox.put(message, start_ns)
+                worker.ring.add(PUBLISH, start_ns, clock.now_ns(), message.seq)
+
+    return loop
+
+
+def tick_on_grid(control: Control, clock: Clock) -> Loop:
+    """Tick at start + k * period. Grid points that passed meanwhile are skipped and counted."""
+
+    def loop(stopping: Stopping) -> None:
+        period_ns = control.period_ns
+        due_ns = clock.now_ns()
+        try:
+            while not stopping():
+                clock.sleep_until_ns(due_ns)
+                now_ns = clock.now_ns()
+                late = (now_ns - due_ns) // period_ns
+                if late:
+                    control.missed(late)
+                control.tick(now_ns)
+                due_ns += (late + 1) * period_ns
+        finally:
+            control.close()
+
+    return loop
+
+
+def _schedule(spec: WorkerSpec) -> str:
+    """Give this thread its priority as far as the system allows; returns what it got."""
+    try:
+        if spec.fifo is not None:
+            policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(spec.fifo))
+            return f"fifo {spec.fifo}"
+        if spec.nice:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), spec.nice)
+            return f"nice {spec.nice}"
+    except PermissionError:
+        return "normal (fifo not permitted: grant rtprio in /etc/security/limits.conf)"
+    return "normal"

@@ -1,0 +1,131 @@
+"""THE table of workers, and how they are put together from a bundle and a robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw_drivers.camera import Camera
+from hw_drivers.robot import Robot
+from runtime.camera_worker import CameraWorker
+from runtime.control import Control
+from runtime.engines.base import EngineFactory, load
+from runtime.mailbox import Mailboxes
+from runtime.policy import PolicyGraphs
+from runtime.robot_yaml import RunConfig, check_fit
+from runtime.system1 import System1
+from runtime.system2 import StudyMode, System2
+from v2a.bundle import Bundle
+from v2a.clock import Clock
+from v2a.spans import Tracer
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One row. `inbox` and `output` are attributes of `Mailboxes`."""
+
+    name: str
+    what: str
+    runs: str
+    inbox: str | None  # it runs when this mailbox has something newer
+    output: str | None
+    fifo: int | None  # SCHED_FIFO priority, where the system allows it
+    nice: int
+
+
+# Started from top to bottom, stopped from bottom to top.
+WORKERS = (
+    WorkerSpec("recorder", "writes down what happened", "twice a second", None, None, None, 10),
+    WorkerSpec("camera", "captures and resizes", "each picture", None, "frame", None, 0),
+    WorkerSpec("system2", "condition", "newer frame", "frame", "condition", None, 0),
+    WorkerSpec("system1", "chunk of targets", "newer frame", "frame", "chunk", None, 0),
+    WorkerSpec("control", "bus, safety, motors", "control.rate_hz grid", None, "state", 50, 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Everything that runs, wired but still. `Runtime` or `Lockstep` sets it going."""
+
+    config: RunConfig
+    bundle: Bundle
+    clock: Clock
+    tracer: Tracer
+    mailboxes: Mailboxes
+    graphs: PolicyGraphs
+    robot: Robot
+    camera: CameraWorker
+    system2: System2
+    system1: System1
+    control: Control
+    study: StudyMode
+
+    def table(self) -> tuple[WorkerSpec, ...]:
+        """The rows that run by themselves: a synchronous System 2 is run by System 1."""
+        synchronous = self.study.synchronous_every is not None
+        return tuple(row for row in WORKERS if not (synchronous and row.name == "system2"))
+
+    def prepare(self) -> None:
+        """Connect the robot (torque stays off), warm the engines, compute the instruction."""
+        self.robot.connect()
+        self.graphs.warm()
+        self.set_instruction(self.config.instruction)
+
+    def set_instruction(self, text: str) -> None:
+        self.graphs.set_instruction(text, self.tracer.ring("main"))
+
+    def close(self) -> None:
+        """Torque off, then everything that was opened, the robot last."""
+        try:
+            self.control.close()
+            self.camera.close()
+            self.graphs.close()
+        finally:
+            self.robot.close()
+
+
+def build_workers(
+    bundle: Bundle,
+    robot: Robot,
+    camera: Camera,
+    config: RunConfig,
+    clock: Clock,
+    tracer: Tracer,
+    engines: EngineFactory = load,
+    study: StudyMode = StudyMode(),  # noqa: B008  frozen, so it may be shared
+    seed: int = 0,
+) -> Workers:
+    """Wire the workers of one run; loads the engines, touches neither robot nor camera.
+
+    The workers own `robot` (not yet connected), `camera` and the engines from here on. `engines`
+    makes the engine of each graph. `seed` and the epoch's number fix the sampler's noise.
+    Raises ConfigError when robot and bundle don't fit, and what `PolicyGraphs` raises.
+    """
+    limits = check_fit(config, bundle.manifest)
+    graphs = PolicyGraphs(bundle, clock, engines)
+    boxes = Mailboxes()
+    system2 = System2(graphs, boxes, config, tracer.ring("system2"), study)
+    return Workers(
+        config=config,
+        bundle=bundle,
+        clock=clock,
+        tracer=tracer,
+        mailboxes=boxes,
+        graphs=graphs,
+        robot=robot,
+        camera=CameraWorker(
+            camera, bundle.manifest.cameras[0], config.camera, boxes, clock, tracer.ring("camera")
+        ),
+        system2=system2,
+        system1=System1(
+            graphs,
+            system2,
+            boxes,
+            config,
+            clock,
+            tracer.ring("system1"),
+            study.synchronous_every,
+            seed,
+        ),
+        control=Control(robot, limits, config, boxes, clock, tracer.ring("control")),
+        study=study,
+    )

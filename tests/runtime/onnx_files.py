@@ -1,0 +1,48 @@
+"""Real ONNX files for the graphs of a manifest: every output is all zeros."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from v2a.bundle import GraphSpec, TensorSpec
+
+
+def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    return helper.make_tensor_value_info(spec.name, kind, spec.shape)
+
+
+def write_zeros(graph: GraphSpec, path: Path) -> None:
+    """A graph with the inputs and outputs of `graph` that needs no input to know its answer."""
+    nodes = [
+        helper.make_node(
+            "Constant",
+            [],
+            [spec.name],
+            value=numpy_helper.from_array(np.zeros(spec.shape, spec.dtype)),
+        )
+        for spec in graph.outputs
+    ]
+    inputs, outputs = [_value(s) for s in graph.inputs], [_value(s) for s in graph.outputs]
+    model = helper.make_model(
+        helper.make_graph(nodes, graph.name, inputs, outputs),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(model, path)
+
+
+def write_double(path: Path, dtype: type = np.float32, size: int | str = 3) -> None:
+    """y = x + x, [1, `size`]."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    x, y = (helper.make_tensor_value_info(name, kind, [1, size]) for name in ("x", "y"))
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(model, path)

@@ -1,0 +1,250 @@
+"""The runtime in real threads, on a pseudo terminal: order, faults, and who waits for whom."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw_drivers.camera import Frame
+from hw_drivers.robot import Robot
+from hw_drivers.virtual.pty import PtyServer
+from runtime.engines.base import EngineFactory
+from runtime.record import read_lines
+from runtime.supervisor import Runtime
+from runtime.workers import WORKERS, Workers, build_workers
+from tests.runtime.conftest import SIZE, fakes, make_chain, run_config, torques
+from v2a.bundle import Bundle
+from v2a.clock import MonotonicClock
+from v2a.errors import BusError, CameraError, EngineError, PortError, SafetyFault
+from v2a.spans import Tracer
+
+PATIENCE_S = 30.0  # for a machine that is busy with other things; nothing here measures time
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for `condition`; fail if it never holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.002)
+
+
+class TickingCamera:
+    """A picture every 20 ms until `stopped` is set."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self.closed = False
+        self._seq = 0
+
+    def read(self, timeout_s: float) -> Frame:
+        if self.stopped.wait(0.02):
+            raise CameraError("front: no picture within 2.0 s; check its cable")
+        self._seq += 1
+        image = np.zeros((SIZE, SIZE, 3), np.uint8)
+        return Frame(self._seq, time.monotonic_ns(), 0, image)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Bench:
+    """The two-joint robot behind a pseudo terminal, and the runtime that drives it."""
+
+    def __init__(self, bundle: Bundle, engines: EngineFactory, record_dir: Path) -> None:
+        self.chain = make_chain()
+        self.pty = PtyServer(self.chain)
+        self.camera = TickingCamera()
+        clock = MonotonicClock()
+        # Patient where a busy test machine needs it: only what a test injects may go wrong.
+        config = run_config(
+            camera={"source": "test", "fps": 50},
+            control={"serial_faults_max": 1000, "rate_hz": 50},
+            system2={"soft_age_s": 100, "hard_age_s": 100},
+        )
+        bus = config.robot.bus.model_copy(update={"port": self.pty.path, "watchdog_s": 2.0})
+        robot = config.robot.model_copy(update={"bus": bus})
+        self.workers: Workers = build_workers(
+            bundle, Robot(robot, clock), self.camera, config, clock, Tracer(), engines=engines
+        )
+        self.runtime = Runtime(self.workers, record_dir)
+
+    @property
+    def ticks(self) -> int:
+        return self.workers.control.ticks
+
+    def chunk_seq(self) -> int:
+        chunk = self.workers.mailboxes.chunk.get()
+        return 0 if chunk is None else chunk.seq
+
+
+@pytest.fixture
+def make_bench(bundle: Bundle, tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
+
+    def make(engines: EngineFactory | None = None) -> Bench:
+        benches.append(Bench(bundle, engines or fakes(), tmp_path / "run"))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.runtime.stop()
+        bench.pty.close()
+
+
+def test_a_run_moves_the_robot_records_it_and_leaves_it_limp(
+    make_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = make_bench()
+    with bench.runtime as runtime:
+        assert torques(bench.chain) == [False, False]
+        runtime.arm()
+        assert torques(bench.chain) == [True, True]
+        until(lambda: bench.chain.servos[1]["goal_position"] > 2048 + 20)
+        summary = runtime.summary()
+    assert torques(bench.chain) == [False, False]
+    assert bench.camera.closed
+    assert set(summary["stages"]) >= {"capture", "denoise", "condition", "tick", "bus_read"}
+    assert summary["ages"]["frame_to_motor"]["n"] > 0
+    assert summary["scheduling"].keys() == {row.name for row in WORKERS}
+    states = list(read_lines(tmp_path / "run" / "states.jsonl"))
+    assert [row["seq"] for row in states] == list(range(1, len(states) + 1))
+    assert list(read_lines(tmp_path / "run" / "chunks.jsonl"))
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_a_system_2_that_hangs_stops_neither_control_nor_system_1(
+    make_bench: Callable[..., Bench],
+) -> None:
+    hang, hanging = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def condition(feeds: object) -> dict[str, np.ndarray]:
+        calls.append(1)
+        if len(calls) > 3:  # the first is the warm-up
+            hanging.set()
+            assert hang.wait(PATIENCE_S)
+        return {}
+
+    bench = make_bench(fakes(condition=condition))
+    with bench.runtime as runtime:
+        runtime.arm()
+        until(hanging.is_set)
+        ticks, chunks = bench.ticks, bench.chunk_seq()
+        until(lambda: bench.ticks >= ticks + 100 and bench.chunk_seq() >= chunks + 5)
+        assert not hang.is_set()
+        assert len(calls) == 4  # System 2 never came back
+        assert torques(bench.chain) == [True, True]
+        hang.set()
+        runtime.wait(0.0)
+
+
+def test_a_vanished_serial_port_ends_the_run_as_port_error_and_keeps_the_recording(
+    make_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = make_bench()
+    with bench.runtime as runtime:
+        runtime.arm()
+        until(lambda: bench.ticks > 20)
+        bench.pty.hang_up()
+        with pytest.raises(PortError, match="vanished"):
+            runtime.wait(PATIENCE_S)
+        runtime.stop()
+        summary = runtime.save_summary()
+    assert summary["safety"][-1]["state"] == "fault"
+    assert "vanished" in summary["safety"][-1]["reason"]
+    assert summary["counts"]["control"]["torque_off_failed"] == 1  # it was tried
+    assert len(list(read_lines(tmp_path / "run" / "states.jsonl"))) > 20
+
+
+def test_a_camera_that_stops_ends_the_run_with_torque_off(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    with bench.runtime as runtime:
+        runtime.arm()
+        bench.camera.stopped.set()
+        with pytest.raises(CameraError, match="no picture"):
+            runtime.wait(PATIENCE_S)
+        # The control loop lets go by itself, before anybody calls stop.
+        until(lambda: torques(bench.chain) == [False, False])
+
+
+def test_an_engine_that_fails_is_raised_as_itself(make_bench: Callable[..., Bench]) -> None:
+    calls: list[int] = []
+
+    def denoise(feeds: object) -> dict[str, np.ndarray]:
+        calls.append(1)
+        if len(calls) > 2:
+            raise EngineError("graph denoise: out of memory")
+        return {}
+
+    bench = make_bench(fakes(denoise=denoise))
+    with bench.runtime as runtime:
+        with pytest.raises(EngineError, match="out of memory"):
+            runtime.wait(PATIENCE_S)
+        with pytest.raises(EngineError, match="out of memory"):
+            runtime.arm()
+    assert torques(bench.chain) == [False, False]
+
+
+def test_stop_is_in_order_and_restores_the_interpreter(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench()
+    started: list[str] = []
+    stopped: list[str] = []
+    interval_s, crew = sys.getswitchinterval(), bench.runtime._crew
+    start, stop = crew.start, crew.stop
+    monkeypatch.setattr(crew, "start", lambda row, run: (started.append(row.name), start(row, run)))
+    monkeypatch.setattr(crew, "stop", lambda name: (stopped.append(name), stop(name)))
+    with bench.runtime as runtime:
+        runtime.arm()
+        assert not gc.isenabled()
+        names = {thread.name for thread in threading.enumerate()}
+        assert names >= {row.name for row in WORKERS}
+    assert started == ["recorder", "camera", "system2", "system1", "control"]
+    assert stopped == started[::-1]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    assert sys.getswitchinterval() == interval_s
+    names = {thread.name for thread in threading.enumerate()}
+    assert not names & {row.name for row in WORKERS}
+    runtime.stop()  # twice is as once
+    with pytest.raises(SafetyFault, match="not running; call start"):
+        runtime.arm()
+
+
+def test_a_robot_that_is_not_there_fails_the_start_and_closes_the_camera(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    del bench.chain.servos[2]
+    with pytest.raises(BusError, match="tip"):
+        bench.runtime.start()
+    assert bench.camera.closed
+    assert gc.isenabled()
+
+
+def test_a_reset_begins_anew_while_the_robot_holds(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    with bench.runtime as runtime:
+        runtime.arm()
+        until(lambda: bench.chunk_seq() >= 2)
+        assert runtime.reset() == 1
+
+        def new_chunk() -> bool:
+            chunk = bench.workers.mailboxes.chunk.get()
+            return chunk is not None and chunk.epoch == 1
+
+        until(new_chunk)
+        assert torques(bench.chain) == [True, True]
+        runtime.disarm()
+        assert torques(bench.chain) == [False, False]
