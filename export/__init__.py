@@ -1,0 +1,1 @@
+"""Training side: model definitions, the split into rates, ONNX export and its parity."""

@@ -1,0 +1,141 @@
+"""The few layers that several models share: attention, K/V projection, sinusoids, pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+def pixels_to_unit(image: Tensor) -> Tensor:
+    """RGB in 0..255, uint8 or float [..., 3], to float32 in [-1, 1]."""
+    return image.to(torch.float32) / 127.5 - 1.0
+
+
+class RmsNorm(nn.Module):
+    """x / root mean square over the last axis, times a learned weight.
+
+    In the form (power, mean, root, division) that inference engines recognise as one operation.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        root = (x.pow(2).mean(-1, keepdim=True) + NORM_EPS).sqrt()
+        out: Tensor = x / root * self.weight
+        return out
+
+
+def sinusoid(position: Tensor, dim: int) -> Tensor:
+    """cos | sin features [..., dim] of `position` [...], periods 2 pi .. 2 pi * 10000.
+
+    The order (cosines first) is that of Wan's and RDT's timestep embeddings.
+    """
+    half = dim // 2
+    frequency = torch.exp(
+        torch.arange(half, dtype=torch.float32, device=position.device)
+        * (-math.log(10_000.0) / half)
+    )
+    angle = position[..., None].to(torch.float32) * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear, GELU, linear. GELU by erf: the form that inference engines fuse at opset 18."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, L, D] -> [B, heads, L, D / heads]."""
+    heads_apart: Tensor = x.unflatten(-1, (heads, -1))
+    return heads_apart.transpose(1, 2)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention over [B, heads, L, hd], heads merged back into [B, L, D].
+
+    Written out: torch's fused call exports to twice the nodes, and a graph of this size costs
+    ONNX Runtime by the node.
+    """
+    scale = 1 / math.sqrt(query.shape[-1])
+    scores = (query * scale) @ key.transpose(-1, -2)
+    return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Full self-attention with RMS-normalised queries and keys, per head (RDT)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm = RmsNorm(dim // heads)
+        self.k_norm = RmsNorm(dim // heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, dim=-1))
+        out: Tensor = self.proj(attend(self.q_norm(query), self.k_norm(key), value))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention to keys and values that `kv` made before, at the rate at which they change."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.to_kv = nn.Linear(dim, 2 * dim)
+        self.q_norm = RmsNorm(dim // heads)
+        self.k_norm = RmsNorm(dim // heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def kv(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, L, D] -> normalised keys and values [2, B, heads, L, hd]."""
+        key, value = (split_heads(y, self.heads) for y in self.to_kv(tokens).chunk(2, dim=-1))
+        return torch.stack([self.k_norm(key), value])
+
+    def forward(self, x: Tensor, kv: Tensor) -> Tensor:
+        query = self.q_norm(split_heads(self.q(x), self.heads))
+        out: Tensor = self.proj(attend(query, kv[0], kv[1]))
+        return out
+
+
+class CrossBlock(nn.Module):
+    """Self-attention, cross-attention to given K/V, feed-forward; RMS pre-norms (an RDT block)."""
+
+    def __init__(self, dim: int, heads: int, ffn_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = RmsNorm(dim)
+        self.attn = SelfAttention(dim, heads)
+        self.norm2 = RmsNorm(dim)
+        self.cross_attn = CrossAttention(dim, heads)
+        self.norm3 = RmsNorm(dim)
+        self.ffn = mlp(dim, ffn_ratio * dim, dim)
+
+    def forward(self, x: Tensor, kv: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.cross_attn(self.norm2(x), kv)
+        out: Tensor = x + self.ffn(self.norm3(x))
+        return out
+
+
+def stacked_kv(blocks: Iterable[Any], tokens: Tensor) -> Tensor:
+    """What the cross-attention of every block reads from tokens [B, L, D].
+
+    Returns [blocks, 2, B, heads, L, hd]: keys, then values.
+    """
+    return torch.stack([block.cross_attn.kv(tokens) for block in blocks])
+
+
+def position_embedding(tokens: int, dim: int) -> nn.Parameter:
+    """Learned positions [tokens, dim], started small."""
+    return nn.Parameter(0.02 * torch.randn(tokens, dim))
