@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
+BENCHMARKS := $(filter-out benchmarks/interleaved.py,$(wildcard benchmarks/*.py))
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -25,7 +26,7 @@ check: $(DEV)/.stamp ## lint, types and room arrows
 	$(DEV)/bin/lint-imports
 
 bench: $(DEV)/.stamp ## run every benchmark
-	@for file in benchmarks/*.py; do echo "== $$file"; $(DEV)/bin/python $$file || exit 1; done
+	@for file in $(BENCHMARKS); do echo "== $$file"; $(DEV)/bin/python $$file || exit 1; done
 
 test-pythons: ## the robot-side tests on Python 3.10, 3.11 and 3.12, without torch
 	tests/robot_pythons.sh
