@@ -12,10 +12,12 @@ STEM_STRIDE = 4
 STRIDE = 16
 
 
-def _pixel_grid(height: int, width: int) -> Tensor:
-    """x, y in [-1, 1] of every cell, [height * width, 2]."""
+def cell_centres(height: int, width: int) -> Tensor:
+    """x, y of every cell's centre in a picture that spans [-1, 1], [height * width, 2]."""
     rows, columns = torch.meshgrid(
-        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+        (2 * torch.arange(height) + 1) / height - 1,
+        (2 * torch.arange(width) + 1) / width - 1,
+        indexing="ij",
     )
     return torch.stack([columns, rows], dim=-1).flatten(0, 1)
 
@@ -45,16 +47,16 @@ class ImageEncoder(nn.Module):
         self.keypoint_token = nn.Linear(fine + 2, dim)
         patches = (height // STRIDE) * (width // STRIDE)
         self.positions = position_embedding(patches + config.keypoints, dim)
-        grid = _pixel_grid(height // STEM_STRIDE, width // STEM_STRIDE)
+        grid = cell_centres(height // STEM_STRIDE, width // STEM_STRIDE)
         self.register_buffer("grid", grid, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         fine = self.fine(pixels_to_unit(image).permute(0, 3, 1, 2))
         patches = self.patch_token(self.coarse(fine).flatten(2).transpose(1, 2))
-        tokens = torch.cat([patches, self.keypoint_token(self._look(fine))], dim=1)
+        tokens = torch.cat([patches, self.keypoint_token(self.look(fine))], dim=1)
         return tokens + self.positions
 
-    def _look(self, fine: Tensor) -> Tensor:
+    def look(self, fine: Tensor) -> Tensor:
         """Keypoint positions and features [B, keypoints, 2 + channels]."""
         weight = self.keypoints(fine).flatten(2).softmax(-1)
         return torch.cat([weight @ self.grid, weight @ fine.flatten(2).transpose(1, 2)], dim=-1)

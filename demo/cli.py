@@ -1,0 +1,193 @@
+"""`v2a demo`: the main job on a simulated robot, and the study of what System 2 is worth."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from demo.plant import Result
+from demo.realtime import BUNDLE, Session, run_episodes
+from demo.report import RESULTS, write_report
+from demo.statistics import rate
+from demo.task import LEVELS, Level
+from runtime.record import to_json
+from runtime.summary import as_text, versions
+from v2a.bundle import load_bundle
+
+FILMS = 6
+
+
+@click.command()
+@click.option(
+    "--episodes", default=30, show_default=True, type=click.IntRange(min=1), help="How many."
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="First scenario."
+)
+@click.option(
+    "--task", "level", default="puck", show_default=True, type=click.Choice(LEVELS), help="Level."
+)
+@click.option(
+    "--bundle", default=BUNDLE, type=click.Path(path_type=Path), help="Instead of the demo's own."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for index.html.")
+@click.option("--record", type=click.Path(path_type=Path), help="New folder for the recording.")
+@click.option("--study", is_flag=True, help="Compare modes on a virtual clock instead.")
+@click.option("--mode", "modes", multiple=True, help="Only this mode of the study (repeatable).")
+@click.option(
+    "--processes",
+    default=2,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes of the study.",
+)
+@click.option(
+    "--save", is_flag=True, help="Keep the figures (study, or delays) where the report finds them."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on stdout, all else on stderr."
+)
+def demo(
+    episodes: int,
+    seed: int,
+    level: Level,
+    bundle: Path,
+    report: Path | None,
+    record: Path | None,
+    study: bool,
+    modes: tuple[str, ...],
+    processes: int,
+    save: bool,
+    as_json: bool,
+) -> None:
+    """Drop a ring over a sliding puck: a trained policy, a serial bus, a simulated arm.
+
+    Real time by default: the runtime's threads on one side, the robot as a process of its own on
+    the other.
+    """
+    if modes and not study:
+        raise click.UsageError("--mode is of a study; add --study")
+    seeds = range(seed, seed + episodes)
+    if study:
+        _study(level, seeds, modes, bundle, processes, save, as_json)
+        return
+    session = run_episodes(
+        load_bundle(bundle), level, seeds, _Progress(episodes), FILMS if report else 0, record
+    )
+    summary = _summary(session, level)
+    if report is not None:
+        click.echo(
+            f"report: {write_report(report, json.loads(to_json(summary)), session.films)}", err=True
+        )
+    if save:
+        _save(session, summary, level)
+    click.echo(to_json(summary) if as_json else _text(summary))
+
+
+class _Progress:
+    """A line that rewrites itself on a terminal, and a line every tenth episode elsewhere."""
+
+    def __init__(self, episodes: int) -> None:
+        self._episodes = episodes
+        self._won = 0
+
+    def __call__(self, done: int, result: Result) -> None:
+        self._won += result.success
+        line = f"episode {done}/{self._episodes}: {self._won} succeeded"
+        if sys.stderr.isatty():
+            click.echo(f"\r{line}", err=True, nl=done == self._episodes)
+        elif done % 10 == 0 or done == self._episodes:
+            click.echo(line, err=True)
+
+
+def _summary(session: Session, level: Level) -> dict[str, Any]:
+    results = session.results
+    return {
+        "task": level,
+        **rate([result.success for result in results]),
+        **session.summary,
+        "cpu_model": _cpu_model(),
+        "episodes": [{"seed": r.seed, "success": r.success, "knocked": r.knocked} for r in results],
+    }
+
+
+def _text(summary: dict[str, Any]) -> str:
+    low, high = summary["ci95"]
+    head = (
+        f"{summary['task']}: {100 * summary['success_rate']:.1f} % of {summary['n']} episodes "
+        f"succeeded (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+    )
+    return f"{as_text(summary)}\n{head}"
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.lower().startswith(("model name", "hardware")):
+            return line.split(":", 1)[1].strip()
+    return "unknown CPU"
+
+
+def _study(
+    level: Level,
+    seeds: range,
+    modes: tuple[str, ...],
+    bundle: Path,
+    processes: int,
+    save: bool,
+    as_json: bool,
+) -> None:
+    from demo.study import MODES, available_modes, study  # here: slow to import
+
+    if unknown := set(modes) - set(MODES):
+        raise click.BadParameter(f"no mode {', '.join(sorted(unknown))}; known: {', '.join(MODES)}")
+    load_bundle(bundle)  # its faults are one line here, and a traceback in the processes
+
+    def progress(mode: str, done: int) -> None:
+        click.echo(f"{mode}: {done}/{len(seeds)}", err=True)
+
+    rows = study(level, seeds, modes or available_modes(), progress, bundle, processes)
+    found = {
+        "task": level,
+        "n": len(seeds),
+        "first_seed": seeds.start,
+        "cpu_model": _cpu_model(),
+        "versions": versions(),
+        "modes": rows,
+    }
+    if save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"study_{level}.json").write_text(json.dumps(found, indent=1) + "\n")
+    click.echo(json.dumps(found) if as_json else "\n".join(_study_lines(rows)))
+
+
+def _study_lines(rows: dict[str, Any]) -> list[str]:
+    return [
+        f"{mode:<13}{100 * row['success_rate']:6.1f} %  "
+        f"({100 * row['ci95'][0]:.1f} to {100 * row['ci95'][1]:.1f})  {row['what']}"
+        for mode, row in rows.items()
+    ]
+
+
+def _save(session: Session, summary: dict[str, Any], level: Level) -> None:
+    """Keep this run's figures for the report, and its delays for the study's virtual clock."""
+    from demo.study import DELAYS
+
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"realtime_{level}.json").write_text(to_json(summary, indent=1) + "\n")
+    camera = np.median(session.delays.camera)
+    taken = {
+        "camera": np.array(session.delays.camera),
+        "system1": np.array(session.delays.system1) - camera,
+        "system2": np.array(session.delays.system2) - camera,
+    }
+    grid = np.linspace(0, 1, 101)
+    quantiles = {
+        name: [int(v) for v in np.quantile(np.maximum(ns, 0), grid)] for name, ns in taken.items()
+    }
+    found = {"cpu_model": _cpu_model(), "quantiles_ns": quantiles}
+    DELAYS.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,0 +1,87 @@
+"""A teacher with state access: smooth, without memory, and right only if it is told the true
+velocity.
+
+Smoothness matters more than skill here: a policy cannot learn a hard "drop now" that flips on a
+millimetre.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from demo import arm
+from demo.arm import F64
+
+STEP_S: Final = 0.05
+CENTRE_M: Final = np.array([0.29, 0.0])
+HOVER_M: Final = 0.05
+DOWN_M: Final = 0.004
+# A ring lower than this is down, and one whose centre is so near to the puck's is around it.
+LOW_M: Final = 0.012
+INSIDE_M: Final = arm.RING_INNER_M - 0.01
+DESCENT_S: Final = 0.3
+# The ring is down this long after the puck's closest approach; before it, the wall is still above
+# the puck.
+DOWN_AFTER_S: Final = 0.04
+PITCH: Final = slice(1, 4)
+
+
+def time_to_go_s(puck_m: F64, velocity_m_s: F64) -> F64:
+    """Seconds until the puck is closest to the workspace centre (negative: it has passed). [...,
+    2] -> [...].
+    """
+    speed2 = np.sum(velocity_m_s**2, axis=-1)
+    ahead = np.sum((CENTRE_M - puck_m) * velocity_m_s, axis=-1)
+    return np.asarray(ahead / np.maximum(speed2, 1e-4))
+
+
+def ring_target(puck_m: F64, velocity_m_s: F64) -> F64:
+    """Where the ring should be now [..., 3]: above the puck's closest point, lowered as a ramp of
+    the time to go.
+    """
+    to_go = np.clip(time_to_go_s(puck_m, velocity_m_s), -0.5, 3.0)
+    aim = puck_m + velocity_m_s * to_go[..., None]
+    offset = aim - CENTRE_M
+    distance = np.linalg.norm(offset, axis=-1, keepdims=True)
+    aim = CENTRE_M + offset * np.minimum(1.0, 0.17 / np.maximum(distance, 1e-6))
+    ramp = DOWN_M + (HOVER_M - DOWN_M) / DESCENT_S * (to_go + DOWN_AFTER_S)
+    return np.concatenate([aim, np.clip(ramp, DOWN_M, HOVER_M)[..., None]], axis=-1)
+
+
+def captured(ring_m: F64, puck_m: F64) -> npt.NDArray[np.bool_]:
+    """True where the puck lies inside a ring that is down. [..., 3], [..., 2] -> [...]."""
+    inside = np.linalg.norm(ring_m[..., :2] - puck_m, axis=-1) < INSIDE_M
+    return np.asarray(inside & (ring_m[..., 2] < LOW_M))
+
+
+def command(command_rad: F64, puck_m: F64, velocity_m_s: F64) -> F64:
+    """Next joint command [..., 5], one policy step (`STEP_S`) after `command_rad`, within the
+    arm's speed limits.
+    """
+    target = arm.joints_for_ring(ring_target(puck_m, velocity_m_s))
+    move = target - command_rad
+    limit = arm.VELOCITY_LIMIT_RAD_S * STEP_S
+    # The pitch joints share one scale, so that the ring keeps its height on the way; yaw and roll
+    # do not change it.
+    excess = np.abs(move) / limit
+    shared = np.max(excess[..., PITCH], axis=-1, keepdims=True)
+    excess[..., PITCH] = shared
+    return command_rad + move / np.maximum(excess, 1.0)
+
+
+def rollout(command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int) -> F64:
+    """Commands [..., steps, 5] at 0, 1, ... steps from now if the puck keeps its velocity; the
+    first is `command_rad`.
+
+    A ring that is down over the puck stays where it is.
+    """
+    commands = [command_rad]
+    for k in range(steps - 1):
+        now = commands[-1]
+        puck = puck_m + velocity_m_s * (k * STEP_S)
+        held = captured(arm.ring_position(now), puck)[..., None]
+        commands.append(np.where(held, now, command(now, puck, velocity_m_s)))
+    return np.stack(commands, axis=-2)

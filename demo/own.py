@@ -1,0 +1,126 @@
+"""The policy in PyTorch drives training episodes: to collect its own states, and to follow its
+progress.
+
+A stand-in for the runtime with delays counted in whole steps; figures that are reported come from
+the runtime.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from demo import collect, task
+from demo.arm import F64
+from demo.sim import World
+from export.models.policy import Video2ActPolicy
+
+SYSTEM1_STEPS: Final = 2
+SYSTEM2_STEPS: Final = 4
+DELAY_STEPS: Final = 1
+OWN_SEEDS: Final = 500_000  # counted from collect.TRAINING_SEEDS
+
+
+class PolicyDriver:
+    """Drives one episode. System 2's result is used one step after its newest frame, and so is
+    System 1's chunk.
+    """
+
+    def __init__(
+        self,
+        policy: Video2ActPolicy,
+        lang: Tensor,
+        rng: np.random.Generator,
+        gate: tuple[float, float],
+    ):
+        self._policy, self._lang, self._rng = policy, lang, rng
+        self._gate = torch.tensor([gate])
+        self._frames: deque[npt.NDArray[np.uint8]] = deque(maxlen=policy.config.motion.frames)
+        self._condition: tuple[int, Tensor] | None = None
+        self._chunks: deque[tuple[int, F64]] = deque(maxlen=2)
+
+    def __call__(self, step: int, world: World, command: F64, image: npt.NDArray[np.uint8]) -> F64:
+        released = step - (task.WARM_UP_STEPS - 1)
+        if released >= 0 and released % SYSTEM1_STEPS == 0 and self._condition is not None:
+            position = np.round(world.joints_rad / collect.TICK_RAD) * collect.TICK_RAD
+            self._chunks.append((step, self._plan(step, image, position, command)))
+        if released >= 0 and released % SYSTEM2_STEPS == 0:
+            self._condition = (step, self._see())
+        return self._follow(step + 1, command)
+
+    def watch(self, image: npt.NDArray[np.uint8]) -> None:
+        """Take a frame into the clip; called for every step, also before the arm is released."""
+        self._frames.append(image)
+
+    @torch.no_grad()
+    def _see(self) -> Tensor:
+        policy, clip = self._policy, torch.from_numpy(np.stack(self._frames))[None]
+        text_kv = policy.video_dit.text_kv(self._lang)
+        spatial = policy.vdm_spatial(policy.vae_spatial(clip[:, -1:]), text_kv)
+        motion = policy.vdm_motion(policy.vae_motion(clip), text_kv)
+        tokens = torch.stack(policy.condition_tokens(spatial, motion), dim=1)
+        return (tokens * self._gate[:, :, None, None]).flatten(1, 2)
+
+    @torch.no_grad()
+    def _plan(self, step: int, image: npt.NDArray[np.uint8], position: F64, command: F64) -> F64:
+        policy = self._policy
+        assert self._condition is not None
+        seen, tokens = self._condition
+        age_s = torch.tensor([(step - seen) * policy.config.step_s])
+        commands = torch.from_numpy(command).float()[None]
+        image_kv, state = policy.observe(
+            policy.frame_encode(torch.from_numpy(image)[None]),
+            torch.from_numpy(position).float()[None],
+            commands,
+            age_s,
+            policy.observer.register_kv(tokens),
+        )
+        noise = torch.from_numpy(
+            self._rng.standard_normal((1, policy.config.chunk, len(command)))
+        ).float()
+        lang_kv = policy.core.language_kv(self._lang)
+        chunk = policy.denoise(
+            noise, lang_kv, policy.core.visual_kv(tokens), image_kv, state, commands
+        )
+        return chunk[0].double().numpy()
+
+    def _follow(self, step: int, command: F64) -> F64:
+        """Command for `step` from the newest chunk that had its delay; keep still without one."""
+        for start, chunk in reversed(self._chunks):
+            if step - 1 - start >= DELAY_STEPS:
+                return np.asarray(chunk[min(step - start, len(chunk) - 1)])
+        return command
+
+
+def drive(
+    policy: Video2ActPolicy,
+    lang: Tensor,
+    scenario: task.Scenario,
+    seed: int,
+    gate: tuple[float, float] = (1.0, 1.0),
+) -> collect.Outcome:
+    """An episode under the policy, limited in speed as the runtime would."""
+    rng = np.random.default_rng([seed, 99])
+    driver = PolicyDriver(policy, lang, rng, gate)
+    return collect.play(scenario, collect.limited(driver), rng, driver.watch)
+
+
+@dataclass(frozen=True)
+class OwnEpisode:
+    """Callable for `collect.collect`: episode `index` under the policy."""
+
+    policy: Video2ActPolicy
+    lang: Tensor
+    seed: int
+
+    def __call__(self, index: int) -> collect.Outcome:
+        torch.set_num_threads(1)
+        seed = collect.TRAINING_SEEDS + OWN_SEEDS * (1 + self.seed) + index
+        scenario = task.scenario(seed, "rebound" if index % 5 < 2 else "puck")
+        return drive(self.policy, self.lang, scenario, seed)

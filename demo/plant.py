@@ -1,0 +1,95 @@
+"""The demo's robot seen from its wires: servos that move the joints of the simulated arm, and a
+camera above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from demo import arm, task
+from demo.picture import U8, Painter
+from demo.sim import PHYSICS_STEP_S, World
+from hw_drivers.dynamixel.models import MODELS
+from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.virtual.servo import VirtualServo
+
+SERVO_MODEL = "xl430-w250"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an episode ended. Lengths in metres."""
+
+    seed: int
+    level: str
+    success: bool
+    knocked: bool
+    ring_m: tuple[float, float, float]
+    puck_m: tuple[float, float]
+
+
+class Plant:
+    """World, virtual servos and painter of one robot. `chain` is what a serial port gets wired to.
+
+    `advance` holds the chain's lock while it steps, so a port served by another thread may talk to
+    it meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.world = World()
+        model = MODELS[SERVO_MODEL]
+        self._servos = [
+            VirtualServo(model, joint + 1, float(limit))
+            for joint, limit in enumerate(arm.VELOCITY_LIMIT_RAD_S)
+        ]
+        # As on an arm that was set up: each servo answers at once, instead of after the factory's
+        # 0.5 ms.
+        for servo in self._servos:
+            servo.write(model.items["return_delay_time"].address, b"\x00")
+        self.chain = VirtualChain(self._servos)
+        self.reset(task.scenario(0))
+
+    def reset(self, scenario: task.Scenario) -> None:
+        """Begin `scenario` with torque as it is. Disarm before: a held servo would drive back to
+        its old goal.
+        """
+        self._scenario = scenario
+        self._kicked = False
+        self._painter = Painter(np.random.default_rng([scenario.seed, 5]))
+        with self.chain.lock:
+            self.world.reset(scenario.joints_rad, scenario.puck_m, scenario.puck_velocity_m_s)
+            for servo, position_rad in zip(self._servos, scenario.joints_rad, strict=True):
+                servo.set_present_rad(float(position_rad))
+                servo.setpoint_rad = float(position_rad)
+
+    def advance(self, to_s: float) -> None:
+        """Let the episode's time run up to `to_s` (its world is at rest before 0)."""
+        while self.world.time_s + PHYSICS_STEP_S <= to_s + 1e-9:
+            if not self._kicked and self.world.time_s >= self._scenario.kick_s:
+                self.world.kick_puck(self._scenario.kick_velocity_m_s)
+                self._kicked = True
+            self._step()
+
+    def _step(self) -> None:
+        with self.chain.lock:
+            self.chain.step(PHYSICS_STEP_S)
+            self.world.step(np.array([servo.setpoint_rad for servo in self._servos]))
+            for servo, position_rad in zip(self._servos, self.world.joints_rad, strict=True):
+                servo.set_present_rad(float(position_rad))
+
+    def picture(self) -> U8:
+        """What the camera sees now."""
+        return self._painter.draw(self.world.joints_rad, self.world.puck_m)
+
+    def result(self) -> Result:
+        ring, puck = self.world.ring_m, self.world.puck_m
+        return Result(
+            seed=self._scenario.seed,
+            level=self._scenario.level,
+            success=task.success(ring, puck) and not self.world.knocked,
+            knocked=self.world.knocked,
+            ring_m=(float(ring[0]), float(ring[1]), float(ring[2])),
+            puck_m=(float(puck[0]), float(puck[1])),
+        )

@@ -1,0 +1,199 @@
+"""What is System 2 worth? The same episodes under departures from the policy, on a virtual clock.
+
+The runtime's own workers run in lockstep: same code, same bytes to the servos; only time is
+simulated, and each worker's delay is drawn from what a real run of the demo took (`delays.json`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from demo import task
+from demo.plant import Plant, Result
+from demo.realtime import BUNDLE, config_for
+from demo.statistics import rate
+from demo.task import Level
+from hw_drivers.robot import Robot
+from hw_drivers.virtual.loopback import LoopbackPort
+from runtime.engines.base import EngineFactory, load
+from runtime.lockstep import CallbackCamera, Delay, Lockstep
+from runtime.robot_yaml import RunConfig
+from runtime.system2 import StudyMode
+from runtime.workers import build_workers
+from v2a.bundle import load_bundle
+from v2a.clock import FakeClock
+from v2a.spans import Tracer
+
+DELAYS: Final = Path(__file__).with_name("delays.json")
+BLOCK: Final = 25
+CHECKPOINT: Final = Path(__file__).with_name("policy.pt")
+
+
+AS_TRAINED: Final = StudyMode()
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One row of the study. `every` refreshes System 2 every so many System 1 calls; None is as
+    the demo runs.
+    """
+
+    what: str
+    every: int | None = None
+    study: StudyMode = AS_TRAINED
+    torch: bool = False
+
+
+MODES: Final = {
+    "async": Mode("as the demo runs: both systems in their own threads"),
+    "no_motion": Mode("motion stream zeroed", study=StudyMode(stream_gate=(1.0, 0.0))),
+    "no_condition": Mode("all condition tokens zeroed", study=StudyMode(stream_gate=(0.0, 0.0))),
+    "every_1": Mode("System 2 refreshed every System 1 call", every=1),
+    "every_2": Mode("every 2nd", every=2),
+    "every_4": Mode("every 4th", every=4),
+    "every_8": Mode("every 8th", every=8),
+    "every_16": Mode("every 16th", every=16),
+    "synchronous": Mode(
+        "System 2 inside every 8th call, as released: the robot waits",
+        study=StudyMode(synchronous_every=8),
+    ),
+    "pytorch": Mode("as async, PyTorch modules instead of ONNX graphs", torch=True),
+}
+
+
+def available_modes() -> list[str]:
+    """All modes, or all but `pytorch` where torch is not installed."""
+    return [
+        name for name, mode in MODES.items() if not mode.torch or find_spec("torch") is not None
+    ]
+
+
+class Bench:
+    """One mode, ready to play episodes in virtual time."""
+
+    def __init__(
+        self,
+        mode: str,
+        bundle: Path = BUNDLE,
+        delays: Path = DELAYS,
+        engines: EngineFactory | None = None,
+    ) -> None:
+        chosen = MODES[mode]
+        self._clock = FakeClock()
+        self._plant = Plant()
+        self._start_ns = 0  # when the puck is let go
+        config = _with_rate(config_for("loopback", Path("unused")), chosen.every)
+        self._frame_ns = config.frame_period_ns
+        self.workers = build_workers(
+            load_bundle(bundle),
+            Robot(config.robot, self._clock, LoopbackPort(self._plant.chain)),
+            CallbackCamera(self._plant.picture, self._clock),
+            config,
+            self._clock,
+            Tracer(),
+            engines=engines or _engines(chosen),
+            study=chosen.study,
+        )
+        self.lockstep = Lockstep(self.workers, self._clock, self._move, load_delays(delays)).start()
+
+    def play(self, seed: int, level: Level) -> Result:
+        """One episode; the robot is armed for it and disarmed before the next."""
+        scenario = task.scenario(seed, level)
+        self.lockstep.disarm()
+        self._start_ns = 1 << 62
+        self._plant.reset(scenario)
+        self.lockstep.arm()
+        now_ns = self._clock.now_ns()
+        start_ns = -(-now_ns // self._frame_ns) * self._frame_ns
+        self.lockstep.run((start_ns - 1 - now_ns) / 1e9)
+        self.lockstep.reset()
+        self._start_ns = start_ns
+        self.lockstep.run(scenario.steps * self._frame_ns / 1e9)
+        return self._plant.result()
+
+    def close(self) -> None:
+        self.lockstep.stop()
+
+    def _move(self, now_ns: int) -> None:
+        self._plant.advance(max(now_ns - self._start_ns, 0) / 1e9)
+
+
+def _with_rate(config: RunConfig, every: int | None) -> RunConfig:
+    if every is None:
+        return config
+    system2 = config.system2.model_copy(update={"period_s": every * config.system1.period_s})
+    return config.model_copy(update={"system2": system2})
+
+
+def _engines(mode: Mode) -> EngineFactory:
+    if not mode.torch:
+        return load
+    from demo.torch_engine import TorchEngines  # here: the robot has no torch
+
+    return TorchEngines(CHECKPOINT)
+
+
+def load_delays(path: Path) -> dict[str, Delay]:
+    """Delay of each worker: a draw from its measured quantiles."""
+    quantiles = json.loads(path.read_text())["quantiles_ns"]
+    return {name: partial(_draw, np.array(values)) for name, values in quantiles.items()}
+
+
+def _draw(quantiles_ns: npt.NDArray[np.int64], rng: np.random.Generator) -> int:
+    return int(
+        np.interp(
+            rng.random() * (len(quantiles_ns) - 1), np.arange(len(quantiles_ns)), quantiles_ns
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some episodes of one mode: what a process of the study is given."""
+
+    mode: str
+    level: Level
+    seeds: tuple[int, ...]
+    bundle: Path
+
+    def play(self) -> list[Result]:
+        bench = Bench(self.mode, self.bundle)
+        try:
+            return [bench.play(seed, self.level) for seed in self.seeds]
+        finally:
+            bench.close()
+
+
+def study(
+    level: Level,
+    seeds: range,
+    modes: Iterable[str],
+    progress: Callable[[str, int], None],
+    bundle: Path = BUNDLE,
+    processes: int = 2,
+) -> dict[str, Any]:
+    """Success of every mode on the same episodes: {mode: {success_rate, n, ci95, what}}.
+
+    `progress(mode, episodes done)` is called as blocks of episodes end.
+    """
+    blocks = [
+        Block(mode, level, tuple(seeds[first : first + BLOCK]), bundle)
+        for mode in modes
+        for first in range(0, len(seeds), BLOCK)
+    ]
+    won: dict[str, list[bool]] = {block.mode: [] for block in blocks}
+    with ProcessPoolExecutor(processes) as pool:
+        for block, results in zip(blocks, pool.map(Block.play, blocks), strict=True):
+            won[block.mode] += [result.success for result in results]
+            progress(block.mode, len(won[block.mode]))
+    return {mode: {**rate(wins), "what": MODES[mode].what} for mode, wins in won.items()}

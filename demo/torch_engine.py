@@ -1,0 +1,63 @@
+"""The checkpoint's PyTorch modules behind the runtime's engine seam: the same run without ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from demo.train import POLICY_YAML
+from export.checkpoints import load_checkpoint
+from export.models.config import PolicyConfig
+from export.rates import GRAPHS, Stage
+from runtime.engines.base import Tensors
+from v2a.bundle import GraphSpec
+from v2a.config import load_yaml
+
+
+class TorchEngines:
+    """Factory for `build_workers`: each graph becomes the PyTorch stage that it came from."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        torch.set_num_threads(1)
+        self._policy = load_checkpoint(checkpoint, load_yaml(POLICY_YAML, PolicyConfig)).policy
+
+    def __call__(self, graph: GraphSpec, path: Path) -> TorchEngine:
+        row = next(row for row in GRAPHS if row.name == graph.name)
+        return TorchEngine(Stage(self._policy, row), graph)
+
+
+class TorchEngine:
+    """One stage as an `Engine`."""
+
+    def __init__(self, stage: Stage, graph: GraphSpec) -> None:
+        self._stage, self._graph = stage, graph
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        inputs = [
+            torch.from_numpy(np.ascontiguousarray(feeds[spec.name])) for spec in self._graph.inputs
+        ]
+        with torch.no_grad():
+            out = self._stage(*inputs)
+        outputs = out if isinstance(out, tuple) else (out,)
+        names = [spec.name for spec in self._graph.outputs]
+        return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> TorchEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,227 @@
+"""Train the demo's policy: `python -m demo.train --out runs/train --seed 0`. Seeded, resumable,
+CPU cores or one GPU.
+
+Four stages, each a few hundred to a few thousand small steps; run the command again after a stop
+  and it goes on:
+  eyes    VAE and System 1's image encoder: reconstruct pictures, find puck and ring in them
+  video   video DiT and its projectors: predict the next frames; read position, velocity and plan
+  joint   System 1 on fresh teacher labels, System 2 trained along every third step
+  tuned   the same with the policy's own episodes, labelled by the teacher
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from demo import collect, language, losses, plots
+from demo.dataset import Episodes
+from demo.learner import Learner
+from demo.own import OwnEpisode
+from export.models.config import PolicyConfig
+from export.models.policy import Video2ActPolicy
+from v2a.config import load_yaml
+
+BASE_EPISODES: Final = 4400
+OWN_EPISODES: Final = 400
+CURVES: Final = "curves.jsonl"
+POLICY_YAML: Final = Path(__file__).with_name("policy.yaml")
+
+
+# Parts of the learner that a stage trains.
+EYES: Final = ("video_vae", "vae_heads", "image_encoder", "image_heads")
+VIDEO: Final = ("video_dit", "spatial_former", "motion_former", "video_heads")
+JOINT: Final = (*VIDEO, "image_encoder", "image_heads", "observer", "core", "act_heads")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: what is trained, for how long, on which shares of base and own episodes."""
+
+    name: str
+    loss: Callable[[Learner, Episodes, np.random.Generator, int, int], dict[str, Tensor]]
+    parts: tuple[str, ...]
+    steps: int
+    batch: int
+    lr: float
+    own_share: float = 0.0
+
+
+STAGES: Final = (
+    Stage("eyes", losses.eyes, EYES, 2000, 16, 3e-3),
+    Stage("video", losses.video, VIDEO, 1200, 32, 1.5e-3),
+    Stage("joint", losses.joint, JOINT, 2400, 48, 1.2e-3),
+    Stage("tuned", losses.joint, JOINT, 2400, 48, 8e-4, own_share=0.35),
+)
+
+
+def learning_rate(step: int, stage: Stage) -> float:
+    """Warm-up over 5 % of the steps, then a cosine to a twentieth."""
+    warm = stage.steps // 20
+    if step < warm:
+        return stage.lr * (step + 1) / warm
+    along = (step - warm) / max(stage.steps - warm, 1)
+    return stage.lr * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * along))))
+
+
+class Run:
+    """A training run in a folder: `base/` and `own<seed>/` episodes, `seed<seed>/` checkpoints and
+    curves.
+    """
+
+    def __init__(self, out: Path, seed: int, device: str) -> None:
+        self.out, self.seed, self.device = out, seed, device
+        self.folder = out / f"seed{seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        config = load_yaml(POLICY_YAML, PolicyConfig)
+        lang = language.embed(language.INSTRUCTION, config.language.tokens, config.language.dim)
+        self.learner = Learner(Video2ActPolicy(config), torch.from_numpy(lang)).to(device)
+
+    @property
+    def own(self) -> Path:
+        return self.out / f"own{self.seed}"
+
+    def train(self, stage: Stage) -> None:
+        """Run or resume one stage; a finished one is loaded."""
+        parts = [self.learner.part(part) for part in stage.parts]
+        parameters = [parameter for part in parts for parameter in part.parameters()]
+        optimiser = torch.optim.AdamW(parameters, lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.01)
+        average = {name: value.clone() for name, value in self.learner.state_dict().items()}
+        first = self._resume(stage, optimiser, average)
+        if first < stage.steps:
+            self._steps(stage, first, optimiser, average)
+        self.learner.load_state_dict(average)
+
+    def _episodes(self, stage: Stage) -> Episodes:
+        folders = {self.out / "base": 1.0 - stage.own_share}
+        if stage.own_share:
+            folders[self.own] = stage.own_share
+        return Episodes(folders)
+
+    def _steps(
+        self,
+        stage: Stage,
+        first: int,
+        optimiser: torch.optim.Optimizer,
+        average: dict[str, Tensor],
+    ) -> None:
+        """Steps `first` to the last of `stage`; `average` follows the weights."""
+        episodes = self._episodes(stage)
+        if first == 0 and stage is STAGES[0]:
+            self.learner.set_action_scale(episodes)
+            average["policy.action_scale"].copy_(self.learner.policy.action_scale)
+        for step in range(first, stage.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, stage)
+            rng = np.random.default_rng([self.seed, STAGES.index(stage), step])
+            torch.manual_seed(rng.integers(2**31))
+            terms = stage.loss(self.learner, episodes, rng, stage.batch, step)
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+            nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
+            optimiser.step()
+            _follow(average, self.learner, min(0.998, (step + 1) / (step + 10)))
+            done = step + 1
+            if done % 50 == 0 or done == stage.steps:
+                self._log(stage, done, terms)
+            if done % 200 == 0 or done == stage.steps:
+                self._save(stage, done, optimiser, average)
+
+    def _checkpoint(self, stage: Stage) -> Path:
+        return self.folder / f"{stage.name}.pt"
+
+    def _save(
+        self, stage: Stage, step: int, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]
+    ) -> None:
+        state = {
+            "step": step,
+            "learner": self.learner.state_dict(),
+            "average": average,
+            "optimiser": optimiser.state_dict(),
+        }
+        temporary = self._checkpoint(stage).with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self._checkpoint(stage))
+
+    def _resume(
+        self, stage: Stage, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]
+    ) -> int:
+        if not self._checkpoint(stage).exists():
+            return 0
+        state = torch.load(self._checkpoint(stage), weights_only=True, map_location=self.device)
+        self.learner.load_state_dict(state["learner"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.update(state["average"])
+        return int(state["step"])
+
+    def _log(self, stage: Stage, step: int, terms: dict[str, Tensor]) -> None:
+        row: dict[str, Any] = {
+            "stage": stage.name,
+            "step": step,
+            "monotonic_s": round(time.monotonic(), 1),
+        }
+        row |= {name: round(float(value.detach()), 5) for name, value in terms.items()}
+        with (self.folder / CURVES).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+
+
+def _follow(average: dict[str, Tensor], learner: nn.Module, decay: float) -> None:
+    """Exponential moving average of the weights, in place."""
+    for name, value in learner.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1.0 - decay)
+        else:
+            average[name].copy_(value)
+
+
+def stages(run: Run, workers: int) -> Iterator[str]:
+    """Do what is left to do, and say what was done."""
+    if not (run.out / "base" / "valid.npy").exists():
+        collect.collect(run.out / "base", BASE_EPISODES, workers, collect.disturbed_episode)
+        yield "base episodes"
+    for stage in STAGES:
+        if stage.own_share and not (run.own / "valid.npy").exists():
+            own_episode = OwnEpisode(run.learner.policy, run.learner.lang, run.seed)
+            collect.collect(run.own, OWN_EPISODES, workers, own_episode)
+            yield "own episodes"
+        run.train(stage)
+        yield stage.name
+    instructions = {language.INSTRUCTION: run.learner.lang[0].cpu()}
+    torch.save(
+        {"policy": run.learner.policy.state_dict(), "instructions": instructions},
+        run.folder / "policy.pt",
+    )
+    rows = [json.loads(line) for line in (run.folder / CURVES).read_text().splitlines()]
+    (run.folder / "curves.png").write_bytes(plots.curves(rows))
+    yield f"{run.folder}/policy.pt and curves.png"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/train"), help="folder of episodes and checkpoints"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for done in stages(Run(arguments.out, arguments.seed, arguments.device), arguments.threads):
+        print(f"done: {done}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
