@@ -18,6 +18,8 @@ from v2a.errors import PortError
 ResultT = TypeVar("ResultT")
 
 _READ_BYTES = 4096
+# A line that takes no bytes for so long is hung; to wait for it would stop the control loop.
+_WRITE_TIMEOUT_S = 0.25
 
 # What open() failed with -> what to do about it.
 _OPEN_ADVICE = {
@@ -55,7 +57,9 @@ class SerialPort:
         """Raises PortError with one line that says what to do."""
         self._path = path
         try:
-            self._serial = serial.Serial(path, baud, timeout=0, exclusive=True)
+            self._serial = serial.Serial(
+                path, baud, timeout=0, write_timeout=_WRITE_TIMEOUT_S, exclusive=True
+            )
         except (serial.SerialException, ValueError, termios.error) as error:
             raise PortError(_open_message(path, baud, error)) from error
         # FTDI adapters hold bytes back for up to 16 ms (ROBOTIS-GIT/DynamixelSDK#288) until told

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from hw_drivers.dynamixel.bus import DynamixelBus, Pong
 from hw_drivers.dynamixel.models import (
     CENTRE_TICK,
+    DRIVE_MODES,
     MODELS,
     NAME_OF_NUMBER,
     POSITION_MODE,
@@ -30,6 +31,8 @@ from v2a.config import Strict
 from v2a.errors import BusError, SafetyFault
 
 F64 = npt.NDArray[np.float64]
+
+_TORQUE_OFF_TRIES = 3  # a byte lost to noise must not leave a joint stiff
 
 # e-manual, "Baud Rate(8)".
 Baud = Literal[9_600, 57_600, 115_200, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 4_500_000]
@@ -163,6 +166,8 @@ class Robot:
                 yield f"{who}hardware error: {describe_hardware_error(status)}; reboot it"
             if (mode := self.bus.read(joint.id, "operating_mode")) != POSITION_MODE:
                 yield f"{who}operating mode {mode}, expected {POSITION_MODE} (position); set it"
+            if (mode := self.bus.read(joint.id, "drive_mode")) not in DRIVE_MODES:
+                yield f"{who}drive mode {mode}, expected one of {DRIVE_MODES}; set it"
 
     def read_state(self) -> JointState:
         """The positions of all joints, from one request.
@@ -189,17 +194,25 @@ class Robot:
         self.bus.sync_write("goal_position", self._ids, ticks.tolist())
 
     def enable_torque(self) -> None:
-        """Hold the present position, and arm the bus watchdog. On any fault, all torque is off."""
+        """Hold the present position, limit the servos' own speed, and arm the bus watchdog. On any
+        fault, all torque is off."""
         try:
-            for servo_id in self._ids:
-                self._enable(servo_id)
-        except BusError:
-            self.disable_torque()
+            for joint in self.config.joints:
+                self._enable(joint)
+        except BusError as fault:
+            try:
+                self.disable_torque()
+            except BusError as stiff:
+                raise type(fault)(f"{fault}; {stiff}") from fault
             raise
         self._watchdog_since_ns = self._clock.now_ns()
 
-    def _enable(self, servo_id: int) -> None:
+    def _enable(self, joint: JointConfig) -> None:
+        servo_id = joint.id
         self.bus.write(servo_id, "bus_watchdog", 0)  # a tripped one would refuse the goal
+        # A joint that was held back and comes free returns to its goal no faster than this.
+        limit = self.bus.read(servo_id, "velocity_limit")  # profile_velocity may not be above it
+        self.bus.write(servo_id, "profile_velocity", min(_profile_velocity(joint), limit))
         # The servo would jump to an old goal, so the goal comes first.
         present = self.bus.read(servo_id, "present_position")
         self.bus.write(servo_id, "goal_position", present)
@@ -208,16 +221,24 @@ class Robot:
         self.bus.write(servo_id, "bus_watchdog", ticks)
 
     def disable_torque(self) -> None:
-        """Let go of every joint that can be reached; then raise BusError naming the others."""
+        """Let go of every joint that can be reached; then raise BusError naming the others. Does
+        nothing where nothing is connected."""
         self._watchdog_since_ns = None
-        faults = []
-        for joint in self.config.joints:
-            try:
-                self.bus.write(joint.id, "torque_enable", 0)
-            except BusError as error:
-                faults.append(f"{joint.name}: {error}")
+        faults: dict[JointConfig, BusError] = {}
+        stiff = self.config.joints if self._bus is not None else ()
+        for _ in range(_TORQUE_OFF_TRIES):
+            faults = {joint: fault for joint in stiff if (fault := self._let_go(joint))}
+            stiff = tuple(faults)
         if faults:
-            raise BusError("torque may still be on: " + "; ".join(faults))
+            named = "; ".join(f"{joint.name}: {fault}" for joint, fault in faults.items())
+            raise BusError(f"torque may still be on: {named}")
+
+    def _let_go(self, joint: JointConfig) -> BusError | None:
+        try:
+            self.bus.write(joint.id, "torque_enable", 0)
+        except BusError as fault:
+            return fault
+        return None
 
     def close(self) -> None:
         """Close the port; the servos stay as they are."""
@@ -238,6 +259,8 @@ class Robot:
                     f"{self.config.name}: the servos stopped themselves, {silence_s:.2f} s without "
                     f"a request (watchdog_s: {self.config.bus.watchdog_s}); enable torque again"
                 )
+            if not watchdog.valid.all():
+                return  # ask again at the next read: a silent one may have given us up
         self._watchdog_since_ns = now_ns
 
     def _describe_alerts(self) -> str:
@@ -248,6 +271,12 @@ class Robot:
             if error & ALERT_BIT
         ]
         return f"hardware error: {'; '.join(alerts)}; remove the cause, then reboot the servo"
+
+
+def _profile_velocity(joint: JointConfig) -> int:
+    """The joint's speed limit in the unit of register 112, rounded up: 0 would be no limit."""
+    unit_rad_s = MODELS[joint.model].items["profile_velocity"].scale
+    return math.ceil(joint.velocity_limit_rad_s / unit_rad_s)
 
 
 def _name(pong: Pong) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from contextlib import suppress
+
+import numpy as np
 
 from hw_drivers.camera import Camera
 from runtime.mailbox import FrameMsg, Image, Mailboxes
 from runtime.robot_yaml import CameraConfig
 from v2a.bundle import CameraSpec
 from v2a.clock import Clock
+from v2a.errors import CameraError
 from v2a.spans import STAGE_INDEX, SpanRing
 
 
@@ -43,6 +47,12 @@ class CameraWorker:
         """Wait for the next picture. Raises CameraError when there will be none."""
         frame = self._camera.read(self._timeout_s)
         received_ns = self._clock.now_ns()
+        if frame.t_capture_ns > received_ns:
+            ahead_s = (frame.t_capture_ns - received_ns) / 1e9
+            raise CameraError(
+                f"picture {frame.seq} is stamped {ahead_s:.3f} s in the future; "
+                "its sender must stamp with this machine's monotonic clock"
+            )
         self.ring.add(STAGE_INDEX["capture"], frame.t_capture_ns, received_ns, frame.seq)
         epoch = self._mailboxes.epoch
         if epoch.number != self._epoch:
@@ -65,6 +75,11 @@ class CameraWorker:
             image=image,
             history=tuple(self._history),
         )
+
+    def warm(self) -> None:
+        """Resize once: the import of OpenCV would stop the control loop, too, if it came later."""
+        with suppress(ModuleNotFoundError):  # nobody needs it if the pictures have the right size
+            resized(np.zeros((*self._size, 3), np.uint8), (1, 1))
 
     def close(self) -> None:
         self._camera.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from hw_drivers.robot import Robot
 from runtime.dry_run import virtual_robot
 from runtime.record import to_json
 from runtime.robot_yaml import RunConfig
+from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
 from runtime.supervisor import Runtime
 from runtime.workers import Workers, build_workers
@@ -23,19 +27,22 @@ from v2a.config import load_yaml
 from v2a.errors import CameraEnded
 from v2a.spans import Tracer
 
-_TERMINATED = 143  # 128 + SIGTERM, as shells have it
-STATUS_PERIOD_S = 1.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
 @click.argument("robot_yaml", type=click.Path(path_type=Path))
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Policy bundle.")
-@click.option("--arm", is_flag=True, help="Let the policy move the robot.")
+@click.option("--arm", is_flag=True, help="Torque on: let the policy move the robot.")
 @click.option("--dry-run", is_flag=True, help="Move a virtual robot; opens no serial port.")
-@click.option("--camera", metavar="SOURCE", help="Instead of camera.source.")
+@click.option("--camera", metavar="SOURCE", help="Instead of camera.source, e.g. file:clip.mp4.")
 @click.option("--instruction", metavar="TEXT", help="Instead of instruction.")
 @click.option("--seconds", type=click.FloatRange(min=0.0), help="End after so long.")
-@click.option("--record", type=click.Path(path_type=Path), help="New folder for the recording.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="New folder for the recording.  [default: runs/NAME-1, -2, ...]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def run(
     robot_yaml: Path,
@@ -51,26 +58,54 @@ def run(
     """Run a policy bundle on the robot of ROBOT_YAML until Ctrl-C.
 
     Nothing moves without --arm: the robot is read and the policy computes, with torque off.
+    However the run ends, torque goes off first and the recording is kept.
+
+    \b
+    Without a robot:   v2a run robot.yaml --bundle DIR --dry-run --camera file:clip.mp4
+    With torque off:   v2a run robot.yaml --bundle DIR
+    In motion:         v2a run robot.yaml --bundle DIR --arm
     """
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction)
-    workers = _workers(config, bundle, dry_run)
     folder = record or _new_folder(config.robot.name)
-    runtime = Runtime(workers, folder)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that torque goes off
-    runtime.start()
+    with _one_signal_ends_it():
+        workers = _workers(config, bundle, dry_run)
+        runtime, started = Runtime(workers, folder), False
+        try:
+            with runtime:
+                started = True
+                if arm or dry_run:
+                    runtime.arm()
+                else:
+                    click.echo("torque is off; add --arm to let the policy move it", err=True)
+                _watch(runtime, workers, seconds)
+        except CameraEnded as ended:
+            if not dry_run:
+                raise
+            click.echo(str(ended), err=True)
+        finally:
+            if started:
+                _report(runtime.save_summary(), folder, as_json)
+
+
+@contextmanager
+def _one_signal_ends_it() -> Iterator[None]:
+    """The first signal ends the run, and so does a terminal that closes; the next ones must not
+    get between the motors and their torque-off."""
+
+    def end(number: int, _frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)  # as shells have it
+
+    # What is ignored stays so: nohup means it.
+    heard = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, end) for each in heard}
     try:
-        if arm or dry_run:
-            runtime.arm()
-        else:
-            click.echo("torque is off; add --arm to let the policy move the robot", err=True)
-        _watch(runtime, workers, seconds)
-    except CameraEnded as ended:
-        if not dry_run:
-            raise
-        click.echo(str(ended), err=True)
+        yield
     finally:
-        runtime.stop()
-        _report(runtime.save_summary(), folder, as_json)
+        for each, handler in before.items():
+            if signal.getsignal(each) is end:  # none has come: the process goes on
+                signal.signal(each, handler)
 
 
 def _configured(config: RunConfig, camera: str | None, instruction: str | None) -> RunConfig:
@@ -96,23 +131,15 @@ def _workers(config: RunConfig, bundle: Path, dry_run: bool) -> Workers:
 
 
 def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
-    """Show where the joints are, once a second, until the time is over or a worker fails."""
-    end_ns = None if seconds is None else workers.clock.now_ns() + round(seconds * 1e9)
-    while end_ns is None or workers.clock.now_ns() < end_ns:
-        left_s = STATUS_PERIOD_S
-        if end_ns is not None:
-            left_s = min(left_s, max(end_ns - workers.clock.now_ns(), 0) / 1e9)
-        runtime.wait(left_s)
-        click.echo(_status(workers), err=True)
-
-
-def _status(workers: Workers) -> str:
-    state = workers.mailboxes.state.get()
-    where = "no reading yet"
-    if state is not None:
-        joints = zip(workers.config.robot.joints, state.position_rad, strict=True)
-        where = "  ".join(f"{joint.name} {rad:+.3f}" for joint, rad in joints)
-    return f"{workers.control.safety.state.value:<9} {where} rad"
+    """Show the status until the time is over or a worker fails."""
+    end_s = math.inf if seconds is None else workers.clock.now_ns() / 1e9 + seconds
+    status = Status(workers)
+    try:
+        while (left_s := end_s - workers.clock.now_ns() / 1e9) > 0:
+            runtime.wait(min(left_s, PERIOD_S))
+            status.show()
+    finally:
+        status.close()
 
 
 def _new_folder(name: str) -> Path:
@@ -124,8 +151,7 @@ def _new_folder(name: str) -> Path:
 
 
 def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+    if summary["torque_fault"]:
+        click.echo(f"warning: {summary['torque_fault']}; cut the motors' power", err=True)
     click.echo(f"recorded in {folder}", err=True)
-    if as_json:
-        click.echo(to_json(summary))
-    else:
-        click.echo(as_text(summary))
+    click.echo(to_json(summary) if as_json else as_text(summary))

@@ -19,7 +19,7 @@ from runtime.mailbox import ChunkMsg, Mailboxes, StateMsg, Vector
 from runtime.robot_yaml import RunConfig
 from runtime.safety import Limits, Safety, State
 from v2a.clock import Clock
-from v2a.errors import BusError, PortError
+from v2a.errors import BusError, PortError, SafetyFault
 from v2a.spans import STAGE_INDEX, Histogram, SpanRing
 
 TICK, BUS_READ, BUS_WRITE = (STAGE_INDEX[s] for s in ("tick", "bus_read", "bus_write"))
@@ -63,12 +63,16 @@ class Control:
         )
         self._trajectory = Trajectory(config.control.blend_s)
         self._request: Request | None = None
+        self._request_lock = threading.Lock()
+        self._armed_ns = 0
         self._epoch = 0
         self._seq = 0
         self._chunk_seq = 0
         self._bus_ns = 0  # time on the bus in this tick
         self._serial_fault: str | None = None  # what went wrong on the bus in this tick
         self._closed = False
+        self._closing = threading.Lock()
+        self.torque_fault: str | None = None  # why some torque may have been left on
         self.ticks = 0
         self.missed_ticks = Counter(late=0, bus=0, no_chunk=0)
         self.counts: Counter[str] = Counter()
@@ -77,9 +81,16 @@ class Control:
         self.frame_to_motor = Histogram()
 
     def request(self, verb: Verb) -> threading.Event:
-        """Ask for `verb` at the next tick (arming: the next one that reads every joint)."""
+        """Ask for `verb` at the next tick (arming: the next one that reads every joint).
+
+        It takes the place of a request that still waits, whose event is set, too: who asked looks
+        at `safety` for what came of it.
+        """
         request = Request(verb, threading.Event())
-        self._request = request
+        with self._request_lock:
+            overtaken, self._request = self._request, request
+        if overtaken is not None:
+            overtaken.done.set()
         return request.done
 
     def missed(self, ticks: int) -> None:
@@ -88,6 +99,8 @@ class Control:
 
     def tick(self, now_ns: int) -> None:
         """One cycle. Raises PortError when the port is gone, SafetyFault when safety says so."""
+        if self._closed:
+            raise SafetyFault("the control loop is closed; build the workers anew")
         try:
             self._cycle(now_ns)
         except BaseException as fault:
@@ -98,17 +111,18 @@ class Control:
         self.ring.add(TICK, now_ns, self._clock.now_ns(), self.ticks)
 
     def close(self) -> None:
-        """Torque off, always. A failure to do so is kept in the safety record."""
-        if self._closed:
-            return
-        self._closed = True
-        now_ns = self._clock.now_ns()
-        try:
-            self._robot.disable_torque()
-        except BusError as fault:
-            self.counts["torque_off_failed"] += 1
-            self.safety.fault(now_ns, f"torque off failed: {fault}")
-        self.safety.disarm(now_ns, "end of the run")
+        """Torque off, once and for all. A failure to do so is kept in `torque_fault`."""
+        with self._closing:
+            if self._closed:
+                return
+            now_ns = self._clock.now_ns()
+            try:
+                self._robot.disable_torque()
+            except BusError as fault:
+                self.torque_fault = str(fault)
+                self.safety.fault(now_ns, self.torque_fault)
+            self.safety.disarm(now_ns, "end of the run")
+            self._closed = True
 
     def _cycle(self, now_ns: int) -> None:
         self._bus_ns = 0
@@ -147,17 +161,21 @@ class Control:
         return state.position_rad
 
     def _obey(self, now_ns: int, position_rad: Vector | None) -> None:
-        request = self._request
-        if request is None or (request.verb == "arm" and position_rad is None):
-            return
+        with self._request_lock:
+            request = self._request
+            if request is None or (request.verb == "arm" and position_rad is None):
+                return
+            self._request = None  # at once: what is asked for from here on waits for the next tick
+        start_ns = self._clock.now_ns()
         if request.verb == "arm" and position_rad is not None:
             self.safety.arm(now_ns, position_rad)
             self._robot.enable_torque()
+            self._armed_ns = now_ns
         else:
             self._robot.disable_torque()
             self.safety.disarm(now_ns, "asked to")
+        self._bus_ns += self._clock.now_ns() - start_ns
         self._trajectory.clear()
-        self._request = None
         request.done.set()
 
     def _publish(self, now_ns: int, position_rad: Vector) -> None:
@@ -179,6 +197,9 @@ class Control:
         if chunk is None or chunk.seq <= self._chunk_seq:
             return
         self._chunk_seq = chunk.seq
+        if chunk.t_capture_ns < self._armed_ns:  # the arm may have been moved by hand since
+            self.counts["chunk_before_arming"] += 1
+            return
         if not np.isfinite(chunk.target_rad).all():
             self.counts["chunk_not_finite"] += 1
             return

@@ -97,6 +97,7 @@ class Lockstep:
 
     def start(self) -> Lockstep:
         """Connect, warm the engines, begin the camera's and the control loop's grids."""
+        self._recorder.open()
         self._workers.prepare()
         now_ns = self._start_ns = self._clock.now_ns()
         self._every(self._workers.config.frame_period_ns, now_ns, CAMERA, self._picture)
@@ -154,9 +155,11 @@ class Lockstep:
         self.stop()
 
     def _ask(self, verb: Verb) -> None:
-        done = self._workers.control.request(verb)
+        control = self._workers.control
+        done = control.request(verb)
         self.run(2 * self._workers.config.control_period_ns / 1e9, done.is_set)
         if not done.is_set():
+            control.request("disarm")  # in its place: it must not arm later, unasked
             raise SafetyFault(f"could not {verb}: no servo reading in two control ticks")
 
     def _go_to(self, t_ns: int) -> None:

@@ -6,7 +6,7 @@ instruction changes, image tokens once a frame, the condition once a run of Syst
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from runtime.engines.base import EngineFactory, Tensors, load, zeros
 from runtime.mailbox import FrameMsg, Image, Vector
-from v2a.bundle import Bundle, GraphSpec
+from v2a.bundle import Bundle, GraphSpec, Manifest, TensorSpec
 from v2a.clock import Clock
 from v2a.errors import BundleError
 from v2a.spans import STAGE_INDEX, SpanRing
@@ -39,7 +39,8 @@ class PolicyGraphs:
     """The loaded engines of `bundle`; `with` or `close` frees them.
 
     `engines` makes each of them (default: ONNX Runtime), so a study may plug in its own. Raises
-    BundleError when a graph is missing or asks for something that the runtime does not have.
+    BundleError when a graph is missing, asks for something that the runtime does not have, or does
+    not fit the graph before it, the camera or the action space.
 
     System 1's calls and System 2's calls may come from two threads. `ring` is the span ring of the
     calling thread.
@@ -48,7 +49,8 @@ class PolicyGraphs:
     def __init__(self, bundle: Bundle, clock: Clock, engines: EngineFactory = load) -> None:
         self.bundle = bundle
         self._clock = clock
-        self._specs = {name: _checked(bundle.graph(name)) for name in SUPPLIED}
+        self._specs = {name: bundle.graph(name) for name in SUPPLIED}
+        _check_tensors(self._specs, bundle.manifest)
         self._instruction: tuple[str, Tensors] | None = None
         self._image: tuple[int, Tensors] | None = None  # (seq of the frame, image_tokens)
         with ExitStack() as opened:
@@ -124,11 +126,43 @@ class PolicyGraphs:
         return outputs
 
 
-def _checked(spec: GraphSpec) -> GraphSpec:
-    unknown = {tensor.name for tensor in spec.inputs} - set(SUPPLIED[spec.name])
-    if unknown:
+def _check_tensors(specs: Mapping[str, GraphSpec], manifest: Manifest) -> None:
+    """Each input is what the runtime or an earlier graph makes, and the chunk is of all joints: one
+    of a single column would silently be played on every joint."""
+    space, camera = manifest.action_space, manifest.cameras[0]
+    picture = [camera.height, camera.width, 3]
+    joints = [1, len(space.joints)]
+    chunk = ("float32", [1, space.chunk_length, len(space.joints)])
+    clip_lengths = {"vae_spatial": 1, "vae_motion": camera.history}
+    made: dict[str, tuple[str, list[int]]] = {
+        **_tensors(specs["instruction"].inputs),  # checked against the embeddings when it runs
+        "stream_gate": ("float32", [2]),
+        "image": ("uint8", [1, *picture]),
+        "position_rad": ("float32", joints),
+        "command_rad": ("float32", joints),
+        "condition_age_s": ("float32", [1]),
+        "noise": chunk,
+    }
+    for name, graph in specs.items():
+        made["frames"] = ("uint8", [1, clip_lengths.get(name, 0), *picture])
+        for tensor, found in _tensors(graph.inputs).items():
+            if tensor not in SUPPLIED[name] or tensor not in made:
+                raise BundleError(
+                    f"graph {name}: the runtime does not supply {tensor}; export the bundle with "
+                    "this version of v2a"
+                )
+            _check_equal(f"graph {name}: input {tensor}", found, made[tensor])
+        made |= _tensors(graph.outputs)
+    _check_equal("graph denoise: output chunk_rad", made.get("chunk_rad", ("missing", [])), chunk)
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> dict[str, tuple[str, list[int]]]:
+    return {spec.name: (spec.dtype, spec.shape) for spec in specs}
+
+
+def _check_equal(who: str, found: tuple[str, list[int]], made: tuple[str, list[int]]) -> None:
+    if found != made:
         raise BundleError(
-            f"graph {spec.name}: the runtime does not supply {', '.join(sorted(unknown))}, only "
-            f"{', '.join(SUPPLIED[spec.name])}; export the bundle with this version of v2a"
+            f"{who} is {found[0]}{found[1]}, but the rest of the bundle makes it "
+            f"{made[0]}{made[1]}; export the bundle again"
         )
-    return spec

@@ -8,17 +8,20 @@
 
 Lines are only ever appended and flushed, so whatever was written before a crash can be read
 (`read_lines` leaves out a torn last line). Who offers a message never waits: when the recorder is
-behind, messages are dropped and counted.
+behind, messages are dropped and counted. When the disk is full it stops writing, says so once, and
+the robot goes on.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +29,7 @@ from typing import IO, Any
 import numpy as np
 
 from runtime.mailbox import ChunkMsg, Message, StateMsg
+from v2a.errors import ConfigError
 from v2a.names import STAGES
 from v2a.spans import Tracer
 
@@ -37,38 +41,47 @@ _SPANS = "spans.jsonl"
 
 
 class Recorder:
-    """Drains the tracer; with a `folder` (made here, it must be new), writes the files above."""
+    """Drains the tracer; with a `folder` (new, made by `open`), writes the files above."""
 
     def __init__(self, tracer: Tracer, folder: Path | None) -> None:
         self.folder = folder
         self.dropped = 0
+        self.fault: str | None = None  # why it stopped writing
         self._tracer = tracer
         self._waiting: deque[Message] = deque()
         self._lock = threading.Lock()  # one drainer at a time: the recorder's thread or a summary
         self._files: dict[str, IO[str]] = {}
-        if folder is not None:
-            folder.mkdir(parents=True)
+
+    def open(self) -> Recorder:
+        """Make the folder and its files. Raises ConfigError where that can't be."""
+        if self.folder is None:
+            return self
+        try:
+            self.folder.mkdir(parents=True)
             for name in (*_FILES.values(), _SPANS):
-                self._files[name] = (folder / name).open("a", encoding="utf-8")
+                self._files[name] = (self.folder / name).open("a", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder}: can't record there: {error.strerror}; name a new folder"
+            ) from error
+        return self
 
     def offer(self, message: Message) -> None:
         """Take a message to be written; never blocks."""
-        if not self._files:
-            return
-        if len(self._waiting) >= WAITING_MAX:
+        if self.fault or len(self._waiting) >= WAITING_MAX:
             self.dropped += 1
-            return
-        self._waiting.append(message)
+        elif self._files:
+            self._waiting.append(message)
 
     def drain(self) -> None:
         """Write what has come since the last drain."""
-        with self._lock:
+        with self._lock, self._or_stop_writing():
+            spans = self._tracer.drain()  # first: it is counted even where it can't be written
             for _ in range(len(self._waiting)):
                 message = self._waiting.popleft()
                 self._write(_FILES[type(message)], _row(message))
-            for thread, spans in self._tracer.drain().items():
-                if self._files:
-                    self._write_spans(thread, spans.tolist())
+            for thread, rows in spans.items():
+                self._write_spans(thread, rows.tolist())
             for file in self._files.values():
                 file.flush()
 
@@ -79,15 +92,34 @@ class Recorder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         if self.folder is not None:
-            (self.folder / name).write_text(to_json(content, indent=1) + "\n", encoding="utf-8")
+            with self._lock, self._or_stop_writing():
+                text = to_json(content, indent=1) + "\n"
+                (self.folder / name).write_text(text, encoding="utf-8")
 
     def close(self) -> None:
         self.drain()
-        for file in self._files.values():
-            file.close()
-        self._files = {}
+        self._close_files()
+
+    def _close_files(self) -> None:
+        files, self._files = self._files, {}
+        for file in files.values():
+            with suppress(OSError):  # of what `drain` could not flush, which it has said
+                file.close()
+
+    @contextmanager
+    def _or_stop_writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.dropped += len(self._waiting)
+            self._waiting.clear()
+            self._close_files()
+            self.fault = f"{self.folder}: recording stopped: {error.strerror or error}"
+            print(f"warning: {self.fault}; the run goes on", file=sys.stderr, flush=True)
 
     def _write_spans(self, thread: str, spans: list[list[int]]) -> None:
+        if not self._files:
+            return
         for stage, t0_ns, t1_ns, arg in spans:
             row = {"thread": thread, "stage": STAGES[stage], "t0_ns": t0_ns, "t1_ns": t1_ns}
             self._write(_SPANS, row | {"arg": arg})

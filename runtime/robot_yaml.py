@@ -25,7 +25,7 @@ class CameraConfig(Strict):
 class ControlConfig(Strict):
     """The loop that owns the motors."""
 
-    rate_hz: PositiveFloat = 50.0
+    rate_hz: float = Field(default=50.0, gt=0.0, le=1000.0)
     blend_s: float = Field(default=0.1, ge=0.0)
     # Above the longest life of a chunk, so that a chunk can end and come to rest by itself.
     command_age_max_s: PositiveFloat = 2.0

@@ -51,6 +51,8 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, 
             {"t_s": (c.t_ns - since_ns) / 1e9, "state": c.state.value, "reason": c.reason}
             for c in list(control.safety.changes)
         ],
+        "torque_fault": control.torque_fault,
+        "recording_fault": recorder.fault,
         "cpu": _cpu(),
         "versions": versions(),
     }

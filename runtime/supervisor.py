@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -27,13 +28,14 @@ class Runtime:
 
     Use as a context manager, or call `start` and, whatever happens, `stop`. Nothing moves before
     `arm`. When a worker fails the control loop turns the torque off by itself at once; the error is
-    raised, as it was, by the next `wait` or `arm`.
+    raised, as it was, by the next `wait` or `arm`, or at the end of the `with` block.
     """
 
     def __init__(self, workers: Workers, record_dir: Path | None = None) -> None:
         self._workers = workers
         self._crew = Crew()
         self._closing = ExitStack()
+        self._starting_or_stopping = threading.Lock()
         self._recorder = Recorder(workers.tracer, record_dir)
         self._start_ns = workers.clock.now_ns()
         for mailbox in (workers.mailboxes.state, workers.mailboxes.chunk):
@@ -41,24 +43,24 @@ class Runtime:
 
     def start(self) -> Runtime:
         """Connect, warm the engines, start the threads: control last."""
-        try:
-            self._closing.callback(self._recorder.close)
-            self._closing.callback(self._workers.close)
+        with self._starting_or_stopping, ExitStack() as opened:  # closed again if anything fails
+            opened.callback(self._workers.close)
             self._workers.prepare()
+            self._recorder.open()
+            opened.callback(self._recorder.close)
             self._recorder.write_json("run.json", self._header())
-            self._closing.enter_context(realtime_interpreter())
+            opened.enter_context(realtime_interpreter())
             self._start_ns = self._workers.clock.now_ns()
             for row in self._workers.table():
+                opened.callback(self._crew.stop, row.name)
                 self._crew.start(row, self._loop(row))
-                self._closing.callback(self._crew.stop, row.name)
-        except BaseException:
-            self.stop()
-            raise
+            self._closing = opened.pop_all()
         return self
 
     def stop(self) -> None:
         """Control first, which turns the torque off, then the others. Twice is as once."""
-        self._closing.close()
+        with self._starting_or_stopping:
+            self._closing.close()
 
     def arm(self) -> None:
         """Torque on, holding where the joints are; then the policy moves them.
@@ -78,7 +80,10 @@ class Runtime:
         """
         if instruction is not None:
             self._workers.set_instruction(instruction)
-        return self._workers.mailboxes.reset(self._workers.clock.now_ns())
+        epoch = self._workers.mailboxes.reset(self._workers.clock.now_ns())
+        if not self._workers.control.safety.torque_on:
+            gc.collect()  # now, when a pause of every thread moves nothing
+        return epoch
 
     def wait(self, seconds: float | None = None) -> None:
         """Let it run for `seconds`, or until a worker fails: its error is raised here."""
@@ -88,7 +93,7 @@ class Runtime:
     def summary(self) -> dict[str, Any]:
         """What happened so far: see `runtime.summary.summarise`."""
         summary = summarise(self._workers, self._recorder, self._start_ns)
-        return summary | {"scheduling": dict(self._crew.scheduling)}
+        return summary | {"scheduling": dict(self._crew.scheduling), "hung": list(self._crew.hung)}
 
     def save_summary(self) -> dict[str, Any]:
         """`summary`, also written to the recording."""
@@ -99,16 +104,26 @@ class Runtime:
     def __enter__(self) -> Runtime:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
+        if kind is None and not self._crew.error_raised:
+            self._crew.raise_error()
 
     def _ask(self, verb: Verb) -> None:
-        done = self._workers.control.request(verb)
+        # Before the request: one that nobody hears would be obeyed at the next start, unasked.
+        self._check_control_runs(verb)
+        control = self._workers.control
+        done = control.request(verb)
         while not done.wait(POLL_S):
-            self._crew.raise_error()
-            if not self._crew.running("control"):
-                raise SafetyFault(f"can't {verb}: the control loop is not running; call start()")
+            self._check_control_runs(verb)
         self._crew.raise_error()
+        if control.safety.torque_on != (verb == "arm"):
+            raise SafetyFault(f"could not {verb}: {control.safety.changes[-1].reason}")
+
+    def _check_control_runs(self, verb: Verb) -> None:
+        self._crew.raise_error()
+        if not self._crew.running("control"):
+            raise SafetyFault(f"can't {verb}: the control loop is not running; call start()")
 
     def _loop(self, row: WorkerSpec) -> Loop:
         workers = self._workers

@@ -6,11 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from runtime.mailbox import ConditionMsg, FrameMsg, Image, Mailboxes
 from runtime.policy import PolicyGraphs
 from runtime.robot_yaml import RunConfig
 from v2a.spans import SpanRing
+
+Times = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +82,28 @@ class System2:
         )
 
     def _clip(self, frame: FrameMsg) -> Image | None:
-        clip = pick_clip(frame.history, self._count, self._interval_ns)
-        self.counts["short_history"] += clip is None
-        return clip
+        times_ns = np.array([t_ns for t_ns, _ in frame.history], dtype=np.int64)
+        picked = pick_pictures(times_ns, self._count, self._interval_ns)
+        if picked is None:
+            self.counts["short_history"] += 1
+            return None
+        self.counts["pictures"] += self._count
+        self.counts["repeated_pictures"] += self._count - len(np.unique(picked))
+        return np.stack([frame.history[index][1] for index in picked])
 
 
-def pick_clip(history: tuple[tuple[int, Image], ...], count: int, interval_ns: int) -> Image | None:
-    """The `count` pictures nearest to `interval_ns` steps back from the newest, oldest first.
+def pick_pictures(times_ns: Times, count: int, interval_ns: int) -> Times | None:
+    """Which `count` pictures are nearest to `interval_ns` steps back from the newest, oldest first.
 
-    uint8 [count, H, W, 3]; None while the history is too short (an episode's start) or has a hole:
-    a picture may stand in for one that is up to one interval away, so a single lost frame is
-    tolerated and so is jitter.
+    `times_ns` and the result (indices) are int64. None while the history is too short (an episode's
+    start) or has a hole: a picture may stand in for one that is up to one interval away, so a
+    single lost frame is tolerated and so is jitter; on a camera of half the rate all are repeated.
     """
-    times_ns = np.array([t_ns for t_ns, _ in history], dtype=np.int64)
     wanted_ns = times_ns[-1] - np.arange(count - 1, -1, -1, dtype=np.int64) * interval_ns
     if times_ns[0] > wanted_ns[0] + interval_ns // 2:
         return None
     distance_ns = np.abs(times_ns[np.newaxis, :] - wanted_ns[:, np.newaxis])
-    nearest = np.argmin(distance_ns, axis=1)
+    nearest: Times = np.argmin(distance_ns, axis=1)
     if np.any(distance_ns[np.arange(count), nearest] > interval_ns):
         return None
-    return np.stack([history[index][1] for index in nearest])
+    return nearest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -11,6 +12,7 @@ from runtime.control import Control
 from runtime.mailbox import Mailbox, Message
 from runtime.workers import WorkerSpec
 from v2a.clock import Clock
+from v2a.errors import CameraError
 from v2a.spans import STAGE_INDEX, SpanRing
 
 PUBLISH = STAGE_INDEX["publish"]
@@ -36,6 +38,9 @@ class Crew:
     def __init__(self) -> None:
         self.failed = threading.Event()
         self.scheduling: dict[str, str] = {}
+        self.hung: list[str] = []  # did not end when they were told to
+        self.error_raised = False
+        self._ending = False
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
@@ -50,11 +55,19 @@ class Crew:
         thread.start()
 
     def stop(self, name: str) -> None:
-        """Ask the thread to end and wait for it; no such thread, nothing to do."""
+        """Ask the thread to end and wait for it; no such thread, nothing to do.
+
+        One that hangs is left behind, a daemon that ends with the process, and that is said.
+        """
+        self._ending = True
         if name in self._threads:
             thread, stopping = self._threads.pop(name)
             stopping.set()
             thread.join(JOIN_S)
+            if thread.is_alive():
+                self.hung.append(name)
+                line = f"warning: {name} did not end within {JOIN_S:g} s and was left behind"
+                print(line, file=sys.stderr, flush=True)
 
     def running(self, name: str) -> bool:
         return name in self._threads and self._threads[name][0].is_alive()
@@ -62,15 +75,18 @@ class Crew:
     def raise_error(self) -> None:
         """Raise the first exception of any thread, as itself."""
         if self._error is not None:
+            self.error_raised = True
             raise self._error
 
     def _run(self, spec: WorkerSpec, loop: Loop, stopping: threading.Event) -> None:
-        self.scheduling[spec.name] = _schedule(spec)
         # The recorder outlives a failure, to write down what led to it.
         outlives = spec.name == "recorder"
         try:
+            self.scheduling[spec.name] = _schedule(spec)
             loop(lambda: stopping.is_set() or (self.failed.is_set() and not outlives))
         except BaseException as error:
+            if self._ending and isinstance(error, CameraError):
+                return  # at the end of a run a camera may well fall silent first
             with self._lock:
                 self._error = self._error or error
             self.failed.set()

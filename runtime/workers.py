@@ -65,10 +65,13 @@ class Workers:
         return tuple(row for row in WORKERS if not (synchronous and row.name == "system2"))
 
     def prepare(self) -> None:
-        """Connect the robot (torque stays off), warm the engines, compute the instruction."""
-        self.robot.connect()
+        """Warm the engines, compute the instruction, connect the robot and turn its torque off (a
+        run that was killed leaves it on)."""
         self.graphs.warm()
+        self.camera.warm()
         self.set_instruction(self.config.instruction)
+        self.robot.connect()
+        self.robot.disable_torque()
 
     def set_instruction(self, text: str) -> None:
         self.graphs.set_instruction(text, self.tracer.ring("main"))

@@ -17,7 +17,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from v2a.config import Strict, describe_fault, suggest
 from v2a.errors import BundleError
@@ -87,8 +94,8 @@ class JointSpec(Strict):
 class ActionSpace(Strict):
     """A chunk is float32 [chunk_length, len(joints)]; step k is the target at t + k * step_s."""
 
-    joints: list[JointSpec]
-    chunk_length: PositiveInt
+    joints: list[JointSpec] = Field(min_length=1)
+    chunk_length: int = Field(ge=2)  # one step alone is no motion
     step_s: PositiveFloat
 
 
@@ -120,7 +127,7 @@ class Manifest(Strict):
     description: str
     graphs: list[GraphSpec]
     action_space: ActionSpace
-    cameras: list[CameraSpec]
+    cameras: list[CameraSpec] = Field(min_length=1)
     sampler: SamplerSpec
     instructions: dict[str, FileRef]
     condition_age_max_s: PositiveFloat
@@ -231,13 +238,19 @@ def _read_manifest(file: Path) -> Manifest:
 def _file_faults(path: Path, manifest: Manifest) -> Iterator[str]:
     for ref in manifest.files():
         file = path / ref.file
-        if not file.is_file():
+        try:
+            found = _sha256(file)
+        except FileNotFoundError:
             yield f"{file}: named in the manifest but missing; copy the whole folder again"
-        elif (found := _sha256(file)) != ref.sha256:
-            yield (
-                f"{file}: sha256 is {found[:12]}..., the manifest says {ref.sha256[:12] or 'none'}"
-                f"...; the file was changed: copy it again or {_EXPORT_AGAIN}"
-            )
+        except OSError as error:
+            yield f"{file}: cannot be read: {error.strerror}; copy the whole folder again"
+        else:
+            if found != ref.sha256:
+                yield (
+                    f"{file}: sha256 is {found[:12]}..., the manifest says "
+                    f"{ref.sha256[:12] or 'none'}...; the file was changed: copy it again or "
+                    f"{_EXPORT_AGAIN}"
+                )
 
 
 def _sha256(file: Path) -> str:

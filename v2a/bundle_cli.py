@@ -27,7 +27,7 @@ def check(directory: Path) -> None:
 @bundle.command()
 @_DIR
 def show(directory: Path) -> None:
-    """Print the policy, its graphs by rate, and its action space."""
+    """Verify it, then print policy, action space, camera, instructions and graphs by rate."""
     for line in _lines(load_bundle(directory).manifest):
         click.echo(line)
 
@@ -37,7 +37,11 @@ def _lines(manifest: Manifest) -> list[str]:
     chunk = f"{space.chunk_length} steps of {space.step_s:g} s"
     return [
         f"{manifest.policy}: {manifest.description}",
-        f"action: {chunk}, joints {', '.join(joint.name for joint in space.joints)}",
+        f"action: {chunk}",
+        *(
+            f"joint: {j.name} {j.lower:g} to {j.upper:g} {j.unit}, {j.velocity_limit:g} {j.unit}/s"
+            for j in space.joints
+        ),
         *(
             f"camera: {camera.name} {camera.width}x{camera.height} {camera.colour}, "
             f"{camera.history} frames every {camera.interval_s:g} s"

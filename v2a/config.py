@@ -21,9 +21,10 @@ _DEEPEST_NESTING = 40  # also ends the walk of an alias that contains itself
 
 
 class Strict(BaseModel):
-    """Base of every config and manifest model: immutable, and an unknown key is a fault."""
+    """Base of every config and manifest model: immutable; an unknown key, NaN or infinity is a
+    fault (every comparison with NaN is false, so it would pass each limit check)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def load_yaml(path: Path, model: type[ModelT]) -> ModelT:

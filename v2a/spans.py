@@ -153,6 +153,5 @@ class Tracer:
         return new
 
     def stage_table(self) -> dict[str, dict[str, float]]:
-        """Per stage that ran, in the order of `STAGES`: its `Histogram.summary_ms` so far."""
-        self.drain()
+        """Per stage, in the order of `STAGES`: its `Histogram.summary_ms` of all drained spans."""
         return {s: self._stages[s].summary_ms() for s in STAGES if s in self._stages}

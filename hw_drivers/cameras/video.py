@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -20,21 +21,26 @@ class LiveCamera:
         self._capture = capture
         self._clock = clock
         self._seq = -1
+        self._in_use = threading.Lock()
 
     def read(self, timeout_s: float) -> Frame:
         """See `Camera`."""
-        grabbed = self._capture.grab()
-        t_capture_ns = self._clock.now_ns()  # before the decoding
-        if not grabbed:
-            raise CameraError(
-                f"{self._name}: the camera stopped; check its cable, then start again"
-            )
-        self._seq += 1
-        return Frame(self._seq, t_capture_ns, 0, _retrieve(self._name, self._capture))
+        with self._in_use:
+            grabbed = self._capture.grab()
+            t_capture_ns = self._clock.now_ns()  # before the decoding
+            if not grabbed:
+                raise CameraError(
+                    f"{self._name}: the camera stopped; check its cable, then start again"
+                )
+            self._seq += 1
+            return Frame(self._seq, t_capture_ns, 0, _retrieve(self._name, self._capture))
 
     def close(self) -> None:
-        """See `Camera`."""
-        self._capture.release()
+        """See `Camera`. One that hangs in `read` is left to the end of the process: OpenCV may
+        crash when a capture is released under a reader."""
+        if self._in_use.acquire(blocking=False):
+            self._capture.release()
+            self._in_use.release()
 
 
 class FileCamera:

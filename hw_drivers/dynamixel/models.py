@@ -15,6 +15,9 @@ RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
 CENTRE_TICK = 2048
 EEPROM_END = 64  # registers below it survive power off, and are locked while torque is on
 POSITION_MODE = 3
+# e-manual, "Drive Mode(10)": bit 0 turns the direction round; bit 2 makes profile_velocity a time,
+# bit 3 turns torque on with a goal.
+DRIVE_MODES = (0, 1)
 WATCHDOG_TICK_S = 0.020  # unit of bus_watchdog
 WATCHDOG_TRIPPED = 255  # -1: no instruction came in time, the servo stopped and ignores goals
 
@@ -67,6 +70,7 @@ _X_SERIES = {
     "id": Item(7, 1, (0, 252), initial=1),
     "baud_rate": Item(8, 1, (0, 7), initial=1),
     "return_delay_time": Item(9, 1, (0, 254), initial=250, scale=2e-6, unit="s"),
+    "drive_mode": Item(10, 1, (0, 13)),
     "operating_mode": Item(11, 1, (0, 16), initial=POSITION_MODE),
     "max_position_limit": Item(48, 4, (0, 4095), initial=4095, scale=RAD_PER_TICK, unit="rad"),
     "min_position_limit": Item(52, 4, (0, 4095), initial=0, scale=RAD_PER_TICK, unit="rad"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from hw_drivers.camera import Camera, Frame, open_camera
 from hw_drivers.cameras.datagram import pack_frame
+from hw_drivers.cameras.video import LiveCamera
 from v2a.clock import FakeClock
 from v2a.errors import CameraError
 
@@ -162,3 +164,38 @@ def test_a_socket_that_a_killed_run_left_behind_is_replaced(socket_path: Path) -
     camera.close()
     camera.close()
     assert not socket_path.exists()
+
+
+class HangingCapture:
+    """An OpenCV capture whose driver hangs until told otherwise."""
+
+    def __init__(self) -> None:
+        self.grabbing, self.go_on = threading.Event(), threading.Event()
+        self.released = False
+
+    def grab(self) -> bool:
+        self.grabbing.set()
+        self.go_on.wait()
+        return False
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_camera_that_hangs_is_not_released_under_its_reader() -> None:
+    capture = HangingCapture()
+    camera = LiveCamera("/dev/video0", capture, FakeClock())  # type: ignore[arg-type]
+
+    def read() -> None:
+        with pytest.raises(CameraError, match="the camera stopped"):
+            camera.read(1.0)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    capture.grabbing.wait()
+    camera.close()
+    assert not capture.released
+    capture.go_on.set()
+    reader.join()
+    camera.close()
+    assert capture.released

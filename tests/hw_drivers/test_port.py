@@ -129,3 +129,15 @@ def test_a_client_that_never_reads_does_not_block_the_servos(pty: PtyServer) -> 
     with pytest.raises(PortError, match="vanished"):
         port.write(make_ping(1))
     port.close()
+
+
+def test_a_line_that_takes_no_bytes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller that waited for it could not turn anything off."""
+    monkeypatch.setattr("hw_drivers.port._WRITE_TIMEOUT_S", 0.05)
+    far_end, near_end = os.openpty()  # nobody reads the far end
+    port = SerialPort(os.ttyname(near_end), 1_000_000)
+    with pytest.raises(PortError, match="Write timeout"):
+        port.write(bytes(1 << 20))
+    os.close(far_end)
+    port.close()
+    os.close(near_end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK
+from hw_drivers.dynamixel.packet import make_write
 from hw_drivers.robot import Robot, RobotConfig
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.loopback import LoopbackPort
@@ -89,6 +91,7 @@ def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: Fake
     swapped = VirtualServo(MODELS["xm430-w350"], elbow.id)
     stray = VirtualServo(MODELS["xl330-m288"], 42)
     assert yaw.write(11, b"\x01") == 0  # velocity mode
+    assert yaw.write(10, b"\x04") == 0  # profile by time
     yaw.latch_hardware_error(1 << 5)
     robot = Robot(config, clock, LoopbackPort(VirtualChain([yaw, swapped, stray])))
     with pytest.raises(BusError) as caught:
@@ -97,6 +100,7 @@ def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: Fake
         "arm on /dev/ttyUSB0 is not as configured:",
         "  yaw (id 1): hardware error: overload; reboot it",
         "  yaw (id 1): operating mode 1, expected 3 (position); set it",
+        "  yaw (id 1): drive mode 4, expected one of (0, 1); set it",
         "  elbow (id 2): is xm430-w350, expected xl430-w250; correct `model`, or swap it",
         "  wrist (id 3): no answer, expected xl330-m288; check its cable, power and id",
         "  found on the bus: id 1: xl430-w250, id 2: xm430-w350, id 42: xl330-m288",
@@ -174,6 +178,21 @@ def test_a_failed_enable_leaves_no_joint_stiff(robot: Robot, chain: VirtualChain
     assert not any(servo.torque_on for servo in chain.servos.values())
 
 
+def test_an_enable_that_can_not_be_undone_says_why_it_failed_first(
+    robot: Robot, chain: VirtualChain
+) -> None:
+    read = robot.bus.read
+
+    def unplugged(servo_id: int, name: str) -> int:
+        if servo_id == 3:
+            chain.servos.clear()
+        return read(servo_id, name)
+
+    robot.bus.read = unplugged  # type: ignore[method-assign]
+    with pytest.raises(BusError, match=r"^servo 3: no answer to read .+; torque may still be on: "):
+        robot.enable_torque()
+
+
 def test_disabling_tries_every_joint(robot: Robot, chain: VirtualChain) -> None:
     robot.enable_torque()
     gone = chain.servos.pop(1)
@@ -234,3 +253,69 @@ def test_over_a_terminal_until_it_is_unplugged(config: RobotConfig, chain: Virtu
     robot.close()
     robot.close()
     server.close()
+
+
+def test_a_joint_that_comes_free_is_no_faster_than_its_limit(
+    robot: Robot, chain: VirtualChain
+) -> None:
+    """Held back for a while, the servo is far from its goal: nobody but itself limits its speed."""
+    robot.enable_torque()
+    robot.write_goal(np.array([1.0, 1.0, 1.0]))
+    chain.step(0.1)
+    for servo in chain.servos.values():
+        limit_rad = 0.1 * 2.0  # velocity_limit_rad_s of every joint
+        assert abs(servo.setpoint_rad) == pytest.approx(limit_rad, rel=0.02)
+
+
+def test_a_limit_above_the_servos_own_is_the_servos_own(robot: Robot, chain: VirtualChain) -> None:
+    velocity_limit = robot.bus.read(1, "velocity_limit")
+    robot.bus.write(1, "velocity_limit", 20)
+    robot.enable_torque()
+    assert robot.bus.read(1, "profile_velocity") == 20 < velocity_limit
+
+
+def test_torque_goes_off_though_the_line_loses_answers_and_requests(
+    config: RobotConfig, chain: VirtualChain, clock: FakeClock
+) -> None:
+    class Noisy(LoopbackPort):
+        """Loses the request, then the answer, of each torque-off; the third one passes."""
+
+        def __init__(self) -> None:
+            super().__init__(chain)
+            self.lost: Counter[bytes] = Counter()
+
+        def write(self, data: bytes) -> None:
+            off = data == make_write(data[4], 64, b"\x00")
+            self.lost[data] += off
+            if off and self.lost[data] == 1:
+                return
+            super().write(data)
+            if off and self.lost[data] == 2:
+                self.reset_input()
+
+    robot = Robot(config, clock, Noisy())
+    robot.connect()
+    robot.enable_torque()
+    robot.disable_torque()
+    assert not any(servo.torque_on for servo in chain.servos.values())
+
+
+def test_there_is_nothing_to_let_go_of_before_connecting(
+    config: RobotConfig, clock: FakeClock
+) -> None:
+    Robot(config, clock).disable_torque()
+
+
+def test_a_servo_that_gave_up_and_was_not_heard_is_asked_again(
+    robot: Robot, chain: VirtualChain, clock: FakeClock
+) -> None:
+    robot.enable_torque()
+    clock.advance_ns(1_000_000_000)
+    chain.step(1.0)
+    elbow = chain.servos.pop(2)  # its answer is lost, once
+    for servo in chain.servos.values():
+        servo.write(98, b"\x00")  # and the others were in time
+    assert robot.read_state().valid.tolist() == [True, False, True]
+    chain.servos[2] = elbow
+    with pytest.raises(BusError, match="the servos stopped themselves"):
+        robot.read_state()

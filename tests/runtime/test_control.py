@@ -155,7 +155,8 @@ def test_a_silent_servo_is_a_fault_after_n_cycles_and_publishes_no_state() -> No
         rig.tick()
     assert rig.control.safety.state is State.FAULT
     assert not rig.chain.servos[1].torque_on
-    assert rig.control.counts["torque_off_failed"] == 1  # tip could not be reached
+    assert rig.control.torque_fault is not None
+    assert rig.control.torque_fault.startswith("torque may still be on: tip: servo 2: no answer")
     assert missing.torque_on
 
 
@@ -182,7 +183,7 @@ def test_a_vanished_port_ends_it_at_once_after_an_attempt_to_let_go() -> None:
     rig.port.write = gone  # type: ignore[method-assign]
     with pytest.raises(PortError, match="vanished"):
         rig.tick()
-    assert len(attempts) == 3  # the read, and torque off for both servos
+    assert len(attempts) == 1 + 2 * 3  # the read, and torque off for both servos, three times
     assert rig.control.safety.state is State.FAULT
 
 
@@ -195,6 +196,87 @@ def test_disarming_lets_go_and_arming_again_is_possible() -> None:
     assert rig.control.safety.state is State.DISARMED
     rig.arm()
     assert torques(rig.chain) == [True, True]
+
+
+def test_a_chunk_from_before_the_arming_is_not_followed() -> None:
+    """Its picture may show the arm elsewhere: with torque off somebody may have moved it."""
+    rig = Rig()
+    rig.chunk([0.5, 0.5], seq=1)
+    rig.tick()
+    rig.arm()
+    rig.tick(5)
+    assert rig.control.counts["chunk_before_arming"] == 1
+    np.testing.assert_allclose(rig.control.safety.command_rad, [0.0, 0.0])
+    rig.chunk([0.5, 0.5], seq=2)
+    rig.tick(5)
+    assert rig.control.safety.command_rad[0] > 0.0
+
+
+def test_the_last_request_counts_and_nobody_waits_for_ever() -> None:
+    rig = Rig()
+    arm = rig.control.request("arm")
+    disarm = rig.control.request("disarm")
+    assert arm.is_set()
+    rig.tick()
+    assert disarm.is_set()
+    assert torques(rig.chain) == [False, False]
+
+
+def test_a_disarm_that_is_asked_for_while_arming_is_obeyed_next() -> None:
+    rig = Rig()
+    enable_torque = rig.robot.enable_torque
+    asked = []
+
+    def enable_and_ask() -> None:
+        enable_torque()
+        asked.append(rig.control.request("disarm"))
+
+    rig.robot.enable_torque = enable_and_ask  # type: ignore[method-assign]
+    rig.arm()
+    assert torques(rig.chain) == [True, True]
+    rig.tick()
+    assert asked[0].is_set()
+    assert torques(rig.chain) == [False, False]
+
+
+def test_a_closed_loop_can_not_be_armed_again() -> None:
+    """Nobody would turn the torque off a second time."""
+    rig = Rig()
+    rig.control.close()
+    rig.control.request("arm")
+    with pytest.raises(SafetyFault, match="the control loop is closed"):
+        rig.tick()
+    assert torques(rig.chain) == [False, False]
+
+
+def test_a_torque_off_that_is_interrupted_is_done_by_the_next_close() -> None:
+    rig = Rig()
+    rig.arm()
+    disable_torque = rig.robot.disable_torque
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    rig.robot.disable_torque = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        rig.control.close()
+    rig.robot.disable_torque = disable_torque  # type: ignore[method-assign]
+    rig.control.close()
+    assert torques(rig.chain) == [False, False]
+
+
+def test_ticks_missed_while_arming_are_the_buss() -> None:
+    rig = Rig()
+    enable_torque = rig.robot.enable_torque
+
+    def slow() -> None:
+        rig.clock.advance_ns(25_000_000)
+        enable_torque()
+
+    rig.robot.enable_torque = slow  # type: ignore[method-assign]
+    rig.arm()
+    rig.control.missed(1)
+    assert (rig.control.missed_ticks["bus"], rig.control.missed_ticks["late"]) == (1, 0)
 
 
 class StallingClock(FakeClock):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from runtime.lockstep import CallbackCamera, Delay
+from runtime.mailbox import FrameMsg
 from runtime.robot_yaml import RunConfig
 from runtime.system2 import StudyMode
-from tests.runtime.conftest import World, after_ms, fakes, run_config, torques
+from tests.runtime.conftest import SIZE, T, World, after_ms, fakes, run_config, torques
 from v2a.bundle import Bundle
 from v2a.errors import CameraError, ConfigError, SafetyFault
 
@@ -197,3 +198,34 @@ def test_joints_that_are_not_the_bundles_are_refused(bundle: Bundle) -> None:
 def test_a_camera_slower_than_the_policys_history_is_refused(bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match="camera of at least 20 fps"):
         World(bundle, run_config(camera={"source": "file:none", "fps": 10}))
+
+
+def test_an_arming_that_failed_does_not_arm_later(bundle: Bundle) -> None:
+    world = World(bundle)
+    with world.lockstep as lockstep:
+        silent = world.chain.servos.pop(2)
+        with pytest.raises(SafetyFault, match="no servo reading in two control ticks"):
+            lockstep.arm()
+        world.chain.servos[2] = silent
+        lockstep.run(0.2)
+        assert torques(world.chain) == [False, False]
+
+
+def test_a_run_begins_with_torque_off_whatever_a_killed_one_left(bundle: Bundle) -> None:
+    world = World(bundle)
+    for servo in world.chain.servos.values():
+        servo.write(64, b"\x01")
+    with world.lockstep:
+        assert torques(world.chain) == [False, False]
+
+
+def test_pictures_that_stand_for_two_instants_are_counted(bundle: Bundle) -> None:
+    """A video of half the rate: the policy's three instants are shown in two pictures."""
+    world = World(bundle)
+    world.workers.prepare()
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    history = tuple((k * 100_000_000, image) for k in range(T))
+    world.workers.mailboxes.frame.put(FrameMsg(1, 200_000_000, 0, 0, 0, image, history), 0)
+    assert world.workers.system2.compute(0) is not None
+    counts = world.workers.system2.counts
+    assert (counts["pictures"], counts["repeated_pictures"]) == (3, 1)

@@ -133,3 +133,52 @@ def test_no_instruction_and_an_unknown_one_are_refused(noted: Noted) -> None:
         act(noted, 1)
     with pytest.raises(BundleError, match="dance"):
         noted.graphs.set_instruction("dance", RING)
+
+
+def reshaped(bundle: Bundle, graph: str, tensor: str, shape: list[int]) -> Bundle:
+    """`bundle` whose manifest has another shape for one tensor of one graph."""
+
+    def changed(spec: GraphSpec) -> GraphSpec:
+        sides = {
+            side: [
+                t.model_copy(update={"shape": shape}) if t.name == tensor else t
+                for t in getattr(spec, side)
+            ]
+            for side in ("inputs", "outputs")
+        }
+        return spec.model_copy(update=sides)
+
+    graphs = [changed(g) if g.name == graph else g for g in bundle.manifest.graphs]
+    return Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
+
+
+@pytest.mark.parametrize(
+    ("graph", "tensor", "shape", "message"),
+    [
+        (
+            "denoise",
+            "chunk_rad",
+            [1, K, 1],  # would be played on every joint
+            r"graph denoise: output chunk_rad is float32\[1, 16, 1\], .+ float32\[1, 16, 2\]",
+        ),
+        ("observe", "position_rad", [1, 3], "graph observe: input position_rad is .+, 3"),
+        ("frame_encode", "image", [1, 9, 8, 3], "graph frame_encode: input image is uint8"),
+        ("vae_motion", "frames", [1, 4, 8, 8, 3], "graph vae_motion: input frames is uint8"),
+        ("denoise", "video_kv", [2], r"input video_kv is float32\[2\], .+ float32\[1\]; export"),
+    ],
+)
+def test_graphs_that_do_not_fit_together_are_refused(
+    bundle: Bundle, graph: str, tensor: str, shape: list[int], message: str
+) -> None:
+    with pytest.raises(BundleError, match=message):
+        PolicyGraphs(reshaped(bundle, graph, tensor, shape), FakeClock(), fakes())
+
+
+def test_an_input_that_no_graph_makes_is_refused(bundle: Bundle) -> None:
+    graphs = [
+        g.model_copy(update={"outputs": []}) if g.name == "vdm_motion" else g
+        for g in bundle.manifest.graphs
+    ]
+    odd = Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
+    with pytest.raises(BundleError, match="condition: the runtime does not supply features_motion"):
+        PolicyGraphs(odd, FakeClock(), fakes())

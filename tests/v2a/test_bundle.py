@@ -99,6 +99,15 @@ def test_one_flipped_bit_is_found(bundle_dir: Path) -> None:
             lambda m: m["action_space"]["joints"][1].update(lower=2.0),
             "action_space.joints.1: lower 2.0 must be below upper 1.5",
         ),
+        (
+            lambda m: m["action_space"]["joints"][0].update(lower=float("nan")),
+            "action_space.joints.0.lower: Input should be a finite number (got nan)",
+        ),
+        (
+            lambda m: m["action_space"].update(chunk_length=1),
+            "action_space.chunk_length: Input should be greater than or equal to 2 (got 1)",
+        ),
+        (lambda m: m.update(cameras=[]), "cameras: List should have at least 1 item"),
         (lambda m: m["graphs"][0].pop("sha256"), "the manifest says none"),
     ],
 )

@@ -108,6 +108,7 @@ def test_bundle_check_and_show(bundle_dir: Path) -> None:
     checked = v2a("bundle", "check", str(bundle_dir))
     assert checked.stdout == f"{bundle_dir}: good; 2 files verified\n"
     shown = v2a("bundle", "show", str(bundle_dir)).stdout
+    assert "joint: elbow -1.5 to 1.5 rad, 3 rad/s" in shown
     assert "graph: denoise at rate denoise, fp32" in shown
     assert "  out chunk_rad float32[1, 16, 2]: joint targets [rad]" in shown
     assert "instruction: reach the cube" in shown

@@ -146,3 +146,10 @@ def test_any_text_is_a_robot_or_a_config_error(tmp_path_factory, text: str) -> N
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"fuzz\.yaml"):
         load_yaml(file, RobotFile)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_what_is_not_finite_is_a_fault(faults, value: str) -> None:
+    """It would pass every limit check: each comparison with NaN is false."""
+    (line,) = faults(GOOD.replace("shoulder: 1.5", f"shoulder: {value}"))
+    assert line.startswith("robot.yaml:8: limits.shoulder: Input should be a finite number")

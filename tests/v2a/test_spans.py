@@ -114,8 +114,10 @@ def test_the_stage_table_gathers_all_threads_and_adds_up_over_calls() -> None:
     assert tracer.ring("system1") is system1
     system1.add(STAGE_INDEX["observe"], 0, 1_000_000)
     system2.add(STAGE_INDEX["observe"], 0, 3_000_000)
+    tracer.drain()
     assert tracer.stage_table()["observe"]["n"] == 2
     system2.add(STAGE_INDEX["capture"], 0, 3_000_000)
+    tracer.drain()
     table = tracer.stage_table()
     assert list(table) == ["capture", "observe"]
     assert table["observe"]["mean_ms"] == 2.0
