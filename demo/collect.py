@@ -119,7 +119,7 @@ def _steady(puck: F64) -> npt.NDArray[np.bool_]:
 
 def teacher(step: int, world: World, command: F64, image: npt.NDArray[np.uint8]) -> F64:
     """The expert, undisturbed."""
-    return expert.command(command, world.puck_m, world.puck_velocity_m_s)
+    return np.asarray(expert.rollout(command, world.puck_m, world.puck_velocity_m_s, 2)[1])
 
 
 def limited(driver: Driver) -> Driver:

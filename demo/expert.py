@@ -22,6 +22,8 @@ DOWN_M: Final = 0.004
 # A ring lower than this is down, and one whose centre is so near to the puck's is around it.
 LOW_M: Final = 0.012
 INSIDE_M: Final = arm.RING_INNER_M - 0.01
+# A ring around the puck and lower than this, which is just below the puck's top, keeps it.
+SEIZE_M: Final = 0.024
 DESCENT_S: Final = 0.3
 # The ring is down this long after the puck's closest approach; before it, the wall is still above
 # the puck.
@@ -42,7 +44,7 @@ def ring_target(puck_m: F64, velocity_m_s: F64) -> F64:
     """Where the ring should be now [..., 3]: above the puck's closest point, lowered as a ramp of
     the time to go.
     """
-    to_go = np.clip(time_to_go_s(puck_m, velocity_m_s), -0.5, 3.0)
+    to_go = np.clip(time_to_go_s(puck_m, velocity_m_s), -1.5, 3.0)
     aim = puck_m + velocity_m_s * to_go[..., None]
     offset = aim - CENTRE_M
     distance = np.linalg.norm(offset, axis=-1, keepdims=True)
@@ -53,35 +55,38 @@ def ring_target(puck_m: F64, velocity_m_s: F64) -> F64:
 
 def captured(ring_m: F64, puck_m: F64) -> npt.NDArray[np.bool_]:
     """True where the puck lies inside a ring that is down. [..., 3], [..., 2] -> [...]."""
-    inside = np.linalg.norm(ring_m[..., :2] - puck_m, axis=-1) < INSIDE_M
-    return np.asarray(inside & (ring_m[..., 2] < LOW_M))
+    return _around(ring_m, puck_m, LOW_M)
 
 
-def command(command_rad: F64, puck_m: F64, velocity_m_s: F64) -> F64:
-    """Next joint command [..., 5], one policy step (`STEP_S`) after `command_rad`, within the
-    arm's speed limits.
-    """
-    target = arm.joints_for_ring(ring_target(puck_m, velocity_m_s))
-    move = target - command_rad
-    limit = arm.VELOCITY_LIMIT_RAD_S * STEP_S
-    # The pitch joints share one scale, so that the ring keeps its height on the way; yaw and roll
-    # do not change it.
-    excess = np.abs(move) / limit
-    shared = np.max(excess[..., PITCH], axis=-1, keepdims=True)
-    excess[..., PITCH] = shared
-    return command_rad + move / np.maximum(excess, 1.0)
+def _around(ring_m: F64, puck_m: F64, below_m: float) -> npt.NDArray[np.bool_]:
+    near = np.linalg.norm(ring_m[..., :2] - puck_m, axis=-1) < INSIDE_M
+    return np.asarray(near & (ring_m[..., 2] < below_m))
 
 
 def rollout(command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int) -> F64:
     """Commands [..., steps, 5] at 0, 1, ... steps from now if the puck keeps its velocity; the
-    first is `command_rad`.
+    first is `command_rad`. They keep to the arm's speed limits.
 
-    A ring that is down over the puck stays where it is.
+    Once the ring is around the puck it goes straight down and stays there, however the puck then
+    bounces inside: a teacher that weighed that anew in each step could not be learnt.
     """
     commands = [command_rad]
+    seized = np.zeros(command_rad.shape[:-1], dtype=np.bool_)
     for k in range(steps - 1):
-        now = commands[-1]
-        puck = puck_m + velocity_m_s * (k * STEP_S)
-        held = captured(arm.ring_position(now), puck)[..., None]
-        commands.append(np.where(held, now, command(now, puck, velocity_m_s)))
+        now, puck = commands[-1], puck_m + velocity_m_s * (k * STEP_S)
+        ring = arm.ring_position(now)
+        seized |= _around(ring, puck, SEIZE_M)
+        down = np.concatenate([ring[..., :2], np.full((*seized.shape, 1), DOWN_M)], axis=-1)
+        target = np.where(seized[..., None], down, ring_target(puck, velocity_m_s))
+        commands.append(_towards(arm.joints_for_ring(target), now))
     return np.stack(commands, axis=-2)
+
+
+def _towards(target_rad: F64, command_rad: F64) -> F64:
+    """One step (`STEP_S`) of the command to the target, within the speed limits."""
+    move = target_rad - command_rad
+    excess = np.abs(move) / (arm.VELOCITY_LIMIT_RAD_S * STEP_S)
+    # The pitch joints share one scale, so that the ring keeps its height on the way; yaw and roll
+    # do not change it.
+    excess[..., PITCH] = np.max(excess[..., PITCH], axis=-1, keepdims=True)
+    return np.asarray(command_rad + move / np.maximum(excess, 1.0))

@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -110,6 +111,7 @@ def _serve(pipe: Connection, camera_path: str, baud: int) -> None:
     """The process: answer the parent until it says stop or is gone."""
     # Ctrl-C is the parent's to handle: it still needs the servos to turn their torque off.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(0.0005)  # the servos' answers must not wait for the physics
     plant = Plant()
     bus = PtyServer(plant.chain, baud)
     eye = _Eye(plant, camera_path)

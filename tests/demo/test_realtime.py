@@ -1,4 +1,4 @@
-"""The real thing against the virtual clock: threads, a serial port and a process beside lockstep."""
+"""The real thing beside the virtual clock: threads, a serial port and a process, and lockstep."""
 
 from __future__ import annotations
 
