@@ -15,7 +15,7 @@ from demo import arm, expert, task
 from demo.collect import FIELDS
 from demo.picture import HALF_VIEW_M
 
-HELD_OUT: Final = 60  # last episodes of every set, for the validation curve
+HELD_OUT: Final = 60  # last episodes of every set: never trained on
 FIRST: Final = task.WARM_UP_STEPS - 1  # the first step with a whole clip behind it
 Rows = npt.NDArray[np.int64]
 Arrays = dict[str, npt.NDArray[np.generic]]
