@@ -1,8 +1,9 @@
-"""`v2a export`: a trained policy to a bundle."""
+"""`v2a export`: a trained policy to a bundle; `v2a check-golden`: parity with the release."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import click
 from export.bundle_from_policy import bundle_from_policy
 from export.checkpoints import load_checkpoint
 from export.models.config import PolicyConfig
+from export.release.golden import Result, compare_golden, load_golden
 from v2a.config import load_yaml
+from v2a.errors import V2AError
 
 _FILE = click.Path(path_type=Path)
 
@@ -36,3 +39,34 @@ def export(policy: Path, checkpoint: Path, output: Path, as_json: bool) -> None:
             "parity_max_abs_error": manifest.provenance["parity"],
         }
         click.echo(json.dumps(result, indent=1))
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def check_golden(folder: Path, as_json: bool) -> None:
+    """Reproduce the golden tensors of a released policy in DIR, by PyTorch and by ONNX Runtime.
+
+    Each stage is fed with golden tensors and exported to ONNX; any FAIL makes the exit code 1.
+    """
+    golden = load_golden(folder)
+    for option in golden.unused_options:
+        click.echo(f"note: {folder / 'config.json'}: {option} is not used", err=True)
+    results = []
+    for result in compare_golden(golden):
+        results.append(result)
+        if not as_json:
+            click.echo(_line(result))
+    failed = sum(not result.passed for result in results)
+    if as_json:
+        tensors = [{**asdict(result), "passed": result.passed} for result in results]
+        report = {"folder": str(folder), "passed": not failed, "comparisons": tensors}
+        click.echo(json.dumps(report, indent=1))
+    if failed:
+        raise V2AError(f"{folder}: {failed} of {len(results)} comparisons FAIL")
+
+
+def _line(result: Result) -> str:
+    found = result.fault or f"{result.max_abs_error:.1e}"
+    verdict = "PASS" if result.passed else "FAIL"
+    return f"{result.tensor:<28} {result.engine:<6} {found:>12} limit {result.limit:.1e}  {verdict}"

@@ -15,9 +15,8 @@ import onnx_ir
 import onnxscript.optimizer
 import torch
 from onnx_ir.passes.common import DeduplicateInitializersPass
-from torch import Tensor
+from torch import Tensor, nn
 
-from export.models.policy import Video2ActPolicy
 from export.rates import Graph, Stage
 from v2a.bundle import TensorSpec
 from v2a.errors import BundleError
@@ -44,7 +43,7 @@ def _quiet() -> Iterator[None]:
 
 
 def onnx_from_torch(
-    policy: Video2ActPolicy, graph: Graph, specs: dict[str, TensorSpec], tensors: dict[str, Tensor]
+    policy: nn.Module, graph: Graph, specs: dict[str, TensorSpec], tensors: dict[str, Tensor]
 ) -> onnx.ModelProto:
     """Trace `graph` on example `tensors` (by key) into a checked ONNX model.
 

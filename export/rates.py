@@ -64,7 +64,7 @@ GRAPHS: tuple[Graph, ...] = (
 class Stage(nn.Module):
     """A policy seen as one graph: what the exporter traces."""
 
-    def __init__(self, policy: Video2ActPolicy, graph: Graph) -> None:
+    def __init__(self, policy: nn.Module, graph: Graph) -> None:
         super().__init__()
         self.policy = policy
         self.graph = graph

@@ -23,6 +23,9 @@ COMMANDS: Final = {
     "demo": LazyCommand("demo.cli", "demo", "Run the demo robot in simulation and report on it."),
     "run": LazyCommand("runtime.cli", "run", "Run a policy bundle on a robot."),
     "export": LazyCommand("export.cli", "export", "Export a trained policy to a bundle."),
+    "check-golden": LazyCommand(
+        "export.cli", "check_golden", "Compare a released policy with its golden tensors."
+    ),
     "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show what is in it."),
 }
 
@@ -37,6 +40,7 @@ EXTRA_OF: Final = {
     "onnxscript": "export",
     "PIL": "demo",
     "pycuda": "pycuda",
+    "safetensors": "export",
     "tensorrt_rtx": "validate",
     "torch": "export",
 }

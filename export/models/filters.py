@@ -58,13 +58,17 @@ class SpatialFilter(nn.Module):
 
 
 def bandpass_matrix(frames: int, fps: float, low_hz: float, high_hz: float) -> Tensor:
-    """The T x T matrix irfft(mask * rfft(.)) that keeps low_hz <= |f| <= high_hz.
+    """The T x T matrix irfft(mask * rfft(.)) that keeps low_hz <= |f| <= high_hz."""
+    frequency = torch.fft.rfftfreq(frames, 1.0 / fps, dtype=torch.float64)
+    return frequency_matrix(frames, (frequency >= low_hz) & (frequency <= high_hz))
+
+
+def frequency_matrix(frames: int, keep: Tensor) -> Tensor:
+    """The T x T matrix irfft(keep * rfft(.)), keep [T // 2 + 1] true or false.
 
     A constant MatMul: TensorRT has no DFT.
     """
     spectrum = torch.fft.rfft(torch.eye(frames, dtype=torch.float64), dim=0)
-    frequency = torch.fft.rfftfreq(frames, 1.0 / fps, dtype=torch.float64)
-    keep = (frequency >= low_hz) & (frequency <= high_hz)
     matrix: Tensor = torch.fft.irfft(spectrum * keep[:, None], n=frames, dim=0)
     return matrix.float()
 

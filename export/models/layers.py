@@ -58,14 +58,18 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return heads_apart.transpose(1, 2)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """Attention over [B, heads, L, hd], heads merged back into [B, L, D].
+
+    `bias` is added to the scores [B, heads, L, L of the keys].
 
     Written out: torch's fused call exports to twice the nodes, and a graph of this size costs
     ONNX Runtime by the node.
     """
     scale = 1 / math.sqrt(query.shape[-1])
     scores = (query * scale) @ key.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
     return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
 
 

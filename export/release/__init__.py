@@ -1,0 +1,1 @@
+"""The authors' released policies: their key names, their arithmetic."""

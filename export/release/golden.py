@@ -1,0 +1,159 @@
+"""Parity with the release: every tensor of a golden folder, by PyTorch and by ONNX Runtime."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from export.onnx_from_torch import onnx_from_torch, save
+from export.rates import Graph, Stage
+from export.release.checkpoints import load_released
+from export.release.config import ReleaseConfig, unused_options
+from export.release.policy import ReleasedPolicy
+from export.release.stages import STAGES, filter_stages, input_shapes, language_masks, runs_of
+from export.release.weight_files import read_weights
+from runtime.engines import Engine, load
+from v2a.bundle import GraphSpec, TensorSpec
+from v2a.config import load_yaml
+from v2a.errors import ConfigError
+
+MAX_ABS_ERROR = 2e-4
+MAX_RELATIVE_ERROR = 1e-3  # of the golden tensor's largest value
+ENGINES = ("torch", "onnx")
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One golden tensor against one engine; the error is None where nothing comparable was made."""
+
+    tensor: str
+    engine: str
+    max_abs_error: float | None
+    limit: float
+    fault: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.max_abs_error is not None and self.max_abs_error <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A folder in golden's layout, loaded."""
+
+    policy: ReleasedPolicy
+    tensors: Tensors
+    unused_options: list[str]
+
+
+def load_golden(folder: Path) -> Golden:
+    """Raises ConfigError, one line per fault, where the folder's parts don't fit each other."""
+    config = load_yaml(folder / "config.json", ReleaseConfig)
+    policy = load_released(
+        config,
+        folder / "policy.safetensors",
+        folder / "wan_dit.safetensors",
+        folder / "vae_encoder.safetensors",
+    )
+    file = folder / "tensors.safetensors"
+    tensors = {key: value.float() for key, value in read_weights(file).items()}
+    faults = list(_tensor_faults(config, tensors))
+    if faults:
+        raise ConfigError("\n".join(f"{file}: {fault}" for fault in faults))
+    return Golden(policy, tensors, list(unused_options(config)))
+
+
+def _tensor_faults(config: ReleaseConfig, tensors: Tensors) -> Iterator[str]:
+    fix = "make the folder again"
+    if all(key.startswith("in.") for key in tensors):
+        yield f"holds no tensor to compare with; {fix}"
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            yield f"{key} holds NaN or infinity; {fix}"
+    for key, shape in input_shapes(config, tensors).items():
+        if key in tensors and list(tensors[key].shape) != shape:
+            yield f"{key} is {list(tensors[key].shape)}, config.json gives {shape}; {fix}"
+
+
+def compare_golden(golden: Golden) -> Iterator[Result]:
+    """A result for each tensor of the folder that is no input, and each engine."""
+    tensors = language_masks(golden.tensors) | golden.tensors
+    expected = {key: value for key, value in tensors.items() if not key.startswith("in.")}
+    made = set()
+    for graph in (*STAGES, *filter_stages(golden.policy.config, tensors)):
+        # A graph whose inputs are not there makes nothing: its tensors are reported below.
+        if tensors.keys() >= set(graph.inputs):
+            for result in _check_graph(golden.policy, graph, tensors):
+                made.add(result.tensor)
+                yield result
+    for key in sorted(expected.keys() - made):
+        for engine in ENGINES:
+            yield Result(key, engine, None, limit_of(expected[key]), "not computed")
+
+
+def limit_of(expected: Tensor) -> float:
+    """The largest absolute error that passes."""
+    return max(MAX_ABS_ERROR, MAX_RELATIVE_ERROR * float(expected.abs().max()))
+
+
+def compare(tensor: str, engine: str, made: Tensor, expected: Tensor) -> Result:
+    """Largest absolute error against its limit; another shape or a NaN is a fault."""
+    limit = limit_of(expected)
+    if made.shape != expected.shape:
+        fault = f"shape {list(made.shape)}, expected {list(expected.shape)}"
+        return Result(tensor, engine, None, limit, fault)
+    error = float((made - expected).abs().max())
+    if not math.isfinite(error):
+        return Result(tensor, engine, None, limit, "not finite")
+    return Result(tensor, engine, error, limit)
+
+
+def _check_graph(policy: ReleasedPolicy, graph: Graph, tensors: Tensors) -> Iterator[Result]:
+    runs = [run for run in runs_of(graph) if tensors.keys() & set(run.results.values())]
+    if not runs:
+        return
+    stage = Stage(policy, graph)
+    with _onnx_engine(stage, tensors) as engine:
+        for run in runs:
+            inputs = {key: tensors[source] for key, source in run.feeds.items()}
+            for name, outputs in _by_engine(stage, engine, inputs).items():
+                for key, tensor in run.results.items():
+                    if tensor in tensors:
+                        yield compare(tensor, name, outputs[key], tensors[tensor])
+
+
+def _by_engine(stage: Stage, engine: Engine, inputs: Tensors) -> dict[str, Tensors]:
+    arrays = engine.run({key: value.numpy() for key, value in inputs.items()})
+    onnx = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    return dict(zip(ENGINES, (stage.outputs(inputs), onnx), strict=True))
+
+
+@contextmanager
+def _onnx_engine(stage: Stage, tensors: Tensors) -> Iterator[Engine]:
+    """The stage exported to ONNX and loaded in ONNX Runtime; its folder goes with the context."""
+    graph, known = stage.graph, tensors | stage.outputs(tensors)
+    specs = {
+        key: TensorSpec(name=key, dtype="float32", shape=list(known[key].shape), meaning="golden")
+        for key in (*graph.inputs, *graph.outputs)
+    }
+    spec = GraphSpec(
+        name=graph.name,
+        rate=graph.rate,
+        file=f"{graph.name}.onnx",
+        inputs=[specs[key] for key in graph.inputs],
+        outputs=[specs[key] for key in graph.outputs],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / spec.file
+        save(onnx_from_torch(stage.policy, graph, specs, tensors), path)
+        with load(spec, path) as engine:
+            yield engine

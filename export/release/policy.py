@@ -1,0 +1,135 @@
+"""A released policy, whole: one method a stage, with the tensors that its golden folders name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from export.models.filters import on_features
+from export.models.sampler import solver_grid
+from export.release.config import ReleaseConfig, StreamConfig
+from export.release.filters import stream_filter
+from export.release.layout import Layout
+from export.release.slots import Slots
+from export.release.trained import TrainedPart
+from export.release.wan_dit import RotaryTable, WanDit
+from export.release.wan_vae import WanVaeEncoder
+
+
+class Stream(nn.Module):
+    """What is constant in one stream of video: its filter and its rotary table."""
+
+    def __init__(self, stream: StreamConfig, config: ReleaseConfig) -> None:
+        super().__init__()
+        self.frames = stream.latent_frames
+        self.filter = stream_filter(stream.extraction, self.frames, config)
+        self.rotary = RotaryTable(stream.token_grid, config.wan.dim // config.wan.num_heads)
+
+
+class ReleasedPolicy(nn.Module):
+    """Frozen video model (`vae`, `dit`) and trained part; batch 1.
+
+    Args of the stages: videos are [B, 3, T, H, W] in [-1, 1], latents [B, C, t, h, w], states and
+    actions [B, K, state_dim] with the robot's joints in their `slots`.
+    """
+
+    def __init__(self, config: ReleaseConfig, layout: Layout) -> None:
+        super().__init__()
+        self.config = config
+        self.vae = WanVaeEncoder(config.vae.dim, config.wan.in_dim)
+        self.dit = WanDit(config.dit, config.wan.in_dim, config.wan.text_dim)
+        self.trained = TrainedPart(config, layout)
+        with torch.device("cpu"):  # constants have values even where weights have no storage yet
+            self.raw = Stream(config.raw_stream, config)
+            self.motion = Stream(config.motion_stream, config)
+            self.slots = Slots(config.agilex_state_indices, config.state_dim)
+
+    def vae_encode(self, video: Tensor) -> Tensor:
+        """Either stream's video -> normalised latents."""
+        latents: Tensor = self.vae(video)
+        return latents
+
+    def vdm_spatial(self, latent: Tensor, text: Tensor) -> Tensor:
+        """The newest frame's latent and Wan's text [B, L, Dt] -> features [B, N, Dd]."""
+        return self._features(self.raw, latent, text)
+
+    def vdm_motion(self, latents: Tensor, text: Tensor) -> Tensor:
+        """The clip's latents and Wan's text [B, L, Dt] -> features [B, N, Dd]."""
+        return self._features(self.motion, latents, text)
+
+    def _features(self, stream: Stream, latents: Tensor, text: Tensor) -> Tensor:
+        text_kv = self.dit.text_kv(text)
+        latents = latents[:, :, -stream.frames :]
+        if self.config.filter_place == "latent":
+            features = self.dit(stream.filter(latents), stream.rotary(), text_kv)
+        else:
+            features = on_features(stream.filter, self.dit(latents, stream.rotary(), text_kv))
+        tokens: Tensor = features.flatten(1, 3)
+        return tokens
+
+    def condition(self, raw_features: Tensor, motion_features: Tensor) -> Tensor:
+        """Features of both streams -> condition tokens [B, Nv, D]."""
+        return self.trained.video_tokens(raw_features, motion_features)
+
+    def step(
+        self,
+        timestep: float,
+        noisy: Tensor,
+        state: Tensor,
+        action_mask: Tensor,
+        ctrl_freq: Tensor,
+        lang_tokens: Tensor,
+        lang_mask: Tensor,
+        img_tokens: Tensor,
+        video_tokens: Tensor,
+    ) -> Tensor:
+        """One denoiser call from plain tokens, at a fixed timestep."""
+        return self.trained.predict(
+            noisy, torch.tensor([timestep]), state, action_mask, ctrl_freq,
+            self.trained.language_kv(lang_tokens),
+            self.trained.visual_kv(img_tokens, video_tokens), lang_mask,
+        )  # fmt: skip
+
+    def denoise(
+        self,
+        noise: Tensor,
+        state: Tensor,
+        action_mask: Tensor,
+        ctrl_freq: Tensor,
+        lang_tokens: Tensor,
+        lang_mask: Tensor,
+        img_tokens: Tensor,
+        video_tokens: Tensor,
+    ) -> Tensor:
+        """The whole sampler from plain tokens; keys and values are made once for all its steps."""
+        return self.trained.sample(
+            noise, state, action_mask, ctrl_freq, self.trained.language_kv(lang_tokens),
+            self.trained.visual_kv(img_tokens, video_tokens), lang_mask,
+        )  # fmt: skip
+
+    def solver_grid(self) -> tuple[Tensor, Tensor]:
+        """Timesteps [steps] and sigmas [steps + 1] of the sampler, float32."""
+        timesteps, sigmas = solver_grid(self.config.denoise_steps)
+        return torch.from_numpy(timesteps).float(), torch.from_numpy(sigmas).float()
+
+    def forward(
+        self,
+        raw_video: Tensor,
+        motion_video: Tensor,
+        wan_text: Tensor,
+        noise: Tensor,
+        state: Tensor,
+        action_mask: Tensor,
+        ctrl_freq: Tensor,
+        lang_tokens: Tensor,
+        lang_mask: Tensor,
+        img_tokens: Tensor,
+    ) -> Tensor:
+        """All stages in a row: pictures, tokens and noise -> actions [B, K, state_dim]."""
+        video_tokens = self.condition(
+            self.vdm_spatial(self.vae_encode(raw_video), wan_text),
+            self.vdm_motion(self.vae_encode(motion_video), wan_text),
+        )
+        return self.denoise(
+            noise, state, action_mask, ctrl_freq, lang_tokens, lang_mask, img_tokens, video_tokens
+        )
