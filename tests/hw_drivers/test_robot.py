@@ -301,9 +301,13 @@ def test_torque_goes_off_though_the_line_loses_answers_and_requests(
 
 
 def test_there_is_nothing_to_let_go_of_before_connecting(
-    config: RobotConfig, clock: FakeClock
+    config: RobotConfig, chain: VirtualChain, clock: FakeClock
 ) -> None:
-    Robot(config, clock).disable_torque()
+    class Untouched(LoopbackPort):
+        def write(self, data: bytes) -> None:
+            raise AssertionError("nothing is to be sent before connecting")
+
+    Robot(config, clock, Untouched(chain)).disable_torque()
 
 
 def test_a_servo_that_gave_up_and_was_not_heard_is_asked_again(

@@ -219,3 +219,15 @@ class World:
 
 def after_ms(ms: float) -> Delay:
     return lambda rng: round(ms * 1e6)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with `robot.yaml` and `bundle/` in it."""
+    from tests.runtime.onnx_files import write_zeros  # here: needs onnx
+    from tests.runtime.outside import ROBOT_YAML
+
+    write_tiny_bundle(tmp_path / "bundle", write_zeros)
+    (tmp_path / "robot.yaml").write_text(ROBOT_YAML)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from click.testing import CliRunner, Result
 
 from hw_drivers.camera import Frame
 from hw_drivers.cameras.datagram import pack_frame
 from tests.runtime.conftest import SIZE
+from v2a.cli import cli
 
 ROBOT_YAML = """\
 robot:
@@ -24,6 +26,12 @@ robot:
 camera: {source: "socket:camera.sock", fps: 20, timeout_s: 20}
 instruction: push the cube
 """
+
+
+def run_command(*options: str) -> Result:
+    """`v2a run robot.yaml --bundle bundle OPTIONS` in this process."""
+    arguments = ["run", "robot.yaml", "--bundle", "bundle", *options]
+    return CliRunner().invoke(cli, arguments, prog_name="v2a")
 
 
 class Simulator:

@@ -372,4 +372,5 @@ def test_a_camera_that_falls_silent_first_at_the_end_is_no_failure(
     monkeypatch.setattr(bench.workers.control, "close", close_and_silence_the_camera)
     with bench.runtime as runtime:
         runtime.arm()
+    assert bench.camera.stopped.is_set()  # it did fall silent
     runtime.wait(0.0)
