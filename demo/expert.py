@@ -19,15 +19,18 @@ STEP_S: Final = 0.05
 CENTRE_M: Final = np.array([0.29, 0.0])
 HOVER_M: Final = 0.05
 DOWN_M: Final = 0.004
+# A learner stops about a centimetre short of what it is taught: the last stage of training is
+# taught to press the ring onto the table.
+PRESS_M: Final = -0.006
 # A ring lower than this is down, and one whose centre is so near to the puck's is around it.
 LOW_M: Final = 0.012
-INSIDE_M: Final = arm.RING_INNER_M - 0.01
+INSIDE_M: Final = arm.RING_INNER_M - 0.018
 # A ring around the puck and lower than this, which is just below the puck's top, keeps it.
 SEIZE_M: Final = 0.024
-DESCENT_S: Final = 0.3
-# The ring is down this long after the puck's closest approach; before it, the wall is still above
-# the puck.
-DOWN_AFTER_S: Final = 0.04
+DESCENT_S: Final = 0.5
+# The command is down this long after the puck's closest approach: when the puck is closest, the
+# wall of the real ring, some 0.07 s behind its command, passes the puck's top.
+DOWN_AFTER_S: Final = 0.13
 PITCH: Final = slice(1, 4)
 
 
@@ -40,9 +43,9 @@ def time_to_go_s(puck_m: F64, velocity_m_s: F64) -> F64:
     return np.asarray(ahead / np.maximum(speed2, 1e-4))
 
 
-def ring_target(puck_m: F64, velocity_m_s: F64) -> F64:
-    """Where the ring should be now [..., 3]: above the puck's closest point, lowered as a ramp of
-    the time to go.
+def ring_target(puck_m: F64, velocity_m_s: F64, down_m: float = DOWN_M) -> F64:
+    """Where the ring should be now [..., 3]: above the puck's closest point, lowered to `down_m` as
+    a ramp of the time to go.
     """
     to_go = np.clip(time_to_go_s(puck_m, velocity_m_s), -1.5, 3.0)
     aim = puck_m + velocity_m_s * to_go[..., None]
@@ -50,7 +53,7 @@ def ring_target(puck_m: F64, velocity_m_s: F64) -> F64:
     distance = np.linalg.norm(offset, axis=-1, keepdims=True)
     aim = CENTRE_M + offset * np.minimum(1.0, 0.17 / np.maximum(distance, 1e-6))
     ramp = DOWN_M + (HOVER_M - DOWN_M) / DESCENT_S * (to_go + DOWN_AFTER_S)
-    return np.concatenate([aim, np.clip(ramp, DOWN_M, HOVER_M)[..., None]], axis=-1)
+    return np.concatenate([aim, np.clip(ramp, down_m, HOVER_M)[..., None]], axis=-1)
 
 
 def captured(ring_m: F64, puck_m: F64) -> npt.NDArray[np.bool_]:
@@ -63,7 +66,9 @@ def _around(ring_m: F64, puck_m: F64, below_m: float) -> npt.NDArray[np.bool_]:
     return np.asarray(near & (ring_m[..., 2] < below_m))
 
 
-def rollout(command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int) -> F64:
+def rollout(
+    command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int, down_m: float = DOWN_M
+) -> F64:
     """Commands [..., steps, 5] at 0, 1, ... steps from now if the puck keeps its velocity; the
     first is `command_rad`. They keep to the arm's speed limits.
 
@@ -76,13 +81,13 @@ def rollout(command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int) -> F64
         now, puck = commands[-1], puck_m + velocity_m_s * (k * STEP_S)
         ring = arm.ring_position(now)
         seized |= _around(ring, puck, SEIZE_M)
-        down = np.concatenate([ring[..., :2], np.full((*seized.shape, 1), DOWN_M)], axis=-1)
-        target = np.where(seized[..., None], down, ring_target(puck, velocity_m_s))
-        commands.append(_towards(arm.joints_for_ring(target), now))
+        down = np.concatenate([ring[..., :2], np.full((*seized.shape, 1), down_m)], axis=-1)
+        target = np.where(seized[..., None], down, ring_target(puck, velocity_m_s, down_m))
+        commands.append(towards(arm.joints_for_ring(target), now))
     return np.stack(commands, axis=-2)
 
 
-def _towards(target_rad: F64, command_rad: F64) -> F64:
+def towards(target_rad: F64, command_rad: F64) -> F64:
     """One step (`STEP_S`) of the command to the target, within the speed limits."""
     move = target_rad - command_rad
     excess = np.abs(move) / (arm.VELOCITY_LIMIT_RAD_S * STEP_S)

@@ -21,7 +21,7 @@ U8 = npt.NDArray[np.uint8]
 
 SIZE: Final = 192
 HEIGHT_M: Final = 1.10
-HALF_VIEW_M: Final = 0.42
+HALF_VIEW_M: Final = 0.50
 _SHIFT: Final = 4
 _CIRCLE: Final = np.stack(
     [np.cos(np.linspace(0, 2 * np.pi, 25)), np.sin(np.linspace(0, 2 * np.pi, 25))], -1

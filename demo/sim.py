@@ -17,10 +17,11 @@ PHYSICS_STEP_S: Final = 0.0025
 PUCK_RADIUS_M: Final = 0.024
 PUCK_HEIGHT_M: Final = 0.026
 RING_SEGMENTS: Final = 16
-# Distance between the centres of ring and puck at which the puck is under the wall's middle or
-# outside, touching it.
-KNOCK_INNER_M: Final = arm.RING_INNER_M + arm.RING_WALL_M / 2
-KNOCK_OUTER_M: Final = arm.RING_INNER_M + arm.RING_WALL_M + PUCK_RADIUS_M
+# Distance between the centres of ring and puck at which the puck is under the wall or outside,
+# touching it. A puck that bounces inside presses a little into the wall (soft contacts).
+KNOCK_INNER_M: Final = arm.RING_INNER_M - PUCK_RADIUS_M + 0.004
+# The corners of the wall's boxes stand out by a millimetre.
+KNOCK_OUTER_M: Final = arm.RING_INNER_M + arm.RING_WALL_M + PUCK_RADIUS_M + 0.001
 
 
 def _ring_geoms() -> str:
@@ -41,7 +42,7 @@ def _ring_geoms() -> str:
 
 
 def mjcf() -> str:
-    """The whole scene as MJCF text. Only ring and puck can touch each other."""
+    """The whole scene as MJCF text. Only ring and puck touch each other, and the ring the table."""
     joint = '<joint name="{}" axis="{}" damping="0.6" armature="0.02"/>'
     yaw, shoulder, elbow, wrist, roll = (
         joint.format(name, axis)
@@ -63,7 +64,7 @@ def mjcf() -> str:
     <default class="puck"><geom contype="2" conaffinity="1" condim="1" solref="0.005 1"/></default>
   </default>
   <worldbody>
-    <geom name="table" type="plane" size="1 1 0.1"/>
+    <geom name="table" type="plane" size="1 1 0.1" contype="2" conaffinity="1" condim="1"/>
     <body name="base" pos="0 0 0" gravcomp="1">
       <geom type="cylinder" size="0.04 0.05" pos="0 0 0.05"/>
       {yaw}

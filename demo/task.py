@@ -19,17 +19,25 @@ from demo.expert import CENTRE_M, STEP_S
 
 Level = Literal["puck", "rebound"]
 LEVELS: Final = get_args(Level)
-# The policy sees this many frames before the arm is released: as long as System 2's motion window.
-WARM_UP_STEPS: Final = 6
-SPEED_M_S: Final = (0.30, 0.45)
-OFFSET_M: Final = (0.04, 0.16)
-TIME_TO_GO_S: Final = {"puck": (0.75, 1.3), "rebound": (0.55, 1.0)}
-# On `rebound`: how long after the warm-up the kick comes, and how long the new line leaves for its
-# closest approach.
+# The policy sees this many frames before the arm is released: System 2's motion window, and time
+# for the first condition and the first chunk.
+CLIP_STEPS: Final = 6
+WARM_UP_STEPS: Final = CLIP_STEPS + 3
+WARM_UP_S: Final = WARM_UP_STEPS * STEP_S
+SPEED_M_S: Final = (0.25, 0.55)
+OFFSET_M: Final = (0.08, 0.16)
+TIME_TO_GO_S: Final = (0.5, 1.2)
+# On `rebound`: how long after the warm-up the kick comes, by how much at least it turns the puck,
+# and how far off the closest approach then is on the old line and on the new.
 KICK_AFTER_S: Final = (0.15, 0.6)
-TIME_TO_GO_AFTER_KICK_S: Final = (0.75, 1.1)
-VIEW_M: Final = 0.38
-EPISODE_STEPS: Final = {"puck": 42, "rebound": 50}
+TURN_RAD: Final = np.deg2rad(50)
+TIME_TO_GO_AT_KICK_S: Final = 0.35
+TIME_TO_GO_AFTER_KICK_S: Final = (0.8, 1.4)
+# An arm that sets off this much late (after the warm-up, or after the kick) still makes it, and one
+# that sets off that much late does not: who waits and sees where the puck goes is too late.
+SLACK_S: Final = {"puck": (0.2, 0.35), "rebound": (0.65, 1.0)}
+VIEW_M: Final = 0.46
+EPISODE_STEPS: Final = {"puck": 38, "rebound": 50}
 START_NOISE_M: Final = 0.015
 
 
@@ -71,52 +79,64 @@ def start_joints(rng: np.random.Generator) -> F64:
 
 
 def _draw(rng: np.random.Generator, seed: int, level: Level) -> Scenario | None:
-    heading = rng.uniform(0, 2 * np.pi)
-    ahead = np.array([np.cos(heading), np.sin(heading)])
-    velocity = ahead * rng.uniform(*SPEED_M_S)
-    line = CENTRE_M + rng.choice([-1, 1]) * rng.uniform(*OFFSET_M) * np.array([-ahead[1], ahead[0]])
-    warm_up_s = WARM_UP_STEPS * STEP_S
-    released = line - velocity * rng.uniform(*TIME_TO_GO_S[level])
     joints = start_joints(rng)
-    start = released - velocity * warm_up_s
-    if not _in_view(start):
-        return None
     if level == "puck":
-        if not _reachable(joints, released, velocity):
+        released, velocity = _line(rng, TIME_TO_GO_S)
+        start = released - velocity * WARM_UP_S
+        if not _in_view(start) or not _just_in_time(level, joints, released, velocity, velocity):
             return None
         return Scenario(seed, level, joints, start, velocity, np.inf, velocity)
-    after_s = rng.uniform(*KICK_AFTER_S)
-    kicked_at = released + velocity * after_s
-    new_velocity = _velocity_after_kick(rng, kicked_at)
-    if new_velocity is None or not _turns_in_time(kicked_at, velocity, new_velocity):
+    kicked_at, after = _line(rng, TIME_TO_GO_AFTER_KICK_S)
+    before, kick_s = _velocity(rng), rng.uniform(*KICK_AFTER_S)
+    start = kicked_at - before * (WARM_UP_S + kick_s)
+    if not (_in_view(start) and _in_view(kicked_at) and _turns(kicked_at, before, after)):
         return None
-    command = expert.rollout(joints, released, velocity, round(after_s / STEP_S) + 1)[-1]
-    if not _reachable(command, kicked_at, new_velocity):
+    released = kicked_at - before * kick_s
+    command = expert.rollout(joints, released, before, round(kick_s / STEP_S) + 1)[-1]
+    if not _just_in_time(level, command, kicked_at, before, after):
         return None
-    return Scenario(seed, level, joints, start, velocity, warm_up_s + after_s, new_velocity)
+    return Scenario(seed, level, joints, start, before, WARM_UP_S + kick_s, after)
 
 
-def _velocity_after_kick(rng: np.random.Generator, puck_m: F64) -> F64 | None:
-    """A new velocity on a line that passes the centre at a drawn offset; None if the puck is
-    closer than that.
-    """
-    to_centre = CENTRE_M - puck_m
-    distance = float(np.hypot(*to_centre))
-    offset = rng.choice([-1, 1]) * rng.uniform(*OFFSET_M)
-    if abs(offset) >= distance:
-        return None
-    heading = np.arctan2(to_centre[1], to_centre[0]) + np.arcsin(offset / distance)
+def _velocity(rng: np.random.Generator) -> F64:
+    heading = rng.uniform(0, 2 * np.pi)
     return np.array([np.cos(heading), np.sin(heading)]) * rng.uniform(*SPEED_M_S)
 
 
-def _turns_in_time(puck_m: F64, before_m_s: F64, after_m_s: F64) -> bool:
-    """The kick turns the puck by more than 25 degrees and leaves the arm the time that the level
-    wants.
+def _line(rng: np.random.Generator, time_to_go_s: tuple[float, float]) -> tuple[F64, F64]:
+    """A velocity [2], and the place [2] from which it passes the centre in so many seconds, beside
+    it by a drawn offset.
+    """
+    velocity = _velocity(rng)
+    across = np.array([-velocity[1], velocity[0]]) / np.linalg.norm(velocity)
+    closest = CENTRE_M + rng.choice([-1, 1]) * rng.uniform(*OFFSET_M) * across
+    return closest - velocity * rng.uniform(*time_to_go_s), velocity
+
+
+def _turns(puck_m: F64, before_m_s: F64, after_m_s: F64) -> bool:
+    """The kick turns the puck by enough to make the old velocity useless, and comes while the puck
+    still approaches.
     """
     cosine = before_m_s @ after_m_s / (np.linalg.norm(before_m_s) * np.linalg.norm(after_m_s))
-    shortest, longest = TIME_TO_GO_AFTER_KICK_S
-    to_go_s = float(expert.time_to_go_s(puck_m, after_m_s))
-    return bool(cosine < np.cos(np.deg2rad(25)) and shortest <= to_go_s <= longest)
+    approaching = expert.time_to_go_s(puck_m, before_m_s) > TIME_TO_GO_AT_KICK_S
+    return bool(cosine < np.cos(TURN_RAD) and approaching)
+
+
+def _just_in_time(
+    level: Level, command_rad: F64, puck_m: F64, believed_m_s: F64, velocity_m_s: F64
+) -> bool:
+    """The arm makes it if it learns of the puck's velocity the first of `SLACK_S` late, and does
+    not if it learns the second late. Until then it keeps still (`puck`) or goes by what it believed
+    (`rebound`).
+    """
+    makes_it = []
+    for late_s in SLACK_S[level]:
+        command = command_rad
+        if level == "rebound":
+            steps = round(late_s / STEP_S) + 1
+            command = expert.rollout(command_rad, puck_m, believed_m_s, steps)[-1]
+        makes_it.append(_reachable(command, puck_m + velocity_m_s * late_s, velocity_m_s))
+    return makes_it == [True, False]
 
 
 def _in_view(puck_m: F64) -> bool:

@@ -13,17 +13,17 @@ import numpy as np
 
 from demo import arm, expert, task
 from demo.arm import F64
-from demo.sim import PHYSICS_STEP_S, World
+from demo.sim import PHYSICS_STEP_S, PUCK_HEIGHT_M, World
 
 # (world, command now [5], steps) -> commands [steps, 5], the first of them the command now.
 Plan = Callable[[World, F64, int], F64]
 
 SUBSTEPS: Final = round(expert.STEP_S / PHYSICS_STEP_S)
 PARTS: Final = np.arange(1, SUBSTEPS + 1)[:, None] / SUBSTEPS
-STEP_LIMIT_RAD: Final = arm.VELOCITY_LIMIT_RAD_S * expert.STEP_S
 MEAN_SPEED_M_S: Final = float(np.mean(task.SPEED_M_S))
 NEAR_M: Final = 0.05
 DROP_WITHIN_M: Final = 0.12
+SNATCH_HOVER_M: Final = PUCK_HEIGHT_M + 0.003
 CHASE_DESCENT_M: Final = 0.0055  # a step
 
 
@@ -63,13 +63,32 @@ def wait_at_the_centre(world: World, command_rad: F64, steps: int) -> F64:
     return _towards(lambda _: ring, command_rad, steps)
 
 
+def snatch(share: float, near_m: float) -> Plan:
+    """Hover a hair above the puck's top, `share` of the way from the centre to it, and drop as soon
+    as the puck is within `near_m`: reaction instead of prediction.
+    """
+
+    def plan(world: World, command_rad: F64, steps: int) -> F64:
+        over = expert.CENTRE_M + share * (world.puck_m - expert.CENTRE_M)
+
+        def next_ring(ring: F64) -> F64:
+            if np.linalg.norm(ring[:2] - world.puck_m) < near_m:
+                return np.array([*ring[:2], expert.DOWN_M])
+            return np.array([*over, SNATCH_HOVER_M])
+
+        return _towards(next_ring, command_rad, steps)
+
+    return plan
+
+
 def _towards(next_ring: Callable[[F64], F64], command_rad: F64, steps: int) -> F64:
-    """Each step to where `next_ring(ring now)` wants the ring, every joint as fast as it may."""
+    """Each step to where `next_ring(ring now)` wants the ring, with the teacher's control of the
+    arm.
+    """
     commands = [command_rad]
     for _ in range(steps - 1):
         wanted = arm.joints_for_ring(next_ring(arm.ring_position(commands[-1])))
-        move = np.clip(wanted - commands[-1], -STEP_LIMIT_RAD, STEP_LIMIT_RAD)
-        commands.append(commands[-1] + move)
+        commands.append(expert.towards(wanted, commands[-1]))
     return np.stack(commands)
 
 
@@ -117,3 +136,34 @@ def _plan_or_hold(world: World, plan: Plan, command_rad: F64, steps: int) -> F64
     if expert.captured(world.ring_m, world.puck_m):
         return np.tile(command_rad, (steps, 1))
     return plan(world, command_rad, steps + 1)[1:]
+
+
+PLAYERS: Final[dict[str, Plan]] = {
+    "true velocity": teacher,
+    '"it lies still"': still,
+    '"it heads for the centre at mean speed"': to_the_centre,
+    "hover above it, come down when near": chase,
+    "wait at the centre, drop when it comes near": wait_at_the_centre,
+    "low on the way to it, drop within 3 cm": snatch(0.7, 0.03),
+    "low towards it, drop within 3 cm": snatch(1.0, 0.03),
+    "low towards it, drop within 5 cm": snatch(1.0, 0.05),
+}
+
+
+def main() -> None:
+    """Print the table of docs/demo.md: `python -m tests.demo.oracles`."""
+    scenarios = {
+        level: [task.scenario(seed, level) for seed in range(100)] for level in task.LEVELS
+    }
+    print("| player, plans anew every 1 / 4 / 8 steps, success in % | `puck` | `rebound` |")
+    print("|---|---|---|")
+    for name, plan in PLAYERS.items():
+        cells = [
+            " / ".join(str(count_successes(drawn, plan, every)) for every in (1, 4, 8))
+            for drawn in scenarios.values()
+        ]
+        print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from demo import arm, task
+from demo import arm, expert, task
 from demo.arm import F64
 from demo.plant import Plant
 from demo.realtime import config_for
@@ -122,7 +123,8 @@ def test_time_passes_in_whole_physics_steps_however_it_is_cut() -> None:
 
 
 def test_a_low_ring_beside_the_puck_knocks_it_and_the_episode_is_lost(bench: Bench) -> None:
-    scenario = task.scenario(5)
+    drawn = task.scenario(5)
+    scenario = dataclasses.replace(drawn, puck_m=expert.CENTRE_M - 0.4 * drawn.puck_velocity_m_s)
     way = scenario.puck_velocity_m_s / np.linalg.norm(scenario.puck_velocity_m_s)
     ahead = scenario.puck_m + 0.14 * way
     joints = arm.joints_for_ring(np.array([*ahead, 0.004]))
@@ -134,6 +136,14 @@ def test_a_low_ring_beside_the_puck_knocks_it_and_the_episode_is_lost(bench: Ben
     assert (result.seed, result.level) == (5, "puck")
     assert result.knocked
     assert not result.success
+
+
+def test_a_ring_that_is_pressed_onto_the_table_stays_on_it(bench: Bench) -> None:
+    goal = arm.joints_for_ring(np.array([*expert.CENTRE_M, expert.PRESS_M]))
+    bench.begin(dataclasses.replace(task.scenario(6), puck_m=np.array([0.7, 0.7])))
+    bench.robot.enable_torque()
+    follow(bench, goal, 1.5)
+    assert bench.plant.result().ring_m[2] == pytest.approx(0.0, abs=0.003)
 
 
 def test_the_same_episode_has_the_same_pictures() -> None:
