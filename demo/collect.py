@@ -113,7 +113,7 @@ def _in_picture(puck: F64) -> npt.NDArray[np.bool_]:
 def _steady(puck: F64) -> npt.NDArray[np.bool_]:
     """Steps at which the puck has kept its velocity for a whole clip: only then it can be seen."""
     changed = np.linalg.norm(np.diff(puck[:, 2:], axis=0, prepend=puck[:1, 2:]), axis=1) > 0.01
-    since = np.convolve(changed, np.ones(task.WARM_UP_STEPS))[: len(changed)]
+    since = np.convolve(changed, np.ones(task.CLIP_STEPS))[: len(changed)]
     return np.asarray(since < 0.5)
 
 
@@ -170,13 +170,13 @@ def random_ring(rng: np.random.Generator) -> F64:
 
 
 def disturbed_episode(seed: int) -> Outcome:
-    """Training episode of `seed`: 2 in 5 mildly disturbed, 3 in 5 with detours (half of those from
-    an odd pose).
+    """Training episode of `seed`: half mildly disturbed, half with detours (half of those from an
+    odd pose).
     """
     rng = np.random.default_rng([seed, 77])
     level: task.Level = "rebound" if rng.random() < 0.4 else "puck"
     scenario = task.scenario(TRAINING_SEEDS + seed, level)
-    detours = rng.random() < 0.6
+    detours = rng.random() < 0.5
     if detours and rng.random() < 0.5:
         odd = arm.joints_for_ring(random_ring(rng))
         scenario = task.replace_start(scenario, odd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from demo import arm, expert, task
-from demo.collect import FIELDS
+from demo.collect import CHUNK, FIELDS
+from demo.expert import Manner
 from demo.picture import HALF_VIEW_M
 
 HELD_OUT: Final = 60  # last episodes of every set: never trained on
@@ -33,27 +35,37 @@ class Batch:
 
 
 class Episodes:
-    """One or several collected folders, drawn from with given shares."""
+    """One or several collected folders, drawn from with given shares. Where the teacher's
+    `manner` is not the usual one its chunks are made anew.
+    """
 
-    def __init__(self, folders: dict[Path, float]) -> None:
+    def __init__(self, folders: dict[Path, float], manner: Manner = expert.USUAL) -> None:
         sets = [{name: np.load(folder / f"{name}.npy") for name in FIELDS} for folder in folders]
+        if manner != expert.USUAL:
+            for arrays in sets:
+                arrays["chunk_rad"] = _relabelled(arrays, manner)
         self._sets: list[Arrays] = sets
         self._first = np.cumsum([0, *(len(arrays["valid"]) for arrays in sets)])
         self._shares = list(folders.values())
-        self._rows = {
-            held: [_valid_rows(arrays["valid"], held) for arrays in sets] for held in (False, True)
-        }
+        self._rows = [_valid_rows(arrays["valid"], slice(None, -HELD_OUT)) for arrays in sets]
+        self._held_out = [_valid_rows(arrays["valid"], slice(-HELD_OUT, None)) for arrays in sets]
+
+    def held_out(self) -> Episodes:
+        """The same folders, but drawing only from the episodes that training never draws from."""
+        other = copy.copy(self)
+        other._rows = self._held_out
+        return other
 
     @property
     def count(self) -> int:
         return int(self._first[-1])
 
-    def draw(self, rng: np.random.Generator, size: int, held_out: bool = False) -> Batch:
+    def draw(self, rng: np.random.Generator, size: int) -> Batch:
         """Random states; the condition's age is mostly what a run has, with a tail as long as the
         study needs.
         """
         which = rng.choice(len(self._sets), size, p=self._shares)
-        rows = [self._rows[held_out][k][rng.integers(len(self._rows[held_out][k]))] for k in which]
+        rows = [self._rows[k][rng.integers(len(self._rows[k]))] for k in which]
         episode, now = np.array(rows).T
         age = np.where(rng.random(size) < 0.7, rng.integers(0, 7, size), rng.integers(0, 35, size))
         return Batch(episode + self._first[which], now, np.maximum(now - age, FIRST))
@@ -74,11 +86,24 @@ class Episodes:
         return self.take(name, np.broadcast_to(episode[:, None], steps.shape), steps)
 
 
-def _valid_rows(valid: npt.NDArray[np.generic], held_out: bool) -> Rows:
-    part = np.array(valid)
-    part[: len(part) - HELD_OUT] &= not held_out
-    part[len(part) - HELD_OUT :] &= held_out
-    return np.argwhere(part)
+def _relabelled(arrays: Arrays, manner: Manner) -> npt.NDArray[np.float32]:
+    """The teacher's chunks of all states anew, an episode at a time."""
+    chunks = [
+        expert.rollout(command, puck[:, :2], puck[:, 2:], CHUNK, manner)
+        for command, puck in zip(
+            arrays["command_rad"].astype(np.float64), arrays["puck"].astype(np.float64), strict=True
+        )
+    ]
+    return np.stack(chunks).astype(np.float32)
+
+
+def _valid_rows(valid: npt.NDArray[np.generic], part: slice) -> Rows:
+    """(episode, step) of the valid states in a part of the episodes."""
+    wanted = np.zeros(valid.shape, dtype=np.bool_)
+    wanted[part] = valid[part]
+    if not wanted.any():
+        raise ValueError(f"no valid state in {len(valid)} episodes; collect more than {HELD_OUT}")
+    return np.argwhere(wanted)
 
 
 def in_picture(puck: Tensor, joints_rad: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ millimetre.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,9 +20,6 @@ STEP_S: Final = 0.05
 CENTRE_M: Final = np.array([0.29, 0.0])
 HOVER_M: Final = 0.05
 DOWN_M: Final = 0.004
-# A learner stops about a centimetre short of what it is taught: the last stage of training is
-# taught to press the ring onto the table.
-PRESS_M: Final = -0.006
 # A ring lower than this is down, and one whose centre is so near to the puck's is around it.
 LOW_M: Final = 0.012
 INSIDE_M: Final = arm.RING_INNER_M - 0.018
@@ -34,6 +32,22 @@ DOWN_AFTER_S: Final = 0.13
 PITCH: Final = slice(1, 4)
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the ring comes down: how low it is sent, and when it is there after the puck's closest
+    approach.
+    """
+
+    down_m: float
+    down_after_s: float
+
+
+USUAL: Final = Manner(DOWN_M, DOWN_AFTER_S)
+# For a learner that stops about a centimetre short of what it is taught and comes some 0.015 s
+# late: it presses the ring onto the table (demo/train.py).
+FIRM: Final = Manner(-0.006, 0.115)
+
+
 def time_to_go_s(puck_m: F64, velocity_m_s: F64) -> F64:
     """Seconds until the puck is closest to the workspace centre (negative: it has passed). [...,
     2] -> [...].
@@ -43,17 +57,17 @@ def time_to_go_s(puck_m: F64, velocity_m_s: F64) -> F64:
     return np.asarray(ahead / np.maximum(speed2, 1e-4))
 
 
-def ring_target(puck_m: F64, velocity_m_s: F64, down_m: float = DOWN_M) -> F64:
-    """Where the ring should be now [..., 3]: above the puck's closest point, lowered to `down_m` as
-    a ramp of the time to go.
+def ring_target(puck_m: F64, velocity_m_s: F64, manner: Manner = USUAL) -> F64:
+    """Where the ring should be now [..., 3]: above the puck's closest point, lowered as a ramp of
+    the time to go.
     """
     to_go = np.clip(time_to_go_s(puck_m, velocity_m_s), -1.5, 3.0)
     aim = puck_m + velocity_m_s * to_go[..., None]
     offset = aim - CENTRE_M
     distance = np.linalg.norm(offset, axis=-1, keepdims=True)
     aim = CENTRE_M + offset * np.minimum(1.0, 0.17 / np.maximum(distance, 1e-6))
-    ramp = DOWN_M + (HOVER_M - DOWN_M) / DESCENT_S * (to_go + DOWN_AFTER_S)
-    return np.concatenate([aim, np.clip(ramp, down_m, HOVER_M)[..., None]], axis=-1)
+    ramp = DOWN_M + (HOVER_M - DOWN_M) / DESCENT_S * (to_go + manner.down_after_s)
+    return np.concatenate([aim, np.clip(ramp, manner.down_m, HOVER_M)[..., None]], axis=-1)
 
 
 def captured(ring_m: F64, puck_m: F64) -> npt.NDArray[np.bool_]:
@@ -67,7 +81,7 @@ def _around(ring_m: F64, puck_m: F64, below_m: float) -> npt.NDArray[np.bool_]:
 
 
 def rollout(
-    command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int, down_m: float = DOWN_M
+    command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int, manner: Manner = USUAL
 ) -> F64:
     """Commands [..., steps, 5] at 0, 1, ... steps from now if the puck keeps its velocity; the
     first is `command_rad`. They keep to the arm's speed limits.
@@ -81,8 +95,8 @@ def rollout(
         now, puck = commands[-1], puck_m + velocity_m_s * (k * STEP_S)
         ring = arm.ring_position(now)
         seized |= _around(ring, puck, SEIZE_M)
-        down = np.concatenate([ring[..., :2], np.full((*seized.shape, 1), down_m)], axis=-1)
-        target = np.where(seized[..., None], down, ring_target(puck, velocity_m_s, down_m))
+        down = np.concatenate([ring[..., :2], np.full((*seized.shape, 1), manner.down_m)], axis=-1)
+        target = np.where(seized[..., None], down, ring_target(puck, velocity_m_s, manner))
         commands.append(towards(arm.joints_for_ring(target), now))
     return np.stack(commands, axis=-2)
 

@@ -91,7 +91,7 @@ def video(
     # The VAE is causal: the latents of the first frames don't know of the later ones.
     features = learner.features(pictures[:, :frames], latents[:, :, :frames])
     terms = _video_terms(learner, episodes, batch.episode, newest - FUTURE, *features)
-    return terms | ({"future": 0.3 * _predicts(learner, latents, frames)} if step % 2 else {})
+    return terms | {"future": _predicts(learner, latents, frames)}
 
 
 def _predicts(learner: Learner, latents: Tensor, frames: int) -> Tensor:

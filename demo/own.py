@@ -46,11 +46,13 @@ class PolicyDriver:
         self._chunks: deque[tuple[int, F64]] = deque(maxlen=2)
 
     def __call__(self, step: int, world: World, command: F64, image: npt.NDArray[np.uint8]) -> F64:
-        released = step - (task.WARM_UP_STEPS - 1)
-        if released >= 0 and released % SYSTEM1_STEPS == 0 and self._condition is not None:
+        asked = step - (task.WARM_UP_STEPS - 1)
+        if self._condition is None:
+            self._condition = (step, self._see())  # in good time: the warm-up is long enough
+        if asked % SYSTEM1_STEPS == 0:
             position = np.round(world.joints_rad / collect.TICK_RAD) * collect.TICK_RAD
             self._chunks.append((step, self._plan(step, image, position, command)))
-        if released >= 0 and released % SYSTEM2_STEPS == 0:
+        if asked % SYSTEM2_STEPS == 0:
             self._condition = (step, self._see())
         return self._follow(step + 1, command)
 
@@ -113,14 +115,15 @@ def drive(
 
 @dataclass(frozen=True)
 class OwnEpisode:
-    """Callable for `collect.collect`: episode `index` under the policy."""
+    """Callable for `collect.collect`: episode `first + index` under the policy."""
 
     policy: Video2ActPolicy
     lang: Tensor
     seed: int
+    first: int = 0
 
     def __call__(self, index: int) -> collect.Outcome:
         torch.set_num_threads(1)
-        seed = collect.TRAINING_SEEDS + OWN_SEEDS * (1 + self.seed) + index
+        seed = collect.TRAINING_SEEDS + OWN_SEEDS * (1 + self.seed) + self.first + index
         scenario = task.scenario(seed, "rebound" if index % 5 < 2 else "puck")
         return drive(self.policy, self.lang, scenario, seed)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
 _DARK, _MARK = "#30475e", "#d9822b"
-_NOT_TERMS: Final = ("stage", "step", "monotonic_s")
+_NOT_TERMS: Final = ("stage", "step", "monotonic_s", "held_out")
 EVERY: Final = {"every_1": 1, "every_2": 2, "every_4": 4, "every_8": 8, "every_16": 16}
 
 
@@ -85,20 +85,28 @@ def modes_bar(studies: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Training losses by stage: one panel a stage, one line a term, logarithmic."""
+    """Training losses by stage: one panel a stage, one line a term, logarithmic; dotted on held-out
+    episodes.
+    """
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     figure, panels = plt.subplots(1, len(stages), figsize=(4 * len(stages), 3.4), squeeze=False)
     for axes, stage in zip(panels[0], stages, strict=True):
         logged = [row for row in rows if row["stage"] == stage]
+        held_out = [row["held_out"] | {"step": row["step"]} for row in logged if "held_out" in row]
         for term in dict.fromkeys(key for row in logged for key in row if key not in _NOT_TERMS):
-            points = [(row["step"], row[term]) for row in logged if row.get(term, 0) > 0]
-            axes.plot(*zip(*points, strict=True), label=term, lw=1)
+            (line,) = axes.plot(*_points(logged, term), label=term, lw=1)
+            axes.plot(*_points(held_out, term), color=line.get_color(), ls=":", lw=1)
         axes.set_title(stage)
         axes.set_yscale("log")
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     return _png(figure)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], term: str) -> tuple[list[int], list[float]]:
+    points = [(row["step"], row[term]) for row in rows if row.get(term, 0) > 0]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _interval_line(

@@ -1,12 +1,14 @@
 """Train the demo's policy: `python -m demo.train --out runs/train --seed 0`. Seeded, resumable,
 CPU cores or one GPU.
 
-Four stages, each a few hundred to a few thousand small steps; run the command again after a stop
+Five stages, each a few hundred to a few thousand small steps; run the command again after a stop
   and it goes on:
   eyes    VAE and System 1's image encoder: reconstruct pictures, find puck and ring in them
   video   video DiT and its projectors: predict the next frames; read position, velocity and plan
   joint   System 1 on fresh teacher labels, System 2 trained along every third step
   tuned   the same with the policy's own episodes, labelled by the teacher
+  firm    the same with a second round of own episodes and labels that overdo what is left of bias:
+          a little earlier, and down onto the table; the policy is the mean of this and `tuned`
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from demo import collect, language, losses, plots
+from demo import collect, expert, language, losses, plots
 from demo.dataset import Episodes
 from demo.learner import Learner
 from demo.own import OwnEpisode
@@ -45,7 +47,9 @@ JOINT: Final = (*VIDEO, "image_encoder", "image_heads", "observer", "core", "act
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: what is trained, for how long, on which shares of base and own episodes."""
+    """One stage: what is trained, for how long, with how many rounds of the policy's own episodes
+    (`own_share` of all states, each round alike), in which manner the teacher lowers the ring.
+    """
 
     name: str
     loss: Callable[[Learner, Episodes, np.random.Generator, int, int], dict[str, Tensor]]
@@ -53,14 +57,17 @@ class Stage:
     steps: int
     batch: int
     lr: float
+    own_rounds: int = 0
     own_share: float = 0.0
+    manner: expert.Manner = expert.USUAL
 
 
 STAGES: Final = (
-    Stage("eyes", losses.eyes, EYES, 2000, 16, 3e-3),
-    Stage("video", losses.video, VIDEO, 1200, 32, 1.5e-3),
-    Stage("joint", losses.joint, JOINT, 2400, 48, 1.2e-3),
-    Stage("tuned", losses.joint, JOINT, 2400, 48, 8e-4, own_share=0.35),
+    Stage("eyes", losses.eyes, EYES, 4000, 16, 3e-3),
+    Stage("video", losses.video, VIDEO, 2000, 32, 1.5e-3),
+    Stage("joint", losses.joint, JOINT, 3200, 48, 1.2e-3),
+    Stage("tuned", losses.joint, JOINT, 4000, 48, 8e-4, 1, 0.35),
+    Stage("firm", losses.joint, JOINT, 3500, 48, 6e-4, 2, 0.5, expert.FIRM),
 )
 
 
@@ -74,8 +81,8 @@ def learning_rate(step: int, stage: Stage) -> float:
 
 
 class Run:
-    """A training run in a folder: `base/` and `own<seed>/` episodes, `seed<seed>/` checkpoints and
-    curves.
+    """A training run in a folder: `base/` and `own<seed>-<round>/` episodes, `seed<seed>/`
+    checkpoints and curves.
     """
 
     def __init__(self, out: Path, seed: int, device: str) -> None:
@@ -87,9 +94,9 @@ class Run:
         lang = language.embed(language.INSTRUCTION, config.language.tokens, config.language.dim)
         self.learner = Learner(Video2ActPolicy(config), torch.from_numpy(lang)).to(device)
 
-    @property
-    def own(self) -> Path:
-        return self.out / f"own{self.seed}"
+    def own(self, turn: int) -> Path:
+        """Folder of the policy's own episodes of round `turn`, from 0."""
+        return self.out / f"own{self.seed}-{turn}"
 
     def train(self, stage: Stage) -> None:
         """Run or resume one stage; a finished one is loaded."""
@@ -104,9 +111,9 @@ class Run:
 
     def _episodes(self, stage: Stage) -> Episodes:
         folders = {self.out / "base": 1.0 - stage.own_share}
-        if stage.own_share:
-            folders[self.own] = stage.own_share
-        return Episodes(folders)
+        for turn in range(stage.own_rounds):
+            folders[self.own(turn)] = stage.own_share / stage.own_rounds
+        return Episodes(folders, stage.manner)
 
     def _steps(
         self,
@@ -120,6 +127,7 @@ class Run:
         if first == 0 and stage is STAGES[0]:
             self.learner.set_action_scale(episodes)
             average["policy.action_scale"].copy_(self.learner.policy.action_scale)
+        held_out = episodes.held_out()
         for step in range(first, stage.steps):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, stage)
@@ -133,9 +141,17 @@ class Run:
             _follow(average, self.learner, min(0.998, (step + 1) / (step + 10)))
             done = step + 1
             if done % 50 == 0 or done == stage.steps:
-                self._log(stage, done, terms)
+                self._log(stage, done, _values(terms))
             if done % 200 == 0 or done == stage.steps:
+                self._log(stage, done, {"held_out": self._held_out(stage, held_out)})
                 self._save(stage, done, optimiser, average)
+
+    @torch.no_grad()
+    def _held_out(self, stage: Stage, episodes: Episodes) -> dict[str, float]:
+        """The stage's losses on one fixed batch that it is never trained on."""
+        torch.manual_seed(0)
+        rng = np.random.default_rng(0)
+        return _values(stage.loss(self.learner, episodes, rng, 2 * stage.batch, 0))
 
     def _checkpoint(self, stage: Stage) -> Path:
         return self.folder / f"{stage.name}.pt"
@@ -164,16 +180,25 @@ class Run:
         average.update(state["average"])
         return int(state["step"])
 
-    def _log(self, stage: Stage, step: int, terms: dict[str, Tensor]) -> None:
+    def average(self, stage: Stage) -> dict[str, Tensor]:
+        """The weights that a finished stage ended with."""
+        state = torch.load(self._checkpoint(stage), weights_only=True, map_location=self.device)
+        return dict(state["average"])
+
+    def _log(self, stage: Stage, step: int, terms: dict[str, Any]) -> None:
         row: dict[str, Any] = {
             "stage": stage.name,
             "step": step,
             "monotonic_s": round(time.monotonic(), 1),
         }
-        row |= {name: round(float(value.detach()), 5) for name, value in terms.items()}
+        row |= terms
         with (self.folder / CURVES).open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+
+
+def _values(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: round(float(value.detach()), 5) for name, value in terms.items()}
 
 
 def _follow(average: dict[str, Tensor], learner: nn.Module, decay: float) -> None:
@@ -185,18 +210,34 @@ def _follow(average: dict[str, Tensor], learner: nn.Module, decay: float) -> Non
             average[name].copy_(value)
 
 
+def _mean(learner: nn.Module, ends: list[dict[str, Tensor]]) -> None:
+    """Load the mean of the weights that two stages ended with. The first stays above the table and
+    the second pushes into it; either bias alone loses episodes.
+    """
+    before, after = ends
+    learner.load_state_dict(
+        {
+            name: torch.lerp(before[name], value, 0.5) if value.is_floating_point() else value
+            for name, value in after.items()
+        }
+    )
+
+
 def stages(run: Run, workers: int) -> Iterator[str]:
     """Do what is left to do, and say what was done."""
     if not (run.out / "base" / "valid.npy").exists():
         collect.collect(run.out / "base", BASE_EPISODES, workers, collect.disturbed_episode)
         yield "base episodes"
     for stage in STAGES:
-        if stage.own_share and not (run.own / "valid.npy").exists():
-            own_episode = OwnEpisode(run.learner.policy, run.learner.lang, run.seed)
-            collect.collect(run.own, OWN_EPISODES, workers, own_episode)
-            yield "own episodes"
+        turn = stage.own_rounds - 1
+        if turn >= 0 and not (run.own(turn) / "valid.npy").exists():
+            first = turn * OWN_EPISODES
+            own_episode = OwnEpisode(run.learner.policy, run.learner.lang, run.seed, first)
+            collect.collect(run.own(turn), OWN_EPISODES, workers, own_episode)
+            yield f"own episodes, round {turn}"
         run.train(stage)
         yield stage.name
+    _mean(run.learner, [run.average(stage) for stage in STAGES[-2:]])
     instructions = {language.INSTRUCTION: run.learner.lang[0].cpu()}
     torch.save(
         {"policy": run.learner.policy.state_dict(), "instructions": instructions},

@@ -93,7 +93,7 @@ def test_draws_are_valid_states_and_no_condition_is_from_the_future(episodes: Ep
 def test_held_out_episodes_are_only_drawn_when_asked_for(episodes: Episodes) -> None:
     rng = np.random.default_rng(1)
     training = {*episodes.draw(rng, 2000).episode.tolist()}
-    held_out = {*episodes.draw(rng, 500, held_out=True).episode.tolist()}
+    held_out = {*episodes.held_out().draw(rng, 500).episode.tolist()}
     assert training == set(range(COUNT - HELD_OUT))
     assert held_out == set(range(COUNT - HELD_OUT, COUNT))
 
@@ -104,6 +104,24 @@ def test_a_clip_ends_at_its_newest_step_oldest_first(episodes: Episodes, folder:
     assert clip.shape == (2, 6, 4)
     np.testing.assert_array_equal(clip[0], puck[2, 4:10])
     np.testing.assert_array_equal(clip[1], puck[0, 0:6])
+
+
+def test_labels_can_press_the_ring_onto_the_table(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "HELD_OUT", HELD_OUT)
+    episode, step = np.nonzero(np.load(folder / "valid.npy"))
+    usual, pressing = (
+        episodes.take("chunk_rad", episode, step)[:, -1].double().numpy()
+        for episodes in (Episodes({folder: 1.0}), Episodes({folder: 1.0}, expert.PRESS_M))
+    )
+    heights = arm.ring_position(usual)[:, 2]
+    down = np.abs(heights - expert.DOWN_M) < 1e-4
+    assert down.sum() > 20
+    lower = np.median(arm.ring_position(pressing)[down, 2])
+    assert lower == pytest.approx(expert.PRESS_M, abs=1e-4)
+    above = heights > expert.HOVER_M - 1e-4
+    np.testing.assert_allclose(pressing[above], usual[above], atol=1e-6)
 
 
 def test_shares_decide_between_sets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
