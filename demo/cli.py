@@ -12,7 +12,7 @@ import numpy as np
 
 from demo.plant import Result
 from demo.realtime import BUNDLE, Session, run_episodes
-from demo.report import RESULTS, write_report
+from demo.report import write_report
 from demo.statistics import rate
 from demo.task import LEVELS, Level
 from runtime.record import to_json
@@ -47,7 +47,7 @@ FILMS = 6
     help="Processes of the study.",
 )
 @click.option(
-    "--save", is_flag=True, help="Keep the figures (study, or delays) where the report finds them."
+    "--save", type=click.Path(path_type=Path), help="Folder for figures, such as demo/results."
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on stdout, all else on stderr."
@@ -62,7 +62,7 @@ def demo(
     study: bool,
     modes: tuple[str, ...],
     processes: int,
-    save: bool,
+    save: Path | None,
     as_json: bool,
 ) -> None:
     """Drop a ring over a sliding puck: a trained policy, a serial bus, a simulated arm.
@@ -84,8 +84,8 @@ def demo(
         click.echo(
             f"report: {write_report(report, json.loads(to_json(summary)), session.films)}", err=True
         )
-    if save:
-        _save(session, summary, level)
+    if save is not None:
+        _save(save, session, summary, level)
     click.echo(to_json(summary) if as_json else _text(summary))
 
 
@@ -138,7 +138,7 @@ def _study(
     modes: tuple[str, ...],
     bundle: Path,
     processes: int,
-    save: bool,
+    save: Path | None,
     as_json: bool,
 ) -> None:
     from demo.study import MODES, available_modes, study  # here: slow to import
@@ -159,9 +159,9 @@ def _study(
         "versions": versions(),
         "modes": rows,
     }
-    if save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"study_{level}.json").write_text(json.dumps(found, indent=1) + "\n")
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        (save / f"study_{level}.json").write_text(json.dumps(found, indent=1) + "\n")
     click.echo(json.dumps(found) if as_json else "\n".join(_study_lines(rows)))
 
 
@@ -173,12 +173,10 @@ def _study_lines(rows: dict[str, Any]) -> list[str]:
     ]
 
 
-def _save(session: Session, summary: dict[str, Any], level: Level) -> None:
+def _save(folder: Path, session: Session, summary: dict[str, Any], level: Level) -> None:
     """Keep this run's figures for the report, and its delays for the study's virtual clock."""
-    from demo.study import DELAYS
-
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"realtime_{level}.json").write_text(to_json(summary, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"realtime_{level}.json").write_text(to_json(summary, indent=1) + "\n")
     camera = np.median(session.delays.camera)
     taken = {
         "camera": np.array(session.delays.camera),
@@ -190,4 +188,4 @@ def _save(session: Session, summary: dict[str, Any], level: Level) -> None:
         name: [int(v) for v in np.quantile(np.maximum(ns, 0), grid)] for name, ns in taken.items()
     }
     found = {"cpu_model": _cpu_model(), "quantiles_ns": quantiles}
-    DELAYS.write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "delays.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from demo import plots
 from demo.film import Film, animation
+from demo.statistics import RESULTS
 
-RESULTS: Final = Path(__file__).with_name("results")
 _COLUMNS: Final = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
 
 _PAGE: Final = """<!doctype html>
@@ -45,11 +45,11 @@ def write_report(folder: Path, summary: Mapping[str, Any], films: Sequence[Film]
     return page
 
 
-def load_studies() -> dict[str, dict[str, Any]]:
-    """The studies that ship with the demo: level -> mode -> rate."""
+def load_studies(folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """The studies in a folder, by default those of the shipped policy: level -> mode -> rate."""
     return {
         path.stem.removeprefix("study_"): json.loads(path.read_text())["modes"]
-        for path in sorted(RESULTS.glob("study_*.json"))
+        for path in sorted((folder or RESULTS).glob("study_*.json"))
     }
 
 

@@ -1,10 +1,13 @@
-"""Success rates with their intervals."""
+"""Success rates with their intervals, and where those are kept that were measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from pathlib import Path
+from typing import Final, TypedDict
+
+RESULTS: Final = Path(__file__).with_name("results")  # what the shipped policy was measured at
 
 
 class Rate(TypedDict):

@@ -1,7 +1,8 @@
 """What is System 2 worth? The same episodes under departures from the policy, on a virtual clock.
 
 The runtime's own workers run in lockstep: same code, same bytes to the servos; only time is
-simulated, and each worker's delay is drawn from what a real run of the demo took (`delays.json`).
+simulated, and each worker's delay is drawn from what a real run of the demo took
+(`results/delays.json`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from demo import task
 from demo.plant import Plant, Result
 from demo.realtime import BUNDLE, config_for
-from demo.statistics import rate
+from demo.statistics import RESULTS, rate
 from demo.task import Level
 from hw_drivers.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
@@ -34,7 +35,7 @@ from v2a.bundle import load_bundle
 from v2a.clock import FakeClock
 from v2a.spans import Tracer
 
-DELAYS: Final = Path(__file__).with_name("delays.json")
+DELAYS: Final = RESULTS / "delays.json"
 BLOCK: Final = 25
 CHECKPOINT: Final = Path(__file__).with_name("policy.pt")
 
@@ -72,10 +73,9 @@ MODES: Final = {
 
 
 def available_modes() -> list[str]:
-    """All modes, or all but `pytorch` where torch is not installed."""
-    return [
-        name for name, mode in MODES.items() if not mode.torch or find_spec("torch") is not None
-    ]
+    """All modes, or all but `pytorch` where torch or the demo's checkpoint is missing."""
+    has_torch = find_spec("torch") is not None and CHECKPOINT.exists()
+    return [name for name, mode in MODES.items() if not mode.torch or has_torch]
 
 
 class Bench:
