@@ -45,12 +45,13 @@ AS_TRAINED: Final = StudyMode()
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One row of the study. `every` refreshes System 2 every so many System 1 calls; None is as
-    the demo runs.
+    """One row of the study. `every` refreshes System 2 every so many System 1 calls, and
+    `noise_scale` is the sampler's; None is as the demo runs.
     """
 
     what: str
     every: int | None = None
+    noise_scale: float | None = None
     study: StudyMode = AS_TRAINED
     torch: bool = False
 
@@ -68,6 +69,7 @@ MODES: Final = {
         "System 2 inside every 8th call, as released: the robot waits",
         study=StudyMode(synchronous_every=8),
     ),
+    "with_noise": Mode("chunks drawn from noise, as in training", noise_scale=1.0),
     "pytorch": Mode("as async, PyTorch modules instead of ONNX graphs", torch=True),
 }
 
@@ -92,7 +94,7 @@ class Bench:
         self._clock = FakeClock()
         self._plant = Plant()
         self._start_ns = 0  # when the puck is let go
-        config = _with_rate(config_for("loopback", Path("unused")), chosen.every)
+        config = _config(chosen)
         self._frame_ns = config.frame_period_ns
         self.workers = build_workers(
             load_bundle(bundle),
@@ -128,11 +130,14 @@ class Bench:
         self._plant.advance(max(now_ns - self._start_ns, 0) / 1e9)
 
 
-def _with_rate(config: RunConfig, every: int | None) -> RunConfig:
-    if every is None:
-        return config
-    system2 = config.system2.model_copy(update={"period_s": every * config.system1.period_s})
-    return config.model_copy(update={"system2": system2})
+def _config(mode: Mode) -> RunConfig:
+    config = config_for("loopback", Path("unused"))
+    system1, system2 = config.system1, config.system2
+    if mode.noise_scale is not None:
+        system1 = system1.model_copy(update={"noise_scale": mode.noise_scale})
+    if mode.every is not None:
+        system2 = system2.model_copy(update={"period_s": mode.every * system1.period_s})
+    return config.model_copy(update={"system1": system1, "system2": system2})
 
 
 def _engines(mode: Mode) -> EngineFactory:

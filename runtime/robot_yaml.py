@@ -33,9 +33,12 @@ class ControlConfig(Strict):
 
 
 class System1Config(Strict):
-    """How often a new chunk is made."""
+    """How often a new chunk is made, and the spread of the noise that its sampler starts from: 1 as
+    in training, 0 none.
+    """
 
     period_s: PositiveFloat = 0.2
+    noise_scale: float = Field(default=1.0, ge=0.0, le=1.0)
 
 
 class System2Config(Strict):

@@ -50,6 +50,7 @@ class System1:
         self._hard_age_s = config.system2.hard_age_s
         self._trained_age_s = manifest.condition_age_max_s
         self._step_ns = round(space.step_s * 1e9)
+        self._noise_scale = np.float32(config.system1.noise_scale)
         self._noise_shape = (1, space.chunk_length, len(space.joints))
         self._synchronous_every = synchronous_every
         self._seed = seed
@@ -87,7 +88,7 @@ class System1:
             state.command_rad,
             condition.tensors,
             min(age_ns / 1e9, self._trained_age_s),
-            self._noise.standard_normal(self._noise_shape, dtype=np.float32),
+            self._noise_scale * self._noise.standard_normal(self._noise_shape, dtype=np.float32),
             self.ring,
         )
         slow = age_ns > self._soft_age_s * 1e9

@@ -106,22 +106,24 @@ def test_a_clip_ends_at_its_newest_step_oldest_first(episodes: Episodes, folder:
     np.testing.assert_array_equal(clip[1], puck[0, 0:6])
 
 
-def test_labels_can_press_the_ring_onto_the_table(
+def test_firm_labels_press_the_ring_onto_the_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "HELD_OUT", HELD_OUT)
     episode, step = np.nonzero(np.load(folder / "valid.npy"))
     usual, pressing = (
         episodes.take("chunk_rad", episode, step)[:, -1].double().numpy()
-        for episodes in (Episodes({folder: 1.0}), Episodes({folder: 1.0}, expert.PRESS_M))
+        for episodes in (Episodes({folder: 1.0}), Episodes({folder: 1.0}, expert.FIRM))
     )
     heights = arm.ring_position(usual)[:, 2]
     down = np.abs(heights - expert.DOWN_M) < 1e-4
     assert down.sum() > 20
     lower = np.median(arm.ring_position(pressing)[down, 2])
-    assert lower == pytest.approx(expert.PRESS_M, abs=1e-4)
+    assert lower == pytest.approx(expert.FIRM.down_m, abs=1e-4)
     above = heights > expert.HOVER_M - 1e-4
-    np.testing.assert_allclose(pressing[above], usual[above], atol=1e-6)
+    earlier_m = 0.1 * (expert.USUAL.down_after_s - expert.FIRM.down_after_s)
+    places = arm.ring_position(pressing[above]), arm.ring_position(usual[above])
+    np.testing.assert_allclose(*places, atol=earlier_m)
 
 
 def test_shares_decide_between_sets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

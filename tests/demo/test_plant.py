@@ -139,7 +139,7 @@ def test_a_low_ring_beside_the_puck_knocks_it_and_the_episode_is_lost(bench: Ben
 
 
 def test_a_ring_that_is_pressed_onto_the_table_stays_on_it(bench: Bench) -> None:
-    goal = arm.joints_for_ring(np.array([*expert.CENTRE_M, expert.PRESS_M]))
+    goal = arm.joints_for_ring(np.array([*expert.CENTRE_M, expert.FIRM.down_m]))
     bench.begin(dataclasses.replace(task.scenario(6), puck_m=np.array([0.7, 0.7])))
     bench.robot.enable_torque()
     follow(bench, goal, 1.5)

@@ -45,6 +45,22 @@ def test_same_seed_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
     assert first != recorded(bundle, tmp_path / "c", seed=2)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_the_sampler_starts_from_noise_of_the_scale_that_was_asked_for(
+    bundle: Bundle, scale: float
+) -> None:
+    seen = []
+
+    def watching(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        seen.append(feeds["noise"])
+        return noisy(feeds)
+
+    config = run_config(system1={"noise_scale": scale})
+    with World(bundle, config, engines=fakes(denoise=watching)).lockstep as lockstep:
+        lockstep.run(20.0)
+    assert np.std(seen) == pytest.approx(scale, abs=0.05)
+
+
 def test_ages_and_ticks_are_those_of_the_delays(bundle: Bundle) -> None:
     delays = {"camera": after_ms(5), "system1": after_ms(30), "system2": after_ms(200)}
     world = World(bundle, delays=delays)
