@@ -46,7 +46,7 @@ def _success() -> str:
         "`puck`, motion stream zeroed": study["puck"]["no_motion"],
         "`puck`, all condition tokens zeroed": study["puck"]["no_condition"],
         "`rebound`, virtual clock": study["rebound"]["async"],
-        "`rebound`, System 2 at an eighth of System 1's rate": study["rebound"]["every_8"],
+        "`rebound`, System 2 at a sixteenth of System 1's rate": study["rebound"]["every_16"],
     }
     rows = ((name, _rate(cell), str(cell["n"])) for name, cell in cells.items())
     return _table(("success, % (Wilson 95 %)", "", "episodes"), rows)

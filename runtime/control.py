@@ -128,8 +128,9 @@ class Control:
         self._bus_ns = 0
         self._serial_fault = None
         self._follow_epoch()
+        asked_before = self._request
         position_rad = self._read()
-        self._obey(now_ns, position_rad)
+        self._obey(now_ns, position_rad, asked_before)
         if position_rad is not None:
             self._publish(now_ns, position_rad)
         if self.safety.torque_on:
@@ -160,10 +161,14 @@ class Control:
             return None
         return state.position_rad
 
-    def _obey(self, now_ns: int, position_rad: Vector | None) -> None:
+    def _obey(self, now_ns: int, position_rad: Vector | None, asked_before: Request | None) -> None:
+        """Do what is asked for. Arming begins at a reading that was begun after it was asked for:
+        until then the joints may have been moved by hand.
+        """
         with self._request_lock:
             request = self._request
-            if request is None or (request.verb == "arm" and position_rad is None):
+            known = position_rad is not None and request is asked_before
+            if request is None or (request.verb == "arm" and not known):
                 return
             self._request = None  # at once: what is asked for from here on waits for the next tick
         start_ns = self._clock.now_ns()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hw_drivers.robot import Robot
+from hw_drivers.robot import JointState, Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.control import Control
 from runtime.mailbox import ChunkMsg, Mailboxes
@@ -84,6 +85,27 @@ def test_it_arms_where_it_is_and_follows_no_faster_than_allowed() -> None:
     assert steps.max() <= 1.0 * 0.02 + 1e-9  # velocity_limit_rad_s of the robot, one period
     assert rig.control.safety.state is State.ARMED
     np.testing.assert_allclose(rig.chain.servos[2].setpoint_rad, commands[-1][1], atol=0.03)
+
+
+def test_joints_moved_by_hand_while_they_are_read_are_armed_where_they_are_now() -> None:
+    rig = Rig()
+    read = rig.robot.read_state
+
+    def moved_after_reading() -> JointState:
+        state = read()
+        rig.chain.servos[1].set_present_rad(0.4)
+        if not asked:
+            asked.append(rig.control.request("arm"))
+        return state
+
+    asked: list[threading.Event] = []
+    rig.robot.read_state = moved_after_reading  # type: ignore[method-assign]
+    rig.tick()
+    assert not asked[0].is_set()
+    assert torques(rig.chain) == [False, False]
+    rig.tick()
+    assert asked[0].is_set()
+    np.testing.assert_allclose(rig.control.safety.command_rad, [0.4, 0.0], atol=1e-3)
 
 
 def test_after_a_chunk_it_holds_and_a_new_one_resumes_from_there() -> None:
