@@ -30,11 +30,13 @@ def play_anew(mode: str, seeds: list[int]) -> list[Result]:
 
 
 def test_every_mode_is_there() -> None:
-    assert set(MODES) == {"async", "no_motion", "no_condition", "synchronous", "pytorch", *EVERY}
+    kinds = {"async", "no_motion", "no_condition", "synchronous", "with_noise", "pytorch"}
+    assert set(MODES) == kinds | set(EVERY)
     assert {name: mode.every for name, mode in MODES.items() if mode.every} == EVERY
     assert MODES["no_motion"].study.stream_gate == (1.0, 0.0)
     assert MODES["no_condition"].study.stream_gate == (0.0, 0.0)
     assert MODES["synchronous"].study.synchronous_every == 8
+    assert {name for name, mode in MODES.items() if mode.noise_scale} == {"with_noise"}
     assert [name for name, mode in MODES.items() if mode.torch] == ["pytorch"]
 
 
