@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from export.checkpoints import Checkpoint
-from export.models.config import PolicyConfig
-from export.models.policy import Video2ActPolicy
 from export.onnx_from_torch import onnx_from_torch, save
-from export.parity import chain_error, graph_error
-from export.rates import GRAPHS, Graph, chain, example_inputs, tensor_specs
+from export.parity import UNCHECKED, chain_error, graph_error
+from export.precision import FULL
+from export.rates import Graph, Split, chain, split_of
 from runtime.engines import load
 from v2a.bundle import (
     MANIFEST,
@@ -37,17 +38,32 @@ _RECORDED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 Report = Callable[[str], None]
 
 
-def bundle_from_policy(checkpoint: Checkpoint, out: Path, report: Report) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What goes into a bundle. `manifest` is its draft: without graphs, texts and parity.
+
+    Embeddings are float32 [tokens, width] by text, for the policy and, where that has a text
+    encoder of its own, for the video model.
+    """
+
+    split: Split
+    manifest: Manifest
+    instructions: Mapping[str, Tensor]
+    video_texts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def bundle_from_policy(source: Source, out: Path, report: Report, check: bool = True) -> Manifest:
     """Export every graph, check its parity and write a sealed bundle to `out`.
 
     `report` gets a line a graph. `out` is replaced as a whole, and only by a finished bundle.
+    Parity loads each graph and runs the policy: without `check` neither needs to fit into memory.
     Raises BundleError when a graph misses parity, or `out` is something else than a bundle.
     """
     _refuse_foreign(out)
     draft = out.with_name(out.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "graphs").mkdir(parents=True)
-    manifest = _write(checkpoint, draft, report)
+    manifest = _write(source, draft, report, check)
     shutil.rmtree(out, ignore_errors=True)
     draft.rename(out)
     return manifest
@@ -58,62 +74,88 @@ def _refuse_foreign(out: Path) -> None:
         raise BundleError(f"{out}: exists and is not a bundle; remove it or choose another place")
 
 
-def _write(checkpoint: Checkpoint, folder: Path, report: Report) -> Manifest:
-    policy = checkpoint.policy
-    inputs = example_inputs(policy.config)
-    tensors = chain(policy, inputs)
-    specs: list[GraphSpec] = []
+def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifest:
+    split = source.split
+    tensors = chain(split.policy, split.inputs, split.graphs) if check else _blank(split)
+    files: dict[str, GraphSpec] = {}
     parity: dict[str, float] = {}
-    for graph in GRAPHS:
-        spec = _export(policy, graph, folder, tensors)
-        with load(spec, folder / spec.file) as engine:
-            parity[graph.name] = graph_error(policy, graph, engine, tensors)
-        specs.append(spec)
-        report(_line(graph.name, (folder / spec.file).stat().st_size, parity[graph.name]))
-    parity[CHAIN] = chain_error(policy, specs, folder, inputs)
-    size = sum((folder / spec.file).stat().st_size for spec in specs)
-    report(_line(CHAIN, size, parity[CHAIN]))
-    instructions = _write_instructions(checkpoint.instructions, folder)
-    manifest = _manifest(policy.config, specs, instructions, checkpoint.sha256, parity)
+    for graph in split.graphs:
+        if graph.name in files:  # another run of it, on other tensors
+            continue
+        spec = files[graph.name] = _export(split, graph, folder, tensors)
+        if check and spec.precision != UNCHECKED:
+            with load(spec, folder / spec.file) as engine:
+                parity[graph.name] = graph_error(split, graph, engine, tensors)
+        report(_line(graph.name, _size_bytes(folder, spec), parity.get(graph.name)))
+    if parity.keys() == files.keys():
+        parity[CHAIN] = chain_error(split, files, folder)
+    size_bytes = sum(_size_bytes(folder, spec) for spec in files.values())
+    report(_line(CHAIN, size_bytes, parity.get(CHAIN)))
+    (folder / "embeddings").mkdir()
+    manifest = source.manifest.model_copy(
+        update={
+            "graphs": list(files.values()),
+            "instructions": _write_texts(source.instructions, folder, "embeddings/{}.npy"),
+            "video_texts": _write_texts(source.video_texts, folder, "embeddings/video_{}.npy"),
+            "provenance": source.manifest.provenance | {"parity": parity} | _versions(),
+        }
+    )
     seal(folder, manifest)
     return manifest
 
 
-def _line(name: str, size_bytes: int, error: float) -> str:
-    return f"{name:<13} {size_bytes / 1024:8.0f} KiB  max |onnx - torch| {error:.1e}"
+def _blank(split: Split) -> dict[str, Tensor]:
+    """Unfilled tensors, which take no memory: tracing needs types and shapes only."""
+    types = {"uint8": torch.uint8, "int64": torch.int64}
+    return {
+        key: torch.empty(spec.shape, dtype=types.get(spec.dtype, torch.float32))
+        for key, spec in split.specs.items()
+    }
 
 
-def _export(
-    policy: Video2ActPolicy, graph: Graph, folder: Path, tensors: dict[str, Tensor]
-) -> GraphSpec:
-    specs = tensor_specs(policy.config)
-    spec = GraphSpec(
+def _line(name: str, size_bytes: int, error: float | None) -> str:
+    found = "not checked" if error is None else f"{error:.1e}"
+    return f"{name:<17} {size_bytes / 1024:8.0f} KiB  max |onnx - torch| {found}"
+
+
+def _size_bytes(folder: Path, spec: GraphSpec) -> int:
+    files = (spec, spec.data) if spec.data else (spec,)
+    return sum((folder / ref.file).stat().st_size for ref in files)
+
+
+def _export(split: Split, graph: Graph, folder: Path, tensors: dict[str, Tensor]) -> GraphSpec:
+    precision = split.precision.get(graph.name, FULL)
+    specs = graph.specs(split.specs)
+    file = f"graphs/{graph.name}.onnx"
+    model = onnx_from_torch(split.policy, graph, split.specs, tensors, precision)
+    data = save(model, folder / file)
+    return GraphSpec(
         name=graph.name,
         rate=graph.rate,
-        file=f"graphs/{graph.name}.onnx",
+        file=file,
         inputs=[specs[key] for key in graph.inputs],
         outputs=[specs[key] for key in graph.outputs],
+        precision=precision,
+        data=None if data is None else FileRef(file=f"graphs/{data.name}"),
     )
-    save(onnx_from_torch(policy, graph, specs, tensors), folder / spec.file)
-    return spec
 
 
-def _write_instructions(instructions: dict[str, Tensor], folder: Path) -> dict[str, FileRef]:
-    (folder / "embeddings").mkdir()
+def _write_texts(texts: Mapping[str, Tensor], folder: Path, pattern: str) -> dict[str, FileRef]:
     files = {}
-    for index, (text, tokens) in enumerate(instructions.items()):
-        files[text] = FileRef(file=f"embeddings/{index}.npy")
+    for index, (text, tokens) in enumerate(texts.items()):
+        files[text] = FileRef(file=pattern.format(index))
         np.save(folder / files[text].file, tokens[None].numpy())
     return files
 
 
-def _manifest(
-    config: PolicyConfig,
-    graphs: list[GraphSpec],
-    instructions: dict[str, FileRef],
-    checkpoint_sha256: str,
-    parity: dict[str, float],
-) -> Manifest:
+def _versions() -> dict[str, dict[str, str]]:
+    recorded = {name: version(name) for name in _RECORDED}
+    return {"versions": recorded | {"python": platform.python_version()}}
+
+
+def own_policy(checkpoint: Checkpoint) -> Source:
+    """This project's own policy, with the draft of its manifest."""
+    config = checkpoint.policy.config
     joints = [
         JointSpec(name=joint.name, lower=joint.lower_rad, upper=joint.upper_rad,
                   velocity_limit=joint.velocity_limit_rad_s)
@@ -123,20 +165,18 @@ def _manifest(
         name=config.image.camera, width=config.image.width, height=config.image.height,
         history=config.motion.frames, interval_s=1.0 / config.motion.fps,
     )  # fmt: skip
-    return Manifest(
+    manifest = Manifest(
         policy=config.name,
         description=config.description,
-        graphs=graphs,
+        graphs=[],
         action_space=ActionSpace(joints=joints, chunk_length=config.chunk, step_s=config.step_s),
         cameras=[camera],
         sampler=SamplerSpec(steps=config.sampler.steps),
-        instructions=instructions,
+        instructions={},
         condition_age_max_s=config.condition_age_max_s,
         provenance={
-            "checkpoint_sha256": checkpoint_sha256,
-            "parity": parity,
-            "versions": {name: version(name) for name in _RECORDED}
-            | {"python": platform.python_version()},
+            "checkpoint_sha256": checkpoint.sha256,
             "config": config.model_dump(mode="json"),
         },
     )
+    return Source(split_of(checkpoint.policy), manifest, checkpoint.instructions)

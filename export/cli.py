@@ -9,36 +9,56 @@ from pathlib import Path
 
 import click
 
-from export.bundle_from_policy import bundle_from_policy
+from export.bundle_from_policy import Source, bundle_from_policy, own_policy
 from export.checkpoints import load_checkpoint
 from export.models.config import PolicyConfig
+from export.release.bundle import ReleasedFile, released_policy
+from export.release.config import Released, unused_options
 from export.release.golden import Result, compare_golden, load_golden
 from v2a.config import load_yaml
-from v2a.errors import V2AError
+from v2a.errors import ConfigError, V2AError
 
 _FILE = click.Path(path_type=Path)
+_RELEASED_KEY = "wan"  # only a released policy's file has it
 
 
 @click.command()
 @click.argument("policy", type=_FILE)
-@click.option("--checkpoint", type=_FILE, required=True, help="Weights that training saved.")
+@click.option("--checkpoint", type=_FILE, help="Weights that training saved.")
 @click.option("-o", "--output", type=_FILE, required=True, help="Folder of the bundle.")
+@click.option("--no-check", is_flag=True, help="Skip parity: it needs the policy in memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def export(policy: Path, checkpoint: Path, output: Path, as_json: bool) -> None:
-    """Export the policy that POLICY (a YAML file) describes to ONNX graphs in a bundle.
+def export(
+    policy: Path, checkpoint: Path | None, output: Path, no_check: bool, as_json: bool
+) -> None:
+    """Export the policy that POLICY (a YAML or JSON file) describes to ONNX graphs in a bundle.
 
+    A released policy's file names its checkpoints, or they lie beside it under golden's names.
     Every graph is checked against PyTorch; the errors are printed and kept in the manifest.
     """
-    trained = load_checkpoint(checkpoint, load_yaml(policy, PolicyConfig))
-    manifest = bundle_from_policy(trained, output, partial(click.echo, err=as_json))
+    source = _source(policy, checkpoint)
+    manifest = bundle_from_policy(source, output, partial(click.echo, err=as_json), not no_check)
     if as_json:
         result = {
             "bundle": str(output),
             "policy": manifest.policy,
-            "checkpoint_sha256": trained.sha256,
+            "checkpoint_sha256": manifest.provenance["checkpoint_sha256"],
             "parity_max_abs_error": manifest.provenance["parity"],
         }
         click.echo(json.dumps(result, indent=1))
+
+
+def _source(policy: Path, checkpoint: Path | None) -> Source:
+    """The policy of either kind: the keys of its file tell which."""
+    if _RELEASED_KEY in (load_yaml(policy, Released).model_extra or {}):
+        if checkpoint is not None:
+            raise ConfigError(f"{policy}: a released policy; name its 'checkpoints' in this file")
+        for option in unused_options(load_yaml(policy, ReleasedFile)):
+            click.echo(f"note: {policy}: {option} is not used", err=True)
+        return released_policy(policy)
+    if checkpoint is None:
+        raise ConfigError(f"{policy}: give the trained weights with --checkpoint")
+    return own_policy(load_checkpoint(checkpoint, load_yaml(policy, PolicyConfig)))
 
 
 @click.command()

@@ -5,8 +5,8 @@ A row is the whole truth about a graph: the exporter, the parity check and the m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from export.models.action_dit import STATE_TOKENS
 from export.models.config import PolicyConfig
 from export.models.image_encoder import STRIDE
 from export.models.policy import Video2ActPolicy
+from export.precision import Precision
 from v2a.bundle import TensorSpec
 from v2a.names import Rate
 
@@ -28,13 +29,25 @@ def _condition(
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One exported graph: `run(policy, *inputs)`; inputs and outputs are keys of `tensor_specs`."""
+    """One exported graph: `run(policy, *inputs)`; inputs and outputs are keys of `tensor_specs`.
+
+    A graph that runs more than once for a chunk has a row for each run, with other keys; `names`
+    then tells what its file calls them.
+    """
 
     name: str
     rate: Rate
     run: Callable[..., Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def specs(self, known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+        """Of its own tensors, by key, under the names that its file uses."""
+        return {
+            key: known[key].model_copy(update={"name": self.names.get(key, known[key].name)})
+            for key in (*self.inputs, *self.outputs)
+        }
 
 
 _P = Video2ActPolicy
@@ -169,9 +182,40 @@ def example_inputs(config: PolicyConfig, seed: int = 0) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def chain(policy: Video2ActPolicy, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def chain(
+    policy: nn.Module, inputs: dict[str, Tensor], graphs: Sequence[Graph] = GRAPHS
+) -> dict[str, Tensor]:
     """Run every graph's PyTorch stage in order; all tensors by key."""
     tensors = dict(inputs)
-    for graph in GRAPHS:
+    for graph in graphs:
         tensors |= Stage(policy, graph).outputs(tensors)
     return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A policy cut into graphs: what the exporter and the parity check read.
+
+    `inputs` are example tensors for what no graph makes; on tensors by key, `plain` is the model
+    that caches nothing: what the last graph gives at the end of the chain.
+    """
+
+    policy: nn.Module
+    graphs: tuple[Graph, ...]
+    specs: Mapping[str, TensorSpec]
+    inputs: dict[str, Tensor]
+    plain: Callable[[dict[str, Tensor]], Tensor]
+    precision: Mapping[str, Precision] = field(default_factory=dict)  # of a graph; others FULL
+
+
+def split_of(policy: Video2ActPolicy) -> Split:
+    """This project's own policy."""
+
+    def plain(tensors: dict[str, Tensor]) -> Tensor:
+        keys = ("clip", "image", "lang_tokens", *_JOINTS, "condition_age_s")
+        gate, noise = tensors["stream_gate"][None], tensors["noise"]
+        chunk_rad: Tensor = policy(*(tensors[key] for key in keys), gate, noise)
+        return chunk_rad
+
+    config = policy.config
+    return Split(policy, GRAPHS, tensor_specs(config), example_inputs(config), plain)

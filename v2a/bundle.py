@@ -72,14 +72,18 @@ class GraphSpec(FileRef):
     rate: Rate
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    data: FileRef | None = None  # weights beside the graph, where they are too many for one file
 
 
 class JointSpec(Strict):
-    """One joint of the action space; limits in `unit`, velocity in `unit`/s."""
+    """One joint of the action space; limits in `unit`, velocity in `unit`/s.
+
+    Unit 1 is a gripper: 0 closed, 1 open.
+    """
 
     name: str
-    unit: Literal["rad"] = "rad"
+    unit: Literal["rad", "1"] = "rad"
     lower: float
     upper: float
     velocity_limit: PositiveFloat
@@ -130,6 +134,8 @@ class Manifest(Strict):
     cameras: list[CameraSpec] = Field(min_length=1)
     sampler: SamplerSpec
     instructions: dict[str, FileRef]
+    video_texts: dict[str, FileRef] = Field(default_factory=dict)
+    """Of the same instructions, where the video model has a text encoder of its own."""
     condition_age_max_s: PositiveFloat
     provenance: dict[str, Any]
 
@@ -143,8 +149,10 @@ class Manifest(Strict):
 
     def files(self) -> Iterator[FileRef]:
         """Every file that the manifest vouches for."""
-        yield from self.graphs
+        for graph in self.graphs:
+            yield from (graph, graph.data) if graph.data else (graph,)
         yield from self.instructions.values()
+        yield from self.video_texts.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +199,13 @@ def load_bundle(path: Path) -> Bundle:
 
 def seal(path: Path, manifest: Manifest) -> None:
     """Fill in the SHA-256 of every file and write `manifest.json`, whole or not at all."""
-    instructions = {t: _hashed(path, ref) for t, ref in manifest.instructions.items()}
-    graphs = [_hashed(path, graph) for graph in manifest.graphs]
-    sealed = manifest.model_copy(update={"graphs": graphs, "instructions": instructions})
+    sealed = manifest.model_copy(
+        update={
+            "graphs": [_hashed_graph(path, graph) for graph in manifest.graphs],
+            "instructions": _hashed_all(path, manifest.instructions),
+            "video_texts": _hashed_all(path, manifest.video_texts),
+        }
+    )
     draft = path / f"{MANIFEST}.part"
     with draft.open("w", encoding="utf-8") as file:
         file.write(sealed.model_dump_json(indent=1) + "\n")
@@ -211,6 +223,15 @@ def _hashed(path: Path, ref: RefT) -> RefT:
     if not (path / ref.file).is_file():
         raise BundleError(f"{path / ref.file}: missing; write it before sealing the bundle")
     return ref.model_copy(update={"sha256": _sha256(path / ref.file)})
+
+
+def _hashed_all(path: Path, refs: dict[str, FileRef]) -> dict[str, FileRef]:
+    return {text: _hashed(path, ref) for text, ref in refs.items()}
+
+
+def _hashed_graph(path: Path, graph: GraphSpec) -> GraphSpec:
+    data = None if graph.data is None else _hashed(path, graph.data)
+    return _hashed(path, graph).model_copy(update={"data": data})
 
 
 def _read_manifest(file: Path) -> Manifest:

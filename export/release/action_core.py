@@ -6,7 +6,7 @@ Its weights carry three habits of the libraries they were trained with, marked "
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,17 @@ from export.models.layers import NORM_EPS, attend, split_heads
 from export.release.config import ReleaseConfig
 
 FREQUENCIES = 256  # features of a timestep or control frequency before their MLP
+
+KeyValue = tuple[Tensor, Tensor]
+"""What one block's cross-attention reads: keys and values [B, heads, L, hd]."""
+
+
+def unit_variance(x: Tensor) -> Tensor:
+    """x / standard deviation over the last axis, the mean left in."""
+    # Written out: torch's `var` exports to twice the nodes.
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
+    return x / (variance + NORM_EPS).sqrt()
 
 
 class VarianceNorm(nn.Module):
@@ -30,11 +41,7 @@ class VarianceNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Written out: torch's `var` exports to twice the nodes.
-        centred = x - x.mean(-1, keepdim=True)
-        variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
-        out: Tensor = x / (variance + NORM_EPS).sqrt() * self.weight
-        return out
+        return unit_variance(x) * self.weight
 
 
 class Mlp(nn.Module):
@@ -77,13 +84,18 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def keys_values(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L, D] -> normalised keys and values [2, B, heads, L, hd]."""
-        key, value = (split_heads(y, self.heads) for y in self.kv(tokens).chunk(2, dim=-1))
-        return torch.stack([self.k_norm(key), value])
+        """Tokens [B, L, D] -> normalised keys and values [2, B, heads, L, hd].
 
-    def forward(self, x: Tensor, keys_values: Tensor, bias: Tensor | None) -> Tensor:
-        query = self.q_norm(split_heads(self.q(x), self.heads))
-        out: Tensor = self.proj(attend(query, keys_values[0], keys_values[1], bias))
+        The weight of the keys' norm is the query's (`forward`): it meets the keys in a product
+        only, and there are far fewer queries.
+        """
+        key, value = (split_heads(y, self.heads) for y in self.kv(tokens).chunk(2, dim=-1))
+        return torch.stack([unit_variance(key), value])
+
+    def forward(self, x: Tensor, read: KeyValue, bias: Tensor | None) -> Tensor:
+        query = unit_variance(split_heads(self.q(x), self.heads))
+        query = query * (self.q_norm.weight * self.k_norm.weight)
+        out: Tensor = self.proj(attend(query, *read, bias))
         return out
 
 
@@ -97,9 +109,9 @@ class CoreBlock(nn.Module):
         self.norm3 = VarianceNorm(dim)
         self.ffn = Mlp(dim, dim)
 
-    def forward(self, x: Tensor, keys_values: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, read: KeyValue, bias: Tensor | None) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        x = x + self.cross_attn(self.norm2(x), keys_values, bias)
+        x = x + self.cross_attn(self.norm2(x), read, bias)
         out: Tensor = x + self.ffn(self.norm3(x))
         return out
 
@@ -131,6 +143,13 @@ class FinalLayer(nn.Module):
         return out
 
 
+def joined(*stacks: Tensor) -> list[KeyValue]:
+    """Stacks [blocks, 2, B, heads, L, hd] of several sources -> what each block reads of all."""
+    pieces = zip(*(stack.flatten(0, 1).unbind(0) for stack in stacks), strict=True)
+    reads = [torch.cat(parts, dim=2) for parts in pieces]
+    return list(zip(reads[::2], reads[1::2], strict=True))
+
+
 class ActionCore(nn.Module):
     """Denoiser of [timestep, control frequency, state, actions]; even blocks read language, odd
     blocks read image and video."""
@@ -155,6 +174,12 @@ class ActionCore(nn.Module):
         """Adapted image tokens [B, Ni, D] -> [odd blocks, 2, B, heads, Ni, hd]."""
         return self._keys_values(1, tokens + self.img_cond_pos_embed)
 
+    def frame_kv(self, tokens: Tensor, slot: Tensor) -> Tensor:
+        """The part of `image_kv` that is one frame's: tokens [B, N, D] of all its cameras, and
+        its place in the history, int64 [1], 0 the oldest."""
+        positions = self.img_cond_pos_embed.unflatten(1, (-1, tokens.shape[1]))
+        return self._keys_values(1, tokens + positions.index_select(1, slot).squeeze(1))
+
     def video_kv(self, tokens: Tensor) -> Tensor:
         """Condition tokens [B, Nv, D] -> [odd blocks, 2, B, heads, Nv, hd].
 
@@ -171,8 +196,8 @@ class ActionCore(nn.Module):
         trajectory: Tensor,
         timestep: Tensor,
         ctrl_freq: Tensor,
-        lang_kv: Tensor,
-        visual_kv: Tensor,
+        language: Sequence[KeyValue],
+        visual: Sequence[KeyValue],
         lang_mask: Tensor,
     ) -> Tensor:
         """Predict the clean actions [B, K, state_dim].
@@ -181,16 +206,16 @@ class ActionCore(nn.Module):
             trajectory: adapted state and noisy actions [B, 1 + K, D].
             timestep: [B], 0..999 of the training grid.
             ctrl_freq: [B], Hz.
-            lang_kv: from `language_kv`.
-            visual_kv: from `image_kv` and `video_kv`, joined on the token axis.
+            language: from `language_kv`, `joined`; for the even blocks.
+            visual: from `image_kv` and `video_kv`, `joined`; for the odd blocks.
             lang_mask: [B, L], 1 for valid tokens, 0 for masked ones. As released: it is added to
                 the scores, so masked tokens are read too, with a weight e times smaller.
         """
         x = torch.cat([self.t_embedder(timestep), self.freq_embedder(ctrl_freq), trajectory], dim=1)
         x = x + self.x_pos_embed
-        reads = ((lang_kv, lang_mask[:, None, None]), (visual_kv, None))
+        reads = ((language, lang_mask[:, None, None]), (visual, None))
         for index, block in enumerate(self.blocks):
-            keys_values, bias = reads[index % 2]
-            x = block(x, keys_values[index // 2], bias)
+            source, bias = reads[index % 2]
+            x = block(x, source[index // 2], bias)
         out: Tensor = self.final_layer(x)[:, -self.chunk :]
         return out

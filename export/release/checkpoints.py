@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,6 +19,8 @@ from v2a.errors import ConfigError
 UNREAD_TRAINED = ("model.video_cond_pos_embed", "model.video_encoder_pos_embed")
 UNREAD_VAE = ("decoder.*", "conv2.*")
 """Weights that no stage reads: they may be there or not."""
+
+_LARGE = 1 << 20  # elements
 
 _FIX = "use the configuration that this checkpoint was trained with"
 
@@ -44,9 +47,9 @@ def load_released(config: ReleaseConfig, trained: Path, dit: Path, vae: Path) ->
     """The policy that `config` describes, float32, in evaluation mode.
 
     Each path is a file or folder that `read_weights` takes. Weights that are stored as float32 stay
-    mapped to their file; others are converted one by one. Raises ConfigError, one line per fault,
-    when keys are missing or unexpected, shapes are not the configuration's, or a weight is not
-    finite.
+    mapped to their file; others are converted one by one, large ones into files of their own.
+    Raises ConfigError, one line per fault, when keys are missing or unexpected, shapes are not the
+    configuration's, or a weight is not finite.
     """
     weights = read_weights(trained)
     layout = layout_of({key: tuple(value.shape) for key, value in weights.items()})
@@ -114,4 +117,15 @@ def _finite(key: str, weight: Tensor, path: Path) -> Tensor:
         raise ConfigError(f"{path}: {key} is {weight.dtype}; give the unquantised checkpoint")
     if not weight.isfinite().all():
         raise ConfigError(f"{path}: {key} holds NaN or infinity; use an earlier checkpoint")
-    return weight.float()
+    return weight if weight.dtype == torch.float32 else _widened(weight)
+
+
+def _widened(weight: Tensor) -> Tensor:
+    """As float32. A large one is in a temporary file, whose pages need not stay in memory; the
+    file goes with the tensor."""
+    if weight.numel() < _LARGE:
+        return weight.float()
+    with tempfile.NamedTemporaryFile() as file:
+        size = weight.numel()
+        wide = torch.from_file(file.name, shared=True, size=size, dtype=torch.float32)
+    return wide.view(weight.shape).copy_(weight)

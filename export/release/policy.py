@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from export.models.filters import on_features
 from export.models.sampler import solver_grid
+from export.release.action_core import joined
 from export.release.config import ReleaseConfig, StreamConfig
 from export.release.filters import stream_filter
+from export.release.image_encoder import SiglipEncoder
 from export.release.layout import Layout
 from export.release.slots import Slots
-from export.release.trained import TrainedPart
+from export.release.trained import Prefix, TrainedPart
 from export.release.wan_dit import RotaryTable, WanDit
 from export.release.wan_vae import WanVaeEncoder
 
@@ -27,7 +29,8 @@ class Stream(nn.Module):
 
 
 class ReleasedPolicy(nn.Module):
-    """Frozen video model (`vae`, `dit`) and trained part; batch 1.
+    """Frozen video model (`vae`, `dit`) and trained part; batch 1. The image encoder is optional:
+    without it, its tokens are an input.
 
     Args of the stages: videos are [B, 3, T, H, W] in [-1, 1], latents [B, C, t, h, w], states and
     actions [B, K, state_dim] with the robot's joints in their `slots`.
@@ -39,6 +42,7 @@ class ReleasedPolicy(nn.Module):
         self.vae = WanVaeEncoder(config.vae.dim, config.wan.in_dim)
         self.dit = WanDit(config.dit, config.wan.in_dim, config.wan.text_dim)
         self.trained = TrainedPart(config, layout)
+        self.image_encoder: SiglipEncoder | None = None
         with torch.device("cpu"):  # constants have values even where weights have no storage yet
             self.raw = Stream(config.raw_stream, config)
             self.motion = Stream(config.motion_stream, config)
@@ -51,14 +55,14 @@ class ReleasedPolicy(nn.Module):
 
     def vdm_spatial(self, latent: Tensor, text: Tensor) -> Tensor:
         """The newest frame's latent and Wan's text [B, L, Dt] -> features [B, N, Dd]."""
-        return self._features(self.raw, latent, text)
+        return self.features(self.raw, latent, self.dit.text_kv(text))
 
     def vdm_motion(self, latents: Tensor, text: Tensor) -> Tensor:
         """The clip's latents and Wan's text [B, L, Dt] -> features [B, N, Dd]."""
-        return self._features(self.motion, latents, text)
+        return self.features(self.motion, latents, self.dit.text_kv(text))
 
-    def _features(self, stream: Stream, latents: Tensor, text: Tensor) -> Tensor:
-        text_kv = self.dit.text_kv(text)
+    def features(self, stream: Stream, latents: Tensor, text_kv: Tensor) -> Tensor:
+        """A stream's latents and the text's K/V -> features [B, N, Dd]."""
         latents = latents[:, :, -stream.frames :]
         if self.config.filter_place == "latent":
             features = self.dit(stream.filter(latents), stream.rotary(), text_kv)
@@ -85,9 +89,9 @@ class ReleasedPolicy(nn.Module):
     ) -> Tensor:
         """One denoiser call from plain tokens, at a fixed timestep."""
         return self.trained.predict(
-            noisy, torch.tensor([timestep]), state, action_mask, ctrl_freq,
-            self.trained.language_kv(lang_tokens),
-            self.trained.visual_kv(img_tokens, video_tokens), lang_mask,
+            noisy, torch.tensor([timestep]), self.trained.adapt_state(state, action_mask),
+            action_mask, ctrl_freq, joined(self.trained.language_kv(lang_tokens)),
+            self.trained.visual_reads(img_tokens, video_tokens), lang_mask,
         )  # fmt: skip
 
     def denoise(
@@ -100,11 +104,13 @@ class ReleasedPolicy(nn.Module):
         lang_mask: Tensor,
         img_tokens: Tensor,
         video_tokens: Tensor,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         """The whole sampler from plain tokens; keys and values are made once for all its steps."""
         return self.trained.sample(
-            noise, state, action_mask, ctrl_freq, self.trained.language_kv(lang_tokens),
-            self.trained.visual_kv(img_tokens, video_tokens), lang_mask,
+            noise, self.trained.adapt_state(state, action_mask), action_mask, ctrl_freq,
+            joined(self.trained.language_kv(lang_tokens)),
+            self.trained.visual_reads(img_tokens, video_tokens), lang_mask, prefix,
         )  # fmt: skip
 
     def solver_grid(self) -> tuple[Tensor, Tensor]:
@@ -124,6 +130,7 @@ class ReleasedPolicy(nn.Module):
         lang_tokens: Tensor,
         lang_mask: Tensor,
         img_tokens: Tensor,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         """All stages in a row: pictures, tokens and noise -> actions [B, K, state_dim]."""
         video_tokens = self.condition(
@@ -131,5 +138,6 @@ class ReleasedPolicy(nn.Module):
             self.vdm_motion(self.vae_encode(motion_video), wan_text),
         )
         return self.denoise(
-            noise, state, action_mask, ctrl_freq, lang_tokens, lang_mask, img_tokens, video_tokens
-        )
+            noise, state, action_mask, ctrl_freq, lang_tokens, lang_mask, img_tokens, video_tokens,
+            prefix,
+        )  # fmt: skip

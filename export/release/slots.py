@@ -12,6 +12,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+PARTS = (
+    (range(0, 10), "right_arm_joint_{}"),
+    (range(10, 15), "right_gripper_{}"),
+    (range(50, 60), "left_arm_joint_{}"),
+    (range(60, 65), "left_gripper_{}"),
+)
+"""Which slots hold joint positions (RDT's `configs/state_vec.py`)."""
+
+
+def slot_name(slot: int) -> str:
+    """`left_arm_joint_0`; the number alone where the slot is no joint's."""
+    for slots, name in PARTS:
+        if slot in slots:
+            return name.format(slot - slots.start)
+    return f"slot_{slot}"
+
+
+def is_gripper(slot: int) -> bool:
+    return "gripper" in slot_name(slot)
+
 
 class Slots(nn.Module):
     """Joints [B, N, J] to state vectors [B, N, S] and back."""

@@ -5,11 +5,15 @@ The video model around it is frozen and lies in checkpoints of its own.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from export.models.sampler import solver_steps
-from export.release.action_core import ActionCore
+from export.release.action_core import ActionCore, KeyValue, joined
 from export.release.compressor import TokenCompressor
 from export.release.config import ReleaseConfig
 from export.release.layout import Layout
@@ -23,6 +27,13 @@ def adaptor(layers: int, inputs: int, outputs: int) -> nn.Module:
     for _ in range(layers - 1):
         modules += [nn.GELU(approximate="tanh"), nn.Linear(outputs, outputs)]
     return nn.Sequential(*modules)
+
+
+class Prefix(NamedTuple):
+    """Actions that are already decided: [B, K, S], and where [B, K, 1], 1 decided, 0 free."""
+
+    actions: Tensor
+    mask: Tensor
 
 
 class TrainedPart(nn.Module):
@@ -51,6 +62,15 @@ class TrainedPart(nn.Module):
         self.model = ActionCore(config)
         self.solver = solver_steps(config.denoise_steps)
 
+    @property
+    def condition_tokens(self) -> int:
+        """Tokens that `video_tokens` makes."""
+        if self.compressed:
+            latents = self.video_token_compressor.latents, self.motion_token_compressor.latents
+            return sum(latent.shape[0] * latent.shape[1] for latent in latents)
+        streams = self.config.raw_stream, self.config.motion_stream
+        return sum(math.prod(stream.token_grid) for stream in streams)
+
     def video_tokens(self, raw_features: Tensor, motion_features: Tensor) -> Tensor:
         """Features [B, N, Dd] of both streams -> condition tokens [B, Nv, D]."""
         raw, motion = self.video_layernorm(raw_features), self.motion_layernorm(motion_features)
@@ -64,51 +84,64 @@ class TrainedPart(nn.Module):
         """T5 tokens [B, L, Dl] -> K/V of the core's even blocks."""
         return self.model.language_kv(self.lang_adaptor(lang_tokens))
 
-    def visual_kv(self, img_tokens: Tensor, video_tokens: Tensor) -> Tensor:
-        """Image-encoder tokens and condition tokens -> K/V of the core's odd blocks."""
+    def visual_reads(self, img_tokens: Tensor, video_tokens: Tensor) -> list[KeyValue]:
+        """Image-encoder tokens and condition tokens -> what the core's odd blocks read."""
         image_kv = self.model.image_kv(self.img_adaptor(img_tokens))
-        return torch.cat([image_kv, self.model.video_kv(video_tokens)], dim=4)
+        return joined(image_kv, self.model.video_kv(video_tokens))
+
+    def adapt_state(self, values: Tensor, action_mask: Tensor) -> Tensor:
+        """States or actions [B, N, S], mask [B, 1, S] -> tokens [B, N, D]."""
+        mask = action_mask.expand(-1, values.shape[1], -1)
+        tokens: Tensor = self.state_adaptor(torch.cat([values, mask], dim=2))
+        return tokens
 
     def predict(
         self,
         noisy: Tensor,
         timestep: Tensor,
-        state: Tensor,
+        state_token: Tensor,
         action_mask: Tensor,
         ctrl_freq: Tensor,
-        lang_kv: Tensor,
-        visual_kv: Tensor,
+        language: Sequence[KeyValue],
+        visual: Sequence[KeyValue],
         lang_mask: Tensor,
     ) -> Tensor:
         """One denoiser call: noisy actions [B, K, S] -> predicted clean actions.
 
-        `state` and `action_mask` are [B, 1, S]; the others as in `ActionCore.forward`.
+        `state_token` [B, 1, D] is from `adapt_state`, `action_mask` is [B, 1, S]; the others as in
+        `ActionCore.forward`.
         """
-        values = torch.cat([state, noisy], dim=1)
-        mask = action_mask.expand(-1, values.shape[1], -1)
-        trajectory = self.state_adaptor(torch.cat([values, mask], dim=2))
-        out: Tensor = self.model(trajectory, timestep, ctrl_freq, lang_kv, visual_kv, lang_mask)
+        trajectory = torch.cat([state_token, self.adapt_state(noisy, action_mask)], dim=1)
+        out: Tensor = self.model(trajectory, timestep, ctrl_freq, language, visual, lang_mask)
         return out
 
     def sample(
         self,
         noise: Tensor,
-        state: Tensor,
+        state_token: Tensor,
         action_mask: Tensor,
         ctrl_freq: Tensor,
-        lang_kv: Tensor,
-        visual_kv: Tensor,
+        language: Sequence[KeyValue],
+        visual: Sequence[KeyValue],
         lang_mask: Tensor,
+        prefix: Prefix | None = None,
     ) -> Tensor:
-        """Noise [B, K, S] -> actions [B, K, S], zero where `action_mask` is: all solver steps."""
+        """Noise [B, K, S] -> actions [B, K, S], zero where `action_mask` is: all solver steps.
+
+        Where a prefix is given, each step's prediction is replaced by it. The solver is linear, so
+        its next sample is then the prefix with exactly that step's noise, and the last one is the
+        prefix: the free actions are denoised beside neighbours that are already decided.
+        """
         x, x0 = noise, noise
         for step in self.solver:
             timestep = torch.tensor([step.timestep], dtype=torch.float32, device=noise.device)
             before, x0 = (
                 x0,
                 self.predict(
-                    x, timestep, state, action_mask, ctrl_freq, lang_kv, visual_kv, lang_mask
+                    x, timestep, state_token, action_mask, ctrl_freq, language, visual, lang_mask
                 ),
             )
+            if prefix is not None:
+                x0 = x0 + prefix.mask * (prefix.actions - x0)
             x = step.advance(x, x0, before)
         return x * action_mask

@@ -27,8 +27,8 @@ FILES_OF_A_FOLDER = (
 )
 """What a folder may hold; the first that is there counts."""
 
-WRAPPERS = ("module", "state_dict", "model_state")
-"""Keys under which DeepSpeed, Lightning and Wan's VAE put the tensors."""
+WRAPPERS = ("module", "state_dict", "model_state", "policy")
+"""Keys under which DeepSpeed, Lightning, Wan's VAE and this project's training put the tensors."""
 
 _SHOWN_KEYS = 10
 
@@ -39,7 +39,7 @@ def read_weights(path: Path) -> Weights:
     Raises ConfigError when nothing is there, a file is cut off, or it holds other things.
     """
     merged: dict[str, Tensor] = {}
-    for file in _files(path):
+    for file in files_of(path):
         weights = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
         if double := merged.keys() & weights.keys():
             raise ConfigError(f"{file}: {listed(double)} also in another shard; keep one of them")
@@ -54,7 +54,8 @@ def listed(keys: set[str]) -> str:
     return f"{len(keys)} key{'s' if len(keys) > 1 else ''}: {first}{more}"
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """The files that a checkpoint at `path` lies in; ConfigError where there is none."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; give a checkpoint")
     if path.name.endswith(".index.json"):

@@ -15,7 +15,7 @@ from export.models.config import PolicyConfig
 from export.models.policy import Video2ActPolicy
 from export.onnx_from_torch import onnx_from_torch
 from export.parity import MAX_ABS_ERROR, graph_error
-from export.rates import GRAPHS, Graph, chain, example_inputs, tensor_specs
+from export.rates import GRAPHS, Graph, chain, example_inputs, split_of, tensor_specs
 from runtime.engines import load
 from tests.export.conftest import INSTRUCTION, POLICY_FILE, random_policy
 from v2a.bundle import Bundle, load_bundle
@@ -75,7 +75,7 @@ def test_another_policys_graph_fails_parity(bundle: Bundle, config: PolicyConfig
         load(bundle.graph("denoise"), bundle.graph_path("denoise")) as engine,
         pytest.raises(BundleError, match=r"graph denoise: chunk_rad .* differs from PyTorch by"),
     ):
-        graph_error(other, graph, engine, tensors)
+        graph_error(split_of(other), graph, engine, tensors)
 
 
 def test_not_a_number_fails_parity(bundle: Bundle, policy: Video2ActPolicy) -> None:
@@ -86,7 +86,7 @@ def test_not_a_number_fails_parity(bundle: Bundle, policy: Video2ActPolicy) -> N
         load(bundle.graph("denoise"), bundle.graph_path("denoise")) as engine,
         pytest.raises(BundleError, match="by nan"),
     ):
-        graph_error(policy, graph, engine, tensors)
+        graph_error(split_of(policy), graph, engine, tensors)
 
 
 def test_an_operator_that_tensorrt_lacks_is_refused(policy: Video2ActPolicy) -> None:

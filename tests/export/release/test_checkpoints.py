@@ -137,6 +137,17 @@ def test_half_precision_becomes_float32(files: Files, saved: StateDicts) -> None
     assert torch.equal(dit.blocks[0].modulation, saved.dit["blocks.0.modulation"].bfloat16())
 
 
+def test_a_large_half_precision_weight_is_converted_into_a_file(
+    files: Files, saved: StateDicts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that is larger than the memory is read all the same, whatever its type."""
+    monkeypatch.setattr("export.release.checkpoints._LARGE", 1)
+    save_file({key: value.bfloat16() for key, value in saved.dit.items()}, files.dit)
+    weight = files.load().dit.state_dict()["blocks.0.ffn.0.weight"]
+    assert torch.equal(weight, saved.dit["blocks.0.ffn.0.weight"].bfloat16().float())
+    assert weight.untyped_storage().filename is not None
+
+
 def test_wans_own_vae_brings_no_statistics(tmp_path: Path) -> None:
     config = tiny_config(wan=CONFIG.wan.model_copy(update={"in_dim": 48}).model_dump())
     saved = state_dicts(random_policy(config))
