@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
-BENCHMARKS := $(filter-out benchmarks/interleaved.py,$(wildcard benchmarks/*.py))
+GPU := .venv-gpu
+BENCHMARKS := $(filter-out benchmarks/interleaved.py benchmarks/naive_core.py,$(wildcard benchmarks/*.py))
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench test-pythons clean
+.PHONY: help setup demo test check bench test-gpu test-pythons clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -28,11 +29,14 @@ check: $(DEV)/.stamp ## lint, types and room arrows
 bench: $(DEV)/.stamp ## run every benchmark
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(DEV)/bin/python $$file || exit 1; done
 
+test-gpu: $(GPU)/.stamp ## what needs an NVIDIA GPU; skips, loudly, without one
+	$(GPU)/bin/pytest -q -rs tests/gpu
+
 test-pythons: ## the robot-side tests on Python 3.10, 3.11 and 3.12, without torch
 	tests/robot_pythons.sh
 
 clean: ## remove the environments and the report
-	rm -rf $(VENV) $(DEV) .venv-py3* report
+	rm -rf $(VENV) $(DEV) $(GPU) .venv-py3* report
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,4 +46,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 $(DEV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,dev]'
+	touch $@
+
+# System packages, as a Jetson's TensorRT is one.
+$(GPU)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --system-site-packages $(GPU)
+	$(GPU)/bin/pip install $(PIP_FLAGS) -e '.[cpu,jetson,validate,dev]'
 	touch $@

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import click
 from hw_drivers.camera import open_camera
 from hw_drivers.robot import Robot
 from runtime.dry_run import virtual_robot
+from runtime.engines import BACKENDS, load
 from runtime.record import to_json
 from runtime.robot_yaml import RunConfig
 from runtime.status import PERIOD_S, Status
@@ -37,6 +39,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--dry-run", is_flag=True, help="Move a virtual robot; opens no serial port.")
 @click.option("--camera", metavar="SOURCE", help="Instead of camera.source, e.g. file:clip.mp4.")
 @click.option("--instruction", metavar="TEXT", help="Instead of instruction.")
+@click.option(
+    "--engine",
+    type=click.Choice(list(BACKENDS)),
+    default="ort",
+    show_default=True,
+    help="What computes; trt and rtx want `v2a build` first.",
+)
 @click.option("--seconds", type=click.FloatRange(min=0.0), help="End after so long.")
 @click.option(
     "--record",
@@ -51,6 +60,7 @@ def run(
     dry_run: bool,
     camera: str | None,
     instruction: str | None,
+    engine: str,
     seconds: float | None,
     record: Path | None,
     as_json: bool,
@@ -68,7 +78,7 @@ def run(
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction)
     folder = record or _new_folder(config.robot.name)
     with _one_signal_ends_it():
-        workers = _workers(config, bundle, dry_run)
+        workers = _workers(config, bundle, dry_run, engine)
         runtime, started = Runtime(workers, folder), False
         try:
             with runtime:
@@ -117,14 +127,15 @@ def _configured(config: RunConfig, camera: str | None, instruction: str | None) 
     return config.model_copy(update=changed)
 
 
-def _workers(config: RunConfig, bundle: Path, dry_run: bool) -> Workers:
+def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Workers:
     clock = MonotonicClock()
     robot = virtual_robot(config.robot, clock) if dry_run else Robot(config.robot, clock)
     loaded = load_bundle(bundle)
     size = (config.camera.width, config.camera.height)
     camera = open_camera(config.camera.source, size, config.camera.fps, clock)
     try:
-        return build_workers(loaded, robot, camera, config, clock, Tracer())
+        engines = partial(load, backend=engine)
+        return build_workers(loaded, robot, camera, config, clock, Tracer(), engines)
     except BaseException:
         camera.close()
         raise

@@ -26,6 +26,12 @@ COMMANDS: Final = {
     "check-golden": LazyCommand(
         "export.cli", "check_golden", "Compare a released policy with its golden tensors."
     ),
+    "plan": LazyCommand(
+        "export.plan_cli", "plan_command", "Bound a policy's memory and rates on a device."
+    ),
+    "build": LazyCommand(
+        "runtime.build_cli", "build", "Build a bundle's TensorRT engines for this machine."
+    ),
     "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show what is in it."),
 }
 
@@ -43,6 +49,7 @@ EXTRA_OF: Final = {
     "safetensors": "export",
     "tensorrt_rtx": "validate",
     "torch": "export",
+    "transformers": "siglip",
 }
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it

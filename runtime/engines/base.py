@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from v2a.bundle import GraphSpec, TensorSpec
-from v2a.errors import BundleError, ConfigError
+from v2a.errors import BundleError, ConfigError, EngineError
 
 Tensors = dict[str, npt.NDArray[Any]]
 Signature = tuple[str, str, tuple[int, ...]]  # name, numpy dtype name, shape
@@ -49,6 +49,8 @@ EngineFactory = Callable[[GraphSpec, Path], Engine]
 BACKENDS = {
     "ort": ("runtime.engines.ort", "OrtEngine"),
     "fake": ("runtime.engines.fake", "FakeEngine"),
+    "trt": ("runtime.engines.trt", "load_trt"),
+    "rtx": ("runtime.engines.trt", "load_rtx"),
 }
 
 
@@ -95,6 +97,14 @@ def _check_side(
                 f"graph {graph.name}: {side} {spec.name} is {spec.dtype}{list(spec.shape)} in the "
                 f"manifest but {dtype}{list(shape)} in {graph.file}; {fix}"
             )
+
+
+def check_tensor(graph: str, spec: TensorSpec, array: npt.NDArray[Any] | None) -> None:
+    """Raise EngineError unless `array` has the dtype and the shape of `spec`."""
+    found = "nothing" if array is None else f"{array.dtype.name}{list(array.shape)}"
+    wanted = f"{np.dtype(spec.dtype).name}{list(spec.shape)}"
+    if found != wanted:
+        raise EngineError(f"graph {graph}: {spec.name} is {found}, wanted {wanted}")
 
 
 def zeros(specs: Sequence[TensorSpec]) -> Tensors:

@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from runtime.engines.base import Tensors, zeros
-from v2a.bundle import GraphSpec, TensorSpec
-from v2a.errors import EngineError
+from runtime.engines.base import Tensors, check_tensor, zeros
+from v2a.bundle import GraphSpec
 
 Function = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
@@ -37,19 +35,13 @@ class FakeEngine:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
         for spec in self._graph.inputs:
-            self._check(spec, feeds.get(spec.name))
+            check_tensor(self._graph.name, spec, feeds.get(spec.name))
         outputs = zeros(self._graph.outputs)
         if self._function is not None:
             outputs.update(self._function(feeds))
         for spec in self._graph.outputs:
-            self._check(spec, outputs[spec.name])
+            check_tensor(self._graph.name, spec, outputs[spec.name])
         return outputs
-
-    def _check(self, spec: TensorSpec, array: npt.NDArray[Any] | None) -> None:
-        found = "nothing" if array is None else f"{array.dtype.name}{list(array.shape)}"
-        wanted = f"{np.dtype(spec.dtype).name}{list(spec.shape)}"
-        if found != wanted:
-            raise EngineError(f"graph {self._graph.name}: {spec.name} is {found}, wanted {wanted}")
 
     def close(self) -> None:
         """Nothing is held."""

@@ -1,0 +1,203 @@
+"""`v2a build`: a bundle's graphs to TensorRT plans, on the machine that will run them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runtime.engines.build import (
+    Network,
+    capability,
+    check_plan,
+    compile_plan,
+    count,
+    parse,
+    reference,
+)
+from runtime.engines.cuda import Cuda, open_cuda
+from runtime.engines.plan_cache import (
+    Machine,
+    PlanCache,
+    PlanKey,
+    Recipe,
+    graph_sha256,
+    machine_of,
+    write_whole,
+)
+from runtime.engines.tensorrt_api import FLAVOURS, open_tensorrt
+from v2a.bundle import Bundle, GraphSpec, load_bundle
+from v2a.clock import Clock, MonotonicClock
+from v2a.errors import BundleError, EngineError
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one graph. `bytes` is the plan's size, `asked` its heavy layers' precisions.
+
+    `check` is there for a plan that is kept: what running it on this GPU showed.
+    """
+
+    graph: str
+    parsed: bool = False
+    built: bool = False
+    cached: bool = False
+    seconds: float = 0.0
+    bytes: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
+    check: dict[str, Any] | None = None
+    error: str | None = None
+
+
+@click.command()
+@click.argument("directory", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--engine",
+    type=click.Choice(list(FLAVOURS)),
+    default="trt",
+    show_default=True,
+    help="TensorRT, or TensorRT-RTX for desktop cards.",
+)
+@click.option("--sm", type=int, help="Compile for this compute capability (86) and keep nothing.")
+@click.option(
+    "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True,
+    help="TensorRT's: higher builds longer.",
+)  # fmt: skip
+@click.option(
+    "--workspace-mib", type=click.IntRange(min=16), default=2048, show_default=True,
+    help="Scratch memory that a plan may ask for.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
+def build(
+    directory: Path,
+    engine: str,
+    sm: int | None,
+    optimization_level: int,
+    workspace_mib: int,
+    as_json: bool,
+) -> None:
+    """Build the plans of BUNDLE for this machine's GPU, check them and keep them.
+
+    A plan that is there already is not built again.
+
+    \b
+    On the robot:       v2a build BUNDLE
+    Without a GPU:      v2a build BUNDLE --engine rtx --sm 86
+    """
+    bundle = load_bundle(directory)
+    trt = open_tensorrt(engine)
+    recipe = Recipe(optimization_level, workspace_mib)
+    maker: Compiler | Keeper = (
+        Compiler(trt, recipe, sm) if sm is not None else Keeper(trt, recipe, engine, _gpu())
+    )
+    outcomes = []
+    for outcome in _all(bundle, maker):
+        outcomes.append(outcome)
+        if not as_json:
+            click.echo(_line(outcome))
+    if as_json:
+        graphs = {outcome.graph: asdict(outcome) for outcome in outcomes}
+        report = {"engine": engine, "version": trt.__version__, "sm": maker.sm, "graphs": graphs}
+        click.echo(json.dumps(report, indent=1))
+    if failed := [outcome for outcome in outcomes if outcome.error]:
+        summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs not built"
+        raise EngineError("\n".join([summary, *(str(outcome.error) for outcome in failed)]))
+
+
+def _gpu() -> Cuda:
+    try:
+        return open_cuda()
+    except EngineError as fault:
+        raise EngineError(f"{fault}; without a GPU give --engine rtx --sm 86") from fault
+
+
+class Compiler:
+    """Compiles for a GPU that need not be here, and keeps nothing."""
+
+    def __init__(self, trt: Any, recipe: Recipe, sm: int) -> None:
+        self._trt, self._recipe, self.sm = trt, recipe, sm
+        capability(trt, sm)  # refuse it once, not once a graph
+
+    def make(self, graph: GraphSpec, path: Path, outcome: Outcome) -> None:
+        network = _parsed(self._trt, graph, path, outcome)
+        plan, _ = compile_plan(network, self._recipe, self.sm)
+        outcome.bytes = plan.nbytes
+
+
+class Keeper:
+    """Builds for the GPU of this machine, checks each plan and keeps it in the cache."""
+
+    def __init__(self, trt: Any, recipe: Recipe, engine: str, cuda: Cuda) -> None:
+        self._trt, self._recipe, self._cuda = trt, recipe, cuda
+        self._machine: Machine = machine_of(engine, trt.__version__, cuda.gpu)
+        self._cache = PlanCache()
+        self.sm = cuda.gpu.sm
+
+    def make(self, graph: GraphSpec, path: Path, outcome: Outcome) -> None:
+        key = PlanKey(graph_sha256(graph), graph.precision, self._machine, self._recipe)
+        note = self._cache.find(key)
+        outcome.cached = outcome.parsed = note is not None
+        if note is None:
+            note = self._build(graph, path, key, outcome)
+        outcome.bytes, outcome.asked, outcome.check = note["bytes"], note["asked"], note["check"]
+
+    def _build(
+        self, graph: GraphSpec, path: Path, key: PlanKey, outcome: Outcome
+    ) -> dict[str, Any]:
+        # First, so that ONNX Runtime's memory is free again when TensorRT wants it.
+        expected = reference(graph, path)
+        network = _parsed(self._trt, graph, path, outcome)
+        timing_file = self._cache.timing_file(self._machine)
+        timings = timing_file.read_bytes() if timing_file.is_file() else b""
+        plan, timings = compile_plan(network, self._recipe, timings=timings)
+        asked = network.asked()
+
+        def check(written: bytes) -> dict[str, Any]:
+            found = check_plan(graph, written, expected, asked, self._trt, self._cuda)
+            return {"asked": outcome.asked, "check": found}
+
+        note = self._cache.store(key, plan, check)
+        if timings:
+            write_whole(timing_file, timings)
+        return note
+
+
+def _parsed(trt: Any, graph: GraphSpec, path: Path, outcome: Outcome) -> Network:
+    network = parse(trt, graph, path)
+    outcome.parsed = True
+    outcome.asked = count(network.asked())
+    return network
+
+
+def _all(bundle: Bundle, maker: Compiler | Keeper) -> Iterator[Outcome]:
+    """Each graph's outcome in turn: one that can't be built does not keep the others from it."""
+    clock: Clock = MonotonicClock()
+    for graph in bundle.manifest.graphs:
+        outcome = Outcome(graph.name)
+        start_ns = clock.now_ns()
+        try:
+            maker.make(graph, bundle.graph_path(graph.name), outcome)
+            outcome.built = True
+        except (BundleError, EngineError) as fault:
+            outcome.error = str(fault)
+        outcome.seconds = (clock.now_ns() - start_ns) / 1e9
+        yield outcome
+
+
+def _line(outcome: Outcome) -> str:
+    """One line for the terminal; a graph that failed is explained at the end."""
+    verdict = "cached" if outcome.cached else "built" if outcome.built else "FAILED"
+    asked = ", ".join(f"{layers} {name}" for name, layers in sorted(outcome.asked.items()))
+    lines = [
+        f"{outcome.graph:<14} {verdict:<7} {outcome.seconds:>7.1f} s "
+        f"{outcome.bytes / 1e6:>9.1f} MB  {asked}"
+    ]
+    if check := outcome.check:
+        error = "not compared" if check["error"] is None else f"error {check['error']:.1e}"
+        lines.append(f"{'':<14} {check['gpu_ms']:.2f} ms on the GPU, {error}")
+        lines += [f"{'':<14} warning: {change}" for change in check["changed"]]
+    return "\n".join(lines)

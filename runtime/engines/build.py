@@ -1,0 +1,224 @@
+"""One graph to one plan: parse, compile, and check the plan before anybody runs it.
+
+Networks are strongly typed: a tensor has the type that the ONNX file gives it, on TensorRT 10 as on
+11, which knows nothing else. So a precision is chosen when the bundle is exported or calibrated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.engines.base import Signature, Tensors, check_signature, load
+from runtime.engines.cuda import Cuda
+from runtime.engines.plan_cache import Recipe
+from runtime.engines.precisions import asked_precisions, built_precisions, read_back
+from runtime.engines.tensorrt_api import first_error, flag, is_rtx, make_log, title
+from runtime.engines.trt import DTYPES, TrtEngine
+from v2a.bundle import GraphSpec, TensorSpec
+from v2a.errors import EngineError
+
+# Largest |engine - ONNX Runtime| on random feeds, as a part of the output's largest magnitude. It
+# finds a kernel that computes something else, no more: the verdict on a precision is calibration's.
+# bf16 has no entry, as ONNX Runtime's CPU has no kernels for it.
+TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
+
+# ONNX operator -> what to do where TensorRT does not take it.
+_FIXES = {
+    "DFT": "write it as a product with a constant matrix",
+    "QuantizeLinear": "quantise to symmetric INT8 (zero point 0)",
+    "DequantizeLinear": "quantise to symmetric INT8 (zero point 0)",
+}
+_FIX = "use operators of TensorRT 10.3 at opset 18"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A parsed graph. It holds all that TensorRT's objects point to: with the builder or the logger
+    collected, the next call would be a segmentation fault."""
+
+    trt: Any
+    log: Any
+    builder: Any
+    definition: Any
+    parser: Any
+    graph: GraphSpec
+
+    def asked(self) -> dict[str, str]:
+        """ONNX node -> the precision that its type asks for."""
+        return asked_precisions(self.definition)
+
+
+def parse(trt: Any, graph: GraphSpec, path: Path) -> Network:
+    """Read an ONNX file by NVIDIA's parser.
+
+    Raises EngineError with the node that it does not take, BundleError where the file's inputs and
+    outputs are not the manifest's.
+    """
+    log = make_log(trt)
+    builder = trt.Builder(log)
+    typed = flag(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    definition = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(definition, log)
+    network = Network(trt, log, builder, definition, parser, graph)
+    if not parser.parse_from_file(str(path)):
+        raise EngineError(_refusal(network))
+    inputs = [definition.get_input(index) for index in range(definition.num_inputs)]
+    outputs = [definition.get_output(index) for index in range(definition.num_outputs)]
+    check_signature(graph, [_signature(t) for t in inputs], [_signature(t) for t in outputs])
+    return network
+
+
+def _signature(tensor: Any) -> Signature:
+    return tensor.name, DTYPES.get(tensor.dtype.name, tensor.dtype.name), tuple(tensor.shape)
+
+
+def _refusal(network: Network) -> str:
+    who = f"graph {network.graph.name}: {title(network.trt)}"
+    if not network.parser.num_errors:
+        return f"{who} can't read it ({first_error(network.log)}); export the bundle again"
+    error = network.parser.get_error(0)
+    reason = error.desc().splitlines()[0]
+    if not error.node_operator():
+        return f"{who} can't read it ({reason}); export the bundle again"
+    fix = _FIXES.get(error.node_operator(), _FIX)
+    return (
+        f"{who} does not take node {error.node_name()} ({error.node_operator()}): {reason}; "
+        f"{fix}, and export the bundle again"
+    )
+
+
+def compile_plan(
+    network: Network, recipe: Recipe, sm: int | None = None, timings: bytes = b""
+) -> tuple[memoryview, bytes]:
+    """The plan, and the kernel timings to begin the next build with.
+
+    `sm` compiles for another compute capability, without a GPU (TensorRT-RTX alone can).
+    Raises EngineError.
+    """
+    trt = network.trt
+    config = network.builder.create_builder_config()
+    config.builder_optimization_level = recipe.optimization_level
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace_mib << 20)
+    # The engine inspector shows precisions only so.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # fp32 means fp32: TensorRT's default would round the factors of each product to ten bits.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if sm is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(capability(trt, sm), 0)
+    if not is_rtx(trt):
+        _use_timings(config, timings)
+    plan = network.builder.build_serialized_network(network.definition, config)
+    if plan is None:
+        target = "this GPU" if sm is None else f"SM{sm}"
+        raise EngineError(
+            f"graph {network.graph.name}: {title(trt)} can't build it for {target}: "
+            f"{first_error(network.log)}; if memory is short, set a smaller --workspace-mib"
+        )
+    return memoryview(plan), b"" if is_rtx(trt) else bytes(config.get_timing_cache().serialize())
+
+
+def _use_timings(config: Any, timings: bytes) -> None:
+    if not config.set_timing_cache(config.create_timing_cache(timings), False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)  # another TensorRT's
+
+
+def capability(trt: Any, sm: int) -> Any:
+    """TensorRT-RTX's name of a compute capability; EngineError where it has none."""
+    if not is_rtx(trt):
+        raise EngineError(
+            f"{title(trt)} builds for the GPU it runs on; leave --sm out, or take --engine rtx"
+        )
+    found = flag(trt.ComputeCapability, f"SM{sm}")
+    if found is None:
+        names = trt.ComputeCapability.__members__
+        known = ", ".join(sorted((name[2:] for name in names if name.startswith("SM")), key=int))
+        raise EngineError(f"{title(trt)} can't build for SM{sm}; give --sm one of {known}")
+    return found
+
+
+def random_feeds(specs: list[TensorSpec]) -> Tensors:
+    """The same random inputs each time: normal numbers, any bytes, and zero for an index."""
+    draws = np.random.default_rng(0)
+
+    def draw(spec: TensorSpec) -> npt.NDArray[Any]:
+        if spec.dtype == "uint8":
+            return draws.integers(0, 256, spec.shape, dtype=np.uint8)
+        if spec.dtype == "int64":
+            return np.zeros(spec.shape, np.int64)
+        return draws.standard_normal(spec.shape).astype(spec.dtype)
+
+    return {spec.name: draw(spec) for spec in specs}
+
+
+def reference(graph: GraphSpec, path: Path) -> Tensors | None:
+    """What ONNX Runtime's CPU makes of the random feeds; None for a precision that it has not."""
+    if graph.precision not in TOLERANCES:
+        return None
+    with load(graph, path, "ort") as engine:
+        return engine.run(random_feeds(graph.inputs))
+
+
+def check_plan(
+    graph: GraphSpec,
+    plan: bytes,
+    expected: Tensors | None,
+    asked: Mapping[str, str],
+    trt: Any,
+    cuda: Cuda,
+) -> dict[str, Any]:
+    """Load a plan, run it, compare it with `expected` and its layers with what was `asked`.
+
+    Returns what it found, for the plan's note. Raises EngineError if the plan is not to be used.
+    """
+    with TrtEngine(graph, plan, trt, cuda) as engine:
+        outputs = engine.run(random_feeds(graph.inputs))
+        built = read_back(asked, built_precisions(engine.inspected()))
+        found = {"cuda_graph": engine.captured, "gpu_ms": engine.gpu_ms()}
+    if built.lost:
+        raise EngineError(
+            f"graph {graph.name}: {', '.join(built.lost)} was asked for and no layer has it "
+            f"({'; '.join(f'{c.node}: {c.built}' for c in built.changed[:3])}, ...); this GPU or "
+            f"{title(trt)} lacks it: take another precision"
+        )
+    return {
+        **found,
+        "error": None if expected is None else _error(graph, outputs, expected),
+        "kept": built.kept,
+        "changed": [f"{c.node}: {c.asked} asked, {c.built} built" for c in built.changed],
+        "unseen": built.unseen,
+    }
+
+
+def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
+    """The largest error relative to the output's largest magnitude, if it is within tolerance."""
+    errors = {name: relative_error(outputs[name], expected[name]) for name in expected}
+    worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
+    limit = TOLERANCES[graph.precision]
+    if not errors[worst] <= limit:
+        raise EngineError(
+            f"graph {graph.name}: {worst} differs from ONNX Runtime by {errors[worst]:.2g} of its "
+            f"largest magnitude, limit {limit:g} for {graph.precision}; build with another "
+            "--optimization-level, or take another precision"
+        )
+    return errors[worst]
+
+
+def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
+    """max |found - wanted| / max |wanted|; NaN where either is not finite."""
+    a, b = found.astype(np.float64), wanted.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("nan")
+    return float(np.max(np.abs(a - b)) / np.max(np.abs(b), initial=np.finfo(np.float32).tiny))
+
+
+def count(asked: Mapping[str, str]) -> dict[str, int]:
+    """Precision -> layers."""
+    return dict(Counter(asked.values()))
