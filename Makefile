@@ -45,7 +45,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 
 $(DEV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,dev]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,validate,dev]'
 	touch $@
 
 # System packages, as a Jetson's TensorRT is one.

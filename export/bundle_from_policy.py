@@ -16,7 +16,6 @@ from torch import Tensor
 from export.checkpoints import Checkpoint
 from export.onnx_from_torch import onnx_from_torch, save
 from export.parity import UNCHECKED, chain_error, graph_error
-from export.precision import FULL
 from export.rates import Graph, Split, chain, split_of
 from runtime.engines import load
 from v2a.bundle import (
@@ -124,7 +123,7 @@ def _size_bytes(folder: Path, spec: GraphSpec) -> int:
 
 
 def _export(split: Split, graph: Graph, folder: Path, tensors: dict[str, Tensor]) -> GraphSpec:
-    precision = split.precision.get(graph.name, FULL)
+    precision = split.precision[graph.name]
     specs = graph.specs(split.specs)
     file = f"graphs/{graph.name}.onnx"
     model = onnx_from_torch(split.policy, graph, split.specs, tensors, precision)

@@ -25,7 +25,8 @@ from onnxscript import rewriter
 from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
 
-from export.precision import FULL, Precision, narrow
+from export.models.config import FULL, Precision
+from export.precision import narrow
 from export.rates import Graph, Stage
 from v2a.bundle import TensorSpec
 from v2a.errors import BundleError

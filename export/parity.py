@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.precision import FULL, Precision
+from export.models.config import Precision
 from export.rates import Graph, Split
 from runtime.engines import Engine, load
 from v2a.bundle import GraphSpec
@@ -51,7 +51,7 @@ def graph_error(split: Split, graph: Graph, engine: Engine, tensors: dict[str, T
 
     Raises BundleError past the limit of the graph's precision.
     """
-    precision = split.precision.get(graph.name, FULL)
+    precision = split.precision[graph.name]
     outputs = run_graph(split, graph, engine, tensors)
     return max(
         _checked(f"graph {graph.name}: {key}", value, tensors[key], precision)
@@ -65,7 +65,7 @@ def chain_error(split: Split, files: Mapping[str, GraphSpec], folder: Path) -> f
 
     Raises BundleError past the limit of the narrowest precision in the chain.
     """
-    narrowest = max((split.precision.get(name, FULL) for name in files), key=LIMITS.__getitem__)
+    narrowest = max((split.precision[name] for name in files), key=LIMITS.__getitem__)
     tensors = dict(split.inputs)
     for graph in split.graphs:
         spec = files[graph.name]

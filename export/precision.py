@@ -16,10 +16,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from export.models.config import Precision
 from v2a.errors import BundleError
 
-Precision = Literal["fp32", "fp16", "bf16"]
-FULL: Precision = "fp32"
 NARROW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 STORED: Mapping[Precision, Literal["float32", "float16"]] = {

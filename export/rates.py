@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from export.models.action_dit import STATE_TOKENS
-from export.models.config import PolicyConfig
+from export.models.config import Component, PolicyConfig, Precision
 from export.models.image_encoder import STRIDE
 from export.models.policy import Video2ActPolicy
-from export.precision import Precision
+from export.precision import STORED
 from v2a.bundle import TensorSpec
 from v2a.names import Rate
 
@@ -73,6 +73,14 @@ GRAPHS: tuple[Graph, ...] = (
 )  # fmt: skip
 """In an order in which each graph's inputs are external or made by a graph before it."""
 
+COMPONENT_OF: Mapping[str, Component] = {
+    "vae_spatial": "vae",
+    "vae_motion": "vae",
+    "vdm_spatial": "dit",
+    "vdm_motion": "dit",
+}
+"""Whose precision a graph has; all others, the core's. `instruction` is of both networks."""
+
 
 class Stage(nn.Module):
     """A policy seen as one graph: what the exporter traces."""
@@ -96,6 +104,7 @@ def tensor_specs(config: PolicyConfig) -> dict[str, TensorSpec]:
     """Every tensor that crosses a graph's border, by key; batch 1, static shapes.
 
     The key is the tensor's name, but for `newest_frame` and `clip`: both are a graph's `frames`.
+    Keys and values, by far the most bytes, are as narrow as the graphs of the core that make them.
     """
     core, dit = config.core, config.dit
     height, width = config.image.height, config.image.width
@@ -149,7 +158,11 @@ def tensor_specs(config: PolicyConfig) -> dict[str, TensorSpec]:
     }
     for name, shape, meaning, unit in specs:
         table[name] = TensorSpec(
-            name=name, dtype="float32", shape=shape, meaning=meaning, unit=unit
+            name=name,
+            dtype=STORED[config.precision.core] if name.endswith("_kv") else "float32",
+            shape=shape,
+            meaning=meaning,
+            unit=unit,
         )
     return table
 
@@ -205,7 +218,7 @@ class Split:
     specs: Mapping[str, TensorSpec]
     inputs: dict[str, Tensor]
     plain: Callable[[dict[str, Tensor]], Tensor]
-    precision: Mapping[str, Precision] = field(default_factory=dict)  # of a graph; others FULL
+    precision: Mapping[str, Precision]  # of each graph
 
 
 def split_of(policy: Video2ActPolicy) -> Split:
@@ -218,4 +231,6 @@ def split_of(policy: Video2ActPolicy) -> Split:
         return chunk_rad
 
     config = policy.config
-    return Split(policy, GRAPHS, tensor_specs(config), example_inputs(config), plain)
+    chosen = config.precision.by_component()
+    precision = {graph.name: chosen[COMPONENT_OF.get(graph.name, "core")] for graph in GRAPHS}
+    return Split(policy, GRAPHS, tensor_specs(config), example_inputs(config), plain, precision)

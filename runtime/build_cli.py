@@ -14,6 +14,7 @@ from runtime.engines.build import (
     Network,
     capability,
     check_plan,
+    check_precisions,
     compile_plan,
     count,
     parse,
@@ -62,7 +63,10 @@ class Outcome:
     show_default=True,
     help="TensorRT, or TensorRT-RTX for desktop cards.",
 )
-@click.option("--sm", type=int, help="Compile for this compute capability (86) and keep nothing.")
+@click.option(
+    "--sm", "sms", type=int, multiple=True,
+    help="Compile for this compute capability (86) and keep nothing; more than once, for each.",
+)  # fmt: skip
 @click.option(
     "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True,
     help="TensorRT's: higher builds longer.",
@@ -75,7 +79,7 @@ class Outcome:
 def build(
     directory: Path,
     engine: str,
-    sm: int | None,
+    sms: tuple[int, ...],
     optimization_level: int,
     workspace_mib: int,
     as_json: bool,
@@ -92,8 +96,9 @@ def build(
     trt = open_tensorrt(engine)
     recipe = Recipe(optimization_level, workspace_mib)
     maker: Compiler | Keeper = (
-        Compiler(trt, recipe, sm) if sm is not None else Keeper(trt, recipe, engine, _gpu())
+        Compiler(trt, recipe, sms) if sms else Keeper(trt, recipe, engine, _gpu())
     )
+    check_precisions(bundle.manifest.graphs, maker.sms)
     outcomes = []
     for outcome in _all(bundle, maker):
         outcomes.append(outcome)
@@ -101,7 +106,7 @@ def build(
             click.echo(_line(outcome))
     if as_json:
         graphs = {outcome.graph: asdict(outcome) for outcome in outcomes}
-        report = {"engine": engine, "version": trt.__version__, "sm": maker.sm, "graphs": graphs}
+        report = {"engine": engine, "version": trt.__version__, "sm": maker.sms, "graphs": graphs}
         click.echo(json.dumps(report, indent=1))
     if failed := [outcome for outcome in outcomes if outcome.error]:
         summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs not built"
@@ -116,15 +121,16 @@ def _gpu() -> Cuda:
 
 
 class Compiler:
-    """Compiles for a GPU that need not be here, and keeps nothing."""
+    """Compiles for GPUs that need not be here, and keeps nothing."""
 
-    def __init__(self, trt: Any, recipe: Recipe, sm: int) -> None:
-        self._trt, self._recipe, self.sm = trt, recipe, sm
-        capability(trt, sm)  # refuse it once, not once a graph
+    def __init__(self, trt: Any, recipe: Recipe, sms: tuple[int, ...]) -> None:
+        self._trt, self._recipe, self.sms = trt, recipe, sms
+        for sm in sms:
+            capability(trt, sm)  # refuse it once, not once a graph
 
     def make(self, graph: GraphSpec, path: Path, outcome: Outcome) -> None:
         network = _parsed(self._trt, graph, path, outcome)
-        plan, _ = compile_plan(network, self._recipe, self.sm)
+        plan, _ = compile_plan(network, self._recipe, self.sms)
         outcome.bytes = plan.nbytes
 
 
@@ -135,7 +141,7 @@ class Keeper:
         self._trt, self._recipe, self._cuda = trt, recipe, cuda
         self._machine: Machine = machine_of(engine, trt.__version__, cuda.gpu)
         self._cache = PlanCache()
-        self.sm = cuda.gpu.sm
+        self.sms = (cuda.gpu.sm,)
 
     def make(self, graph: GraphSpec, path: Path, outcome: Outcome) -> None:
         key = PlanKey(graph_sha256(graph), graph.precision, self._machine, self._recipe)

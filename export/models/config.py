@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from annotated_types import Gt, MinLen
 from pydantic import model_validator
@@ -12,6 +13,10 @@ from v2a.config import Strict
 Positive = Annotated[int, Gt(0)]
 Seconds = Annotated[float, Gt(0)]
 Place = Literal["latent", "feature"]
+Component = Literal["vae", "dit", "core"]
+Precision = Literal["fp32", "fp16", "bf16"]
+FULL: Final = "fp32"
+Precisions = Mapping[Component, Precision]  # what is left out is FULL
 
 
 class ImageConfig(Strict):
@@ -121,6 +126,17 @@ class SamplerConfig(Strict):
     steps: Positive
 
 
+class PrecisionConfig(Strict):
+    """Of each network. The VAE is all convolutions, which ONNX lacks in bf16 at opset 18."""
+
+    vae: Literal["fp32", "fp16"] = FULL
+    dit: Precision = FULL
+    core: Precision = FULL
+
+    def by_component(self) -> Precisions:
+        return {"vae": self.vae, "dit": self.dit, "core": self.core}
+
+
 class PolicyConfig(Strict):
     """A whole policy: `chunk` targets of `step_s` each, condition ages clamped at the maximum."""
 
@@ -140,6 +156,7 @@ class PolicyConfig(Strict):
     language: LanguageConfig
     core: CoreConfig
     sampler: SamplerConfig
+    precision: PrecisionConfig = PrecisionConfig()
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> PolicyConfig:

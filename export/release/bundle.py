@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from export.bundle_from_policy import Source
-from export.models.config import JointConfig, Seconds
-from export.precision import FULL, Precision
+from export.models.config import JointConfig, PrecisionConfig, Seconds
 from export.release.checkpoints import load_released
 from export.release.config import ReleaseConfig, StreamConfig
 from export.release.image_encoder import SiglipEncoder
 from export.release.instructions import Instruction, read_instructions
 from export.release.rates import Channels, split_of
 from export.release.slots import is_gripper, slot_name
-from export.release.tensors import Precisions
 from export.release.weight_files import files_of
 from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest, SamplerSpec
 from v2a.config import Strict, load_yaml
@@ -31,17 +29,6 @@ class CheckpointPaths(Strict):
     dit: Path = Path("wan_dit.safetensors")
     vae: Path = Path("vae_encoder.safetensors")
     image_encoder: Path | None = None  # a folder of SigLIP; without it, its tokens are an input
-
-
-class PrecisionConfig(Strict):
-    """Of each network. The VAE is all convolutions, which ONNX lacks in bf16 at opset 18."""
-
-    vae: Literal["fp32", "fp16"] = "fp32"
-    dit: Precision = FULL
-    core: Precision = FULL
-
-    def by_component(self) -> Precisions:
-        return {"vae": self.vae, "dit": self.dit, "core": self.core}
 
 
 class ReleasedFile(ReleaseConfig):
@@ -79,18 +66,17 @@ def released_policy(file: Path) -> Source:
     each other."""
     config = load_yaml(file, ReleasedFile)
     named = config.checkpoints
-    paths = [file.parent / path for path in (named.policy, named.dit, named.vae)]
-    policy = load_released(config, *paths)
-    if named.image_encoder is not None:
-        paths.append(file.parent / named.image_encoder)
-        policy.image_encoder = SiglipEncoder(paths[-1], config)
+    paths = {name: file.parent / path for name, path in named if path is not None}
+    policy = load_released(config, paths["policy"], paths["dit"], paths["vae"])
+    if "image_encoder" in paths:
+        policy.image_encoder = SiglipEncoder(paths["image_encoder"], config)
     texts = read_instructions(config, config.instructions, file.parent)
     precision = config.precision.by_component()
     split = split_of(policy, texts.lengths, precision, config.video_channels)
     return Source(split, _manifest(config, paths), texts.lang, texts.video)
 
 
-def _manifest(config: ReleasedFile, paths: list[Path]) -> Manifest:
+def _manifest(config: ReleasedFile, paths: Mapping[str, Path]) -> Manifest:
     step_s = 1.0 / config.ctrl_freq
     streams = {"spatial": config.raw_stream, "motion": config.motion_stream}
     return Manifest(
@@ -105,7 +91,7 @@ def _manifest(config: ReleasedFile, paths: list[Path]) -> Manifest:
         instructions={},
         condition_age_max_s=config.condition_age_max_s or config.action_chunk * step_s,
         provenance={
-            "checkpoint_sha256": {path.name: _sha256(path) for path in paths},
+            "checkpoint_sha256": {name: _sha256(path) for name, path in paths.items()},
             "config": config.model_dump(mode="json", exclude={"checkpoints", "instructions"}),
         },
     )

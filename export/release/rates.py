@@ -16,13 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from export.models.config import FULL, Component, Precisions
 from export.models.layers import pixels_to_unit
-from export.precision import FULL
 from export.rates import Graph, Split
 from export.release.action_core import joined
 from export.release.config import ReleaseConfig
 from export.release.policy import ReleasedPolicy
-from export.release.tensors import Component, Precisions, Sizes, Texts, tensor_specs
+from export.release.tensors import Sizes, Texts, tensor_specs
 from export.release.trained import Prefix
 from v2a.bundle import TensorSpec
 

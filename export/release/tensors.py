@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from export.precision import FULL, STORED, Precision
+from export.models.config import FULL, Precisions
+from export.precision import STORED
 from export.release.config import ReleaseConfig, StreamConfig
 from v2a.bundle import TensorSpec
-
-Component = Literal["vae", "dit", "core"]
-Precisions = Mapping[Component, Precision]  # what is left out is FULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Networks are strongly typed: a tensor has the type that the ONNX file gives it, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from v2a.errors import EngineError
 # finds a kernel that computes something else, no more: the verdict on a precision is calibration's.
 # bf16 has no entry, as ONNX Runtime's CPU has no kernels for it.
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
+
+# The first compute capability that has a precision; those left out are in all that TensorRT knows
+# (docs.nvidia.com/deeplearning/tensorrt, Support Matrix, Hardware and Precision).
+FIRST_SM = {"bf16": 80}
 
 # ONNX operator -> what to do where TensorRT does not take it.
 _FIXES = {
@@ -95,11 +99,12 @@ def _refusal(network: Network) -> str:
 
 
 def compile_plan(
-    network: Network, recipe: Recipe, sm: int | None = None, timings: bytes = b""
+    network: Network, recipe: Recipe, sms: Sequence[int] = (), timings: bytes = b""
 ) -> tuple[memoryview, bytes]:
     """The plan, and the kernel timings to begin the next build with.
 
-    `sm` compiles for another compute capability, without a GPU (TensorRT-RTX alone can).
+    `sms` are compute capabilities to compile for without a GPU (TensorRT-RTX alone can): one plan
+    for all of them. Without any it is for the GPU that is here.
     Raises EngineError.
     """
     trt = network.trt
@@ -110,14 +115,15 @@ def compile_plan(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # fp32 means fp32: TensorRT's default would round the factors of each product to ten bits.
     config.clear_flag(trt.BuilderFlag.TF32)
-    if sm is not None:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(capability(trt, sm), 0)
+    if sms:
+        config.num_compute_capabilities = len(sms)
+        for index, sm in enumerate(sms):
+            config.set_compute_capability(capability(trt, sm), index)
     if not is_rtx(trt):
         _use_timings(config, timings)
     plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
-        target = "this GPU" if sm is None else f"SM{sm}"
+        target = " and ".join(f"SM{sm}" for sm in sms) or "this GPU"
         raise EngineError(
             f"graph {network.graph.name}: {title(trt)} can't build it for {target}: "
             f"{first_error(network.log)}; if memory is short, set a smaller --workspace-mib"
@@ -142,6 +148,19 @@ def capability(trt: Any, sm: int) -> Any:
         known = ", ".join(sorted((name[2:] for name in names if name.startswith("SM")), key=int))
         raise EngineError(f"{title(trt)} can't build for SM{sm}; give --sm one of {known}")
     return found
+
+
+def check_precisions(graphs: Sequence[GraphSpec], sms: Sequence[int]) -> None:
+    """Raise EngineError where a GPU of one of `sms` has not the precision of a graph."""
+    for sm in sms:
+        lacking = [graph for graph in graphs if FIRST_SM.get(graph.precision, 0) > sm]
+        if lacking:
+            precision = lacking[0].precision
+            raise EngineError(
+                f"SM{sm} has no {precision}, which {len(lacking)} graphs are in "
+                f"({lacking[0].name}, ...): set their `precision` in the policy's file to fp16 or "
+                f"fp32 and export again, or take a GPU of SM{FIRST_SM[precision]} or newer"
+            )
 
 
 def random_feeds(specs: list[TensorSpec]) -> Tensors:

@@ -58,6 +58,7 @@ class FakeRuntime:
 
     def __init__(self, integrated: bool = False) -> None:
         self.integrated = integrated
+        self.capability = (8, 7)
         self.calls: list[str] = []
         self.fail_at: int | None = None  # index into `calls` of the call that fails
         self.host: dict[int, Memory] = {}
@@ -135,7 +136,10 @@ class FakeRuntime:
 
     def _cudaGetDeviceProperties(self, device: int) -> SimpleNamespace:  # noqa: N802
         assert device == 0
-        return SimpleNamespace(name=b"Fake", major=8, minor=7, integrated=int(self.integrated))
+        major, minor = self.capability
+        return SimpleNamespace(
+            name=b"Fake", major=major, minor=minor, integrated=int(self.integrated)
+        )
 
     def _cudaDeviceGetStreamPriorityRange(self) -> tuple[int, int]:  # noqa: N802
         return 0, -5

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from runtime.engines.build import (
+    check_precisions,
     compile_plan,
     parse,
     random_feeds,
@@ -76,26 +77,13 @@ def written(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_every_graph_of_the_demo_builds_for_sm86(rtx: Any) -> None:
-    result = run(DEMO, "--engine", "rtx", "--sm", 86, "--json")
-    assert result.exit_code == 0, result.output
-    graphs = json.loads(result.stdout)["graphs"]
-    assert list(graphs) == [graph.name for graph in load_bundle(DEMO).manifest.graphs]
-    for name, row in graphs.items():
-        assert row["parsed"], name
-        assert row["built"], name
-        assert row["error"] is None, name
-        assert row["seconds"] > 0, name
-        # A plan holds the weights.
-        assert row["bytes"] > 0.9 * (DEMO / "graphs" / f"{name}.onnx").stat().st_size, name
-        assert row["asked"].keys() == {"FLOAT"}, name
-
-
-def test_one_graph_of_the_demo_builds_for_sm89(rtx: Any) -> None:
+# Every graph of the demo's and of golden's policy is tests/export/test_compiles.py's.
+def test_one_graph_of_the_demo_builds_for_two_capabilities(rtx: Any) -> None:
     bundle = load_bundle(DEMO)
     network = parse(rtx, bundle.graph("condition"), bundle.graph_path("condition"))
-    plan, timings = compile_plan(network, Recipe(), sm=89)
-    assert plan.nbytes > 500_000
+    one, timings = compile_plan(network, Recipe(), [86])
+    both, _ = compile_plan(network, Recipe(), [86, 89])
+    assert both.nbytes > one.nbytes > 500_000
     assert timings == b""
 
 
@@ -208,24 +196,55 @@ def test_what_a_network_asks_for_is_read_from_its_types(
     weights = {"s": np.float32(0.1), "z": np.int8(0), "w": np.eye(8, dtype=np.float32)}
     network = parse(rtx, spec(), written(quantised(inputs), weights, [1, 8]))
     assert network.asked() == {"product": asked}
-    assert compile_plan(network, Recipe(), sm=86)[0].nbytes > 0
+    assert compile_plan(network, Recipe(), [86])[0].nbytes > 0
 
 
-def test_half_precision_is_asked_for_by_the_graph_alone(
-    rtx: Any, written: Callable[..., Path]
-) -> None:
+@pytest.fixture
+def half(written: Callable[..., Path]) -> Callable[[str], Path]:
+    """Writes y = x @ x.T @ x in a half precision: FLOAT16 or BFLOAT16."""
     import onnx
 
     def cast(source: str, output: str, to: int) -> Any:
         return onnx.helper.make_node("Cast", [source], [output], name=output, to=to)
 
-    nodes = [
-        cast("x", "xh", onnx.TensorProto.FLOAT16),
-        onnx_node("MatMul", ["xh", "w"], "yh", "product"),
-        cast("yh", "y", onnx.TensorProto.FLOAT),
-    ]
-    network = parse(rtx, spec(), written(nodes, {"w": np.eye(8, dtype=np.float16)}, [1, 8]))
-    assert network.asked() == {"product": "HALF"}
+    def write(precision: str) -> Path:
+        nodes = [
+            cast("x", "xh", onnx.TensorProto.DataType.Value(precision)),
+            onnx_node("Transpose", ["xh"], "turned", "turn"),
+            onnx_node("MatMul", ["turned", "xh"], "square", "outer"),
+            onnx_node("MatMul", ["xh", "square"], "yh", "product"),
+            cast("yh", "y", onnx.TensorProto.FLOAT),
+        ]
+        return written(nodes, {}, [1, 8])
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("written_as", "asked"), [("FLOAT16", "HALF"), ("BFLOAT16", "BF16")], ids=["fp16", "bf16"]
+)
+def test_half_precision_is_asked_for_by_the_graph_alone(
+    rtx: Any, half: Callable[[str], Path], written_as: str, asked: str
+) -> None:
+    network = parse(rtx, spec(), half(written_as))
+    assert network.asked() == {"outer": asked, "product": asked}
+
+
+@pytest.mark.parametrize("sm", [75, 80, 86, 89, 120, 121])
+@pytest.mark.parametrize(("written_as", "precision"), [("FLOAT16", "fp16"), ("BFLOAT16", "bf16")])
+def test_what_is_said_about_a_gpus_precisions_is_what_the_compiler_does(
+    rtx: Any, half: Callable[[str], Path], sm: int, written_as: str, precision: str
+) -> None:
+    graph = spec().model_copy(update={"precision": precision})
+    network = parse(rtx, graph, half(written_as))
+    if (precision, sm) == ("bf16", 75):
+        with pytest.raises(EngineError, match=r"can't build it for SM75: .* datatypes: b16"):
+            compile_plan(network, Recipe(), [sm])
+        with pytest.raises(EngineError, match="SM75 has no bf16"):
+            check_precisions([graph], [sm])
+    else:
+        assert compile_plan(network, Recipe(), [sm])[0].nbytes > 0
+        check_precisions([graph], [sm])
 
 
 # --- precisions read back ------------------------------------------------------------------------
@@ -451,6 +470,20 @@ def test_what_the_builder_refuses_is_the_graphs_error(
     assert message in result.stderr
     assert result.stderr.startswith(f"error: {robot.bundle}: 1 of 1 graphs not built\n")
     assert not list(robot.cache.glob("*.p*"))
+
+
+def test_a_precision_that_the_gpu_lacks_is_one_line_before_anything_is_built(robot: Robot) -> None:
+    graph = spec().model_copy(update={"precision": "bf16"})
+    manifest = load_bundle(robot.bundle).manifest
+    seal(robot.bundle, manifest.model_copy(update={"graphs": [graph]}))
+    robot.rt.capability = (7, 2)
+    result = run(robot.bundle)
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "error: SM72 has no bf16, which 1 graphs are in (observe, ...): set their `precision` in "
+        "the policy's file to fp16 or fp32 and export again, or take a GPU of SM80 or newer\n"
+    )
+    assert not robot.trt.builds
 
 
 def test_sm_is_for_tensorrt_rtx_alone(robot: Robot) -> None:

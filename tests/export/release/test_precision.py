@@ -14,12 +14,13 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
+from export.models.config import Component, Precision
 from export.onnx_from_torch import onnx_from_torch, save
 from export.parity import LIMITS, graph_error
-from export.precision import NARROW, PRODUCTS, Precision
+from export.precision import NARROW, PRODUCTS
 from export.rates import Split, chain
 from export.release.rates import split_of
-from export.release.tensors import Component, Texts
+from export.release.tensors import Texts
 from runtime.engines import load
 from tests.export.release.conftest import random_policy, tiny_config
 from v2a.bundle import GraphSpec
