@@ -1,11 +1,15 @@
-"""Memory that `v2a export` takes for each weight of the video model, whose checkpoint is mapped.
+"""Time and memory that `v2a export` takes of a released policy, each in a process of its own.
 
-    python benchmarks/export_memory.py [--json]
+    python benchmarks/export_memory.py quarter [--json]   # the whole policy, a quarter as wide
+    python benchmarks/export_memory.py blocks [--json]    # a video model as wide as released
 
-Exports the same policy with more and with fewer blocks, each in a process of its own, and samples
-its anonymous memory: what it allocated, without the pages of files that the kernel may drop. The
-slope over the weights is what a larger policy costs; where it is 0, size is a matter of disk only.
-Linux only (`/proc`).
+`quarter` exports one policy with the parity check and without it. `blocks` exports two that differ
+in the number of the video model's blocks alone, without the check: the slope over their weights is
+what a larger policy costs; where it is 0, size is a matter of disk only. It needs 6 GB of that.
+
+`resident` is the process's largest resident set, with those pages of the mapped checkpoints that
+happened to be in memory. `anonymous` leaves these out, since the kernel may drop them at any time:
+it is what the export allocated. Linux only (`/proc`).
 """
 
 from __future__ import annotations
@@ -13,101 +17,134 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
+from rate_partition import QUARTER, QUICK, RELEASED, random_policy
 from safetensors.torch import save_file
 
-from export.release.config import ReleaseConfig
-from export.release.layout import ADAPTORS, Layout
-from export.release.policy import ReleasedPolicy
+WAN: dict[str, Any] = yaml.safe_load(RELEASED.read_text(encoding="utf-8"))["wan"]
 
-BLOCKS = (5, 12)
-SIZES: dict[str, Any] = {
-    "wan": {"dim": 1024, "in_dim": 16, "ffn_dim": 4096, "text_dim": 256, "freq_dim": 64,
-            "num_heads": 8},
-    "core": {"hidden_size": 32, "depth": 2, "num_heads": 2},
-    "vae": {"dim": 4},
-    "raw_stream": {"num_frames": 1, "video_size": [64, 64], "extraction": "sobel"},
-    "motion_stream": {"num_frames": 5, "video_size": [64, 64], "extraction": "fft"},
-    "action_chunk": 4,
-    "state_dim": 16,
-    "img_history": 1,
-    "num_cameras": 1,
-    "patches_per_image": 4,
-    "img_token_dim": 8,
-    "lang_token_dim": 8,
-    "max_lang_len": 8,
-    "ctrl_freq": 25,
-    "denoise_steps": 1,
-    "agilex_state_indices": [0, 1],
+QUARTER_POLICY: dict[str, Any] = {
+    **QUARTER,
+    "wan": {**WAN, "dim": WAN["dim"] // 4, "ffn_dim": WAN["ffn_dim"] // 4,
+            "num_heads": WAN["num_heads"] // 4},
+    "wan_layers_used": 20,
+    "vae": {"dim": 40},
 }  # fmt: skip
-SAMPLE_S = 0.01
+CHECKED, UNCHECKED = (), ("--no-check",)
+SAMPLE_S = 0.02
 
 
-def write_policy(folder: Path, blocks: int) -> int:
-    """A random policy's file and checkpoints; the number of its video model's weights."""
-    config = SIZES | {"wan": SIZES["wan"] | {"num_layers": blocks}, "wan_layers_used": blocks}
-    (folder / "policy.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    policy = ReleasedPolicy(ReleaseConfig.model_validate(config), Layout(ADAPTORS))
+def blocks(count: int) -> dict[str, Any]:
+    """Released widths of the video model, of which that many blocks are run; a tiny core."""
+    return {**QUICK, "wan": WAN, "wan_layers_used": count}
+
+
+ARMS: dict[str, tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...]] = {
+    "quarter": (
+        ("parity checked", QUARTER_POLICY, CHECKED),
+        ("--no-check", QUARTER_POLICY, UNCHECKED),
+    ),
+    "blocks": (("1 block", blocks(1), UNCHECKED), ("4 blocks", blocks(4), UNCHECKED)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    arm: str
+    weights: int
+    checkpoint_bytes: int
+    seconds: float
+    cpu_seconds: float
+    resident_bytes: int
+    anonymous_bytes: int
+
+    @property
+    def resident_bytes_per_weight(self) -> float:
+        return self.resident_bytes / self.weights
+
+
+def write_policy(folder: Path, sizes: Mapping[str, Any]) -> tuple[int, int]:
+    """A random policy's file and checkpoints; how many weights, in how many bytes."""
+    policy = random_policy(sizes)
+    (folder / "policy.json").write_text(policy.config.model_dump_json())
     save_file(policy.trained.state_dict(), folder / "policy.safetensors")
     save_file(policy.dit.state_dict(), folder / "wan_dit.safetensors")
     save_file(policy.vae.state_dict(), folder / "vae_encoder.safetensors")
-    return sum(weight.numel() for weight in policy.dit.parameters())
+    size_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(weight.numel() for weight in policy.parameters()), size_bytes
 
 
-def peak_bytes(folder: Path) -> int:
-    """The most anonymous memory that the export ever had."""
-    arguments = ["export", str(folder / "policy.json"), "-o", str(folder / "bundle"), "--no-check"]
-    process = subprocess.Popen([sys.executable, "-m", "v2a", *arguments], stdout=sys.stderr)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, _anonymous_bytes(process.pid))
-        time.sleep(SAMPLE_S)
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    return peak
+def measure(arm: str, sizes: Mapping[str, Any], options: tuple[str, ...]) -> Measured:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        weights, checkpoint_bytes = write_policy(folder, sizes)
+        command = ["export", str(folder / "policy.json"), "-o", str(folder / "bundle"), *options]
+        start_s, before = time.monotonic(), _cpu_seconds()
+        process = subprocess.Popen([sys.executable, "-m", "v2a", *command], stdout=sys.stderr)
+        resident = anonymous = 0
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            resident = max(resident, _bytes(status, "VmHWM"))
+            anonymous = max(anonymous, _bytes(status, "RssAnon"))
+            time.sleep(SAMPLE_S)
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        seconds, cpu_seconds = time.monotonic() - start_s, _cpu_seconds() - before
+    return Measured(arm, weights, checkpoint_bytes, seconds, cpu_seconds, resident, anonymous)
 
 
-def _anonymous_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)  # none once the process has ended
+def _cpu_seconds() -> float:
+    """Of all ended children, in user and system mode."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _bytes(status: str, field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", status)  # none once the process has ended
     return 1024 * int(found.group(1)) if found else 0
 
 
-def measure() -> dict[str, float]:
-    weights, peaks = [], []
-    for blocks in BLOCKS:
-        with tempfile.TemporaryDirectory() as folder:
-            weights.append(write_policy(Path(folder), blocks))
-            peaks.append(peak_bytes(Path(folder)))
-    return {
-        "fewer_weights": weights[0],
-        "more_weights": weights[1],
-        "fewer_peak_bytes": peaks[0],
-        "more_peak_bytes": peaks[1],
-        "bytes_per_weight": (peaks[1] - peaks[0]) / (weights[1] - weights[0]),
-    }
+def slope(fewer: Measured, more: Measured) -> float:
+    """Anonymous bytes for each more weight."""
+    return (more.anonymous_bytes - fewer.anonymous_bytes) / (more.weights - fewer.weights)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sizes", choices=ARMS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    found = measure()
+    found = [measure(*arm) for arm in ARMS[arguments.sizes]]
+    report = {
+        "arms": [
+            {**asdict(one), "resident_bytes_per_weight": one.resident_bytes_per_weight}
+            for one in found
+        ]
+    }
+    if arguments.sizes == "blocks":
+        report["anonymous_bytes_per_more_weight"] = slope(*found)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(report))
         return
-    for size in ("fewer", "more"):
-        weights, peak = found[f"{size}_weights"], found[f"{size}_peak_bytes"]
-        print(f"{weights / 1e6:6.0f} million weights: {peak / 1e6:6.0f} MB at the peak")
-    print(f"{found['bytes_per_weight']:.2f} bytes for each more weight")
+    for one in found:
+        print(
+            f"{one.arm:<15}{one.weights / 1e6:6.0f} million weights {one.seconds:6.0f} s "
+            f"({one.cpu_seconds:.0f} s of one CPU)  "
+            f"resident {one.resident_bytes / 1e6:6.0f} MB ({one.resident_bytes_per_weight:.1f} "
+            f"bytes a weight)  anonymous {one.anonymous_bytes / 1e6:6.0f} MB"
+        )
+    if arguments.sizes == "blocks":
+        print(f"{slope(*found):.2f} anonymous bytes for each more weight")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from export.release.config import ReleaseConfig
-from export.release.layout import layout_of
+from export.release.layout import Layout, layout_of
 from export.release.policy import ReleasedPolicy
 from export.release.weight_files import Weights, listed, read_weights
 from v2a.errors import ConfigError
@@ -53,7 +54,7 @@ def load_released(config: ReleaseConfig, trained: Path, dit: Path, vae: Path) ->
     """
     weights = read_weights(trained)
     layout = layout_of({key: tuple(value.shape) for key, value in weights.items()})
-    _check_compressor(config, layout.compressors is not None, trained)
+    _check_compressors(config, layout, trained)
     with torch.device("meta"):  # shapes without storage: the files hold the only copy
         policy = ReleasedPolicy(config, layout)
     _load(policy.trained, weights, trained, UNREAD_TRAINED)
@@ -62,12 +63,19 @@ def load_released(config: ReleaseConfig, trained: Path, dit: Path, vae: Path) ->
     return policy.eval().requires_grad_(False)
 
 
-def _check_compressor(config: ReleaseConfig, found: bool, path: Path) -> None:
-    expected = config.compressor not in (None, False)
-    if found != expected:
+def _check_compressors(config: ReleaseConfig, layout: Layout, path: Path) -> None:
+    found, expected = layout.compressors, config.compressor not in (None, False)
+    if (found is not None) != expected:
         says = "set" if expected else "null"
         has = "a compressor" if found else "none"
         raise ConfigError(f"{path}: has {has}, but 'compressor' is {says}; {_FIX}")
+    for name, compressor in zip(("raw_stream", "motion_stream"), found or (), strict=False):
+        tokens = math.prod(getattr(config, name).token_grid)
+        if tokens % compressor.frames:
+            raise ConfigError(
+                f"{path}: its compressor reads {compressor.frames} frames, the {tokens} tokens of "
+                f"{name} are no multiple of that; {_FIX}"
+            )
 
 
 def _unread_dit(config: ReleaseConfig) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from export.models.config import DitConfig, Place, Positive
@@ -18,6 +18,15 @@ from v2a.config import Strict
 VAE_STRIDE = 16  # pixels a latent, each way
 VAE_TIME_STRIDE = 4  # frames a latent, after the first
 PATCH = (1, 2, 2)  # latents a token of the video DiT: time, rows, columns
+SMALLEST = VAE_STRIDE * PATCH[1]  # pixels each way, of one token
+
+LANGUAGE_TOKENS = 32
+"""Of one sentence, `max_lang_len` is the most. A graph has the length of its bundle's longest
+instruction; this one without any."""
+
+WAN_TEXT_TOKENS = 512
+"""As released (`llama_vec` in scripts/agilex_model.py): Wan pads every text to its `text_len`, and
+reads the padding too."""
 
 Extraction = Literal["sobel", "scharr", "laplace", "fft", "fft+sobel", "sobel+fft", "moft"]
 
@@ -42,8 +51,10 @@ class WanConfig(Released):
 
 
 class CoreConfig(Released):
+    """Blocks read language and video in turn, so there are two at least."""
+
     hidden_size: Positive
-    depth: Positive
+    depth: Annotated[int, Ge(2)]
     num_heads: Positive
 
 
@@ -61,13 +72,17 @@ class StreamConfig(Released):
 
     num_frames: Positive
     latent_num_frames: Positive | None = None
+    latent_frame_select: Literal["last"] = "last"  # the release's ablations have others
     video_size: tuple[Positive, Positive]
     extraction: Extraction | None = None
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> StreamConfig:
-        if any(size % VAE_STRIDE for size in self.video_size):
-            raise ValueError(f"video_size {self.video_size} must be multiples of {VAE_STRIDE}")
+        if any(size % VAE_STRIDE or size < SMALLEST for size in self.video_size):
+            raise ValueError(
+                f"video_size {list(self.video_size)} must be multiples of {VAE_STRIDE}, "
+                f"{SMALLEST} at least"
+            )
         if self.latent_frames > self.encoded_frames:
             raise ValueError(
                 f"latent_num_frames {self.latent_num_frames} exceeds the {self.encoded_frames} "
@@ -99,13 +114,19 @@ class StreamConfig(Released):
         return self.latent_frames, height // PATCH[1], width // PATCH[2]
 
 
+class RawStreamConfig(StreamConfig):
+    """The newest picture, encoded by itself; the release can also reuse the motion stream's."""
+
+    latent_source: Literal["raw"] = "raw"
+
+
 class MotionExtraction(Released):
     """Temporal filters: the band in Hz; the share of channels that `moft` keeps."""
 
     filter_type: Literal["bandpass", "lowpass"] = "bandpass"
     freq_low: float = 1.0
     freq_high: float = 10.0
-    prop_motion: float = 0.04
+    prop_motion: Annotated[float, Gt(0), Le(1)] = 0.04
 
 
 class ReleaseConfig(Released):
@@ -116,7 +137,7 @@ class ReleaseConfig(Released):
     wan_layers_used: Positive
     core: CoreConfig
     vae: VaeConfig
-    raw_stream: StreamConfig
+    raw_stream: RawStreamConfig
     motion_stream: StreamConfig
     filter_place: Place = "latent"
     filter_fps: Annotated[float, Gt(0)] = 16.0

@@ -24,7 +24,12 @@ from export.costs import (
     norm,
     text_kv,
 )
-from export.release.config import ReleaseConfig, StreamConfig
+from export.release.config import (
+    LANGUAGE_TOKENS,
+    WAN_TEXT_TOKENS,
+    ReleaseConfig,
+    StreamConfig,
+)
 from export.release.layout import Layout
 from export.release.network_costs import (
     IMAGE_ENCODERS,
@@ -35,13 +40,6 @@ from export.release.network_costs import (
 )
 
 TRAINED, DIT, VAE, ENCODER = "trained", "dit", "vae", "image encoder"  # the checkpoint files
-
-LANGUAGE_TOKENS = 32
-"""Of one sentence, `max_lang_len` is the most. A graph has the length of its bundle's longest
-instruction."""
-
-WAN_TEXT_TOKENS = 512
-"""As released (`llama_vec` in scripts/agilex_model.py): Wan's `text_len`."""
 
 PLAIN_TOKENS = 2  # of the core: timestep, control frequency
 

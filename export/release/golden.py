@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,14 @@ from export.rates import Graph, Stage
 from export.release.checkpoints import load_released
 from export.release.config import ReleaseConfig, unused_options
 from export.release.policy import ReleasedPolicy
-from export.release.stages import STAGES, filter_stages, input_shapes, language_masks, runs_of
+from export.release.stages import (
+    FILTER_INPUT,
+    STAGES,
+    filter_stages,
+    input_shapes,
+    language_masks,
+    runs_of,
+)
 from export.release.weight_files import read_weights
 from runtime.engines import Engine, load
 from v2a.bundle import GraphSpec, TensorSpec
@@ -88,16 +95,29 @@ def compare_golden(golden: Golden) -> Iterator[Result]:
     """A result for each tensor of the folder that is no input, and each engine."""
     tensors = language_masks(golden.tensors) | golden.tensors
     expected = {key: value for key, value in tensors.items() if not key.startswith("in.")}
+    graphs = (*STAGES, *filter_stages(golden.policy.config, tensors))
     made = set()
-    for graph in (*STAGES, *filter_stages(golden.policy.config, tensors)):
+    for graph in graphs:
         # A graph whose inputs are not there makes nothing: its tensors are reported below.
         if tensors.keys() >= set(graph.inputs):
             for result in _check_graph(golden.policy, graph, tensors):
                 made.add(result.tensor)
                 yield result
+    lacking = _lacking(graphs, tensors)
     for key in sorted(expected.keys() - made):
         for engine in ENGINES:
-            yield Result(key, engine, None, limit_of(expected[key]), "not computed")
+            yield Result(key, engine, None, limit_of(expected[key]), lacking.get(key, "unknown"))
+
+
+def _lacking(graphs: Iterable[Graph], tensors: Tensors) -> dict[str, str]:
+    """By tensor: which of those that it is computed from are not in the folder."""
+    filters = {f"filter.{name}": f"needs {source}" for name, source in FILTER_INPUT.items()}
+    return filters | {
+        made: "needs " + ", ".join(sorted(set(run.feeds.values()) - tensors.keys()))
+        for graph in graphs
+        for run in runs_of(graph)
+        for made in run.results.values()
+    }
 
 
 def limit_of(expected: Tensor) -> float:

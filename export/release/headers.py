@@ -10,9 +10,8 @@ from export.release.layout import Shapes
 from export.release.weight_files import files_of, read_weights
 from v2a.errors import ConfigError
 
-_LENGTH = struct.Struct(
-    "<Q"
-)  # of the JSON text that follows it (github.com/huggingface/safetensors)
+_LENGTH = struct.Struct("<Q")
+"""Of the JSON text that follows it (github.com/huggingface/safetensors)."""
 
 
 def read_shapes(path: Path) -> Shapes:
@@ -39,13 +38,10 @@ def _safetensors(file: Path) -> dict[str, tuple[int, ...]]:
             tensors = json.loads(content.read(min(length, size)))
         tensors.pop("__metadata__", None)
         end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-        shapes = {key: tuple(tensor["shape"]) for key, tensor in tensors.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-        raise _unreadable(file) from None
-    if size != _LENGTH.size + length + end:
-        raise _unreadable(file)
+        shapes = {key: tuple(map(int, tensor["shape"])) for key, tensor in tensors.items()}
+        whole = size == _LENGTH.size + length + end
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ConfigError(f"{file}: cut off, or not a checkpoint; copy it again")
     return shapes
-
-
-def _unreadable(file: Path) -> ConfigError:
-    return ConfigError(f"{file}: cut off, or not a checkpoint; copy it again")

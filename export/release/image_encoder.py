@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from export.models.layers import pixels_to_unit
 from export.release.config import ReleaseConfig
+from export.release.weight_files import listed, unreadable
 from v2a.errors import ConfigError
 
 
@@ -21,13 +24,7 @@ class SiglipEncoder(nn.Module):
 
     def __init__(self, folder: Path, config: ReleaseConfig) -> None:
         super().__init__()
-        from transformers import SiglipVisionModel  # here: only who has the encoder needs it
-
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder}: no SigLIP model; give a folder with its config.json")
-        self.vision = SiglipVisionModel.from_pretrained(
-            folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True
-        )
+        self.vision = _vision(folder)
         found = self.vision.config
         self.size = int(found.image_size)
         self.cameras = config.num_cameras
@@ -43,3 +40,26 @@ class SiglipEncoder(nn.Module):
         pixels = pixels_to_unit(image).flatten(0, 1).permute(0, 3, 1, 2)
         tokens: Tensor = self.vision(pixel_values=pixels).last_hidden_state
         return tokens.flatten(0, 1).unsqueeze(0)
+
+
+def _vision(folder: Path) -> Any:
+    """The model in `folder`, float32. Raises ConfigError where it is not there or not whole."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder}: no SigLIP model; give a folder with its config.json")
+    try:
+        from transformers import SiglipVisionModel  # here: only who has the encoder needs it
+    except ImportError:
+        raise ConfigError(f"{folder}: SigLIP needs transformers; pip install '.[siglip]'") from None
+    try:
+        vision, loaded = SiglipVisionModel.from_pretrained(
+            folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise unreadable(folder, error) from None
+    # transformers would go on with random weights in their place.
+    if missing := set(loaded["missing_keys"]):
+        raise ConfigError(f"{folder}: misses {listed(missing)}; copy it again")
+    if bad := {key for key, weight in vision.state_dict().items() if not weight.isfinite().all()}:
+        raise ConfigError(f"{folder}: NaN or infinity in {listed(bad)}; copy it again")
+    return vision

@@ -5,17 +5,16 @@ Both are files of `torch.save`, whatever their ending. Nothing in them is execut
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from export.release.config import ReleaseConfig
+from export.release.config import LANGUAGE_TOKENS, WAN_TEXT_TOKENS, ReleaseConfig
 from export.release.tensors import Texts
+from export.release.weight_files import load_torch
 from v2a.config import Strict
 from v2a.errors import ConfigError
 
@@ -24,9 +23,6 @@ T5_KEY = "embeddings"
 
 UMT5_KEY = "llama_vec"
 """Of `scripts/precompute_wan_text_embeddings.py`, whose files end in .pkl."""
-
-DEFAULT = Texts(lang=32, video=512)
-"""Where no instruction is given. Wan pads every text to 512 tokens (`text_len`), and reads them."""
 
 
 class Instruction(Strict):
@@ -54,7 +50,7 @@ def read_instructions(
     Raises ConfigError when a file is missing or is no such embedding.
     """
     if not files:
-        return Embedded({}, {}, Texts(min(DEFAULT.lang, config.max_lang_len), DEFAULT.video))
+        return Embedded({}, {}, Texts(min(LANGUAGE_TOKENS, config.max_lang_len), WAN_TEXT_TOKENS))
     lang = {
         text: _read(folder / file.lang, T5_KEY, config.lang_token_dim)
         for text, file in files.items()
@@ -79,20 +75,14 @@ def read_instructions(
 
 def _read(path: Path, key: str, width: int) -> Tensor:
     """[tokens, width] from a file that holds the tensor, or a mapping with it under `key`."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give an embedded instruction") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{path}: not an embedding of tensors only: {reason}") from None
+    content = load_torch(path)
     tokens = content.get(key) if isinstance(content, dict) else content
     if not isinstance(tokens, Tensor):
         raise ConfigError(f"{path}: holds no tensor, alone or under {key!r}; embed the text again")
-    tokens = tokens.float().squeeze(0)
-    if tokens.dim() != 2 or tokens.shape[1] != width or not tokens.isfinite().all():
+    one = tokens[0] if tokens.dim() == 3 and len(tokens) == 1 else tokens  # a batch of one
+    if one.dim() != 2 or not len(one) or one.shape[1] != width or not one.isfinite().all():
         raise ConfigError(
             f"{path}: {list(tokens.shape)}, expected finite [tokens, {width}] by the policy file; "
             "embed the text with the text encoder that the policy was trained with"
         )
-    return tokens
+    return one.float()

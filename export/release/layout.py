@@ -59,7 +59,8 @@ def _adaptor_layers(shapes: Shapes, name: str, usual: int) -> int:
 
 
 def _compressor(shapes: Shapes, prefix: str) -> CompressorLayout:
-    frames, tokens, dim = shapes.get(prefix + "latents", (1, 1, 1))
+    latents = shapes.get(prefix + "latents", ())
+    frames, tokens, dim = latents if len(latents) == 3 else (1, 1, 1)
     depth = _count(shapes, prefix + "layers.", ".0.to_q.weight")
     queries = shapes.get(prefix + "layers.0.0.to_q.weight", (HEAD_DIM, dim))
     return CompressorLayout(

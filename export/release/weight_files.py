@@ -10,6 +10,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -85,17 +86,27 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as content:
             return {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  no dict
     except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
+
+
+def load_torch(file: Path) -> Any:
+    """What torch.save wrote: tensors in plain containers, mapped where the format allows.
+
+    Raises ConfigError when the file is not there, is cut off, or holds other things.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file; give one that torch.save wrote") from None
+    except pickle.UnpicklingError:
+        fix = "save the tensors alone, with torch.save, or copy it again"
+        raise ConfigError(f"{file}: damaged, or holds other things than tensors; {fix}") from None
+    except Exception as error:  # a damaged pickle also raises IndexError, KeyError, struct.error...
+        raise unreadable(file, error) from None
 
 
 def _read_torch(file: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
-    except pickle.UnpicklingError:
-        fix = "save its state_dict alone, with torch.save"
-        raise ConfigError(f"{file}: holds other things than tensors; {fix}") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise _unreadable(file, error) from None
+    content = load_torch(file)
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -104,7 +115,7 @@ def _read_torch(file: Path) -> dict[str, Tensor]:
     if others := {str(key) for key, value in content.items() if not isinstance(value, Tensor)}:
         fix = "save the state_dict alone"
         raise ConfigError(f"{file}: not a tensor in {listed(others)}; {fix}")
-    return content
+    return {str(key): value for key, value in content.items()}
 
 
 def _is_zip(file: Path) -> bool:
@@ -113,6 +124,6 @@ def _is_zip(file: Path) -> bool:
         return content.read(2) == b"PK"
 
 
-def _unreadable(file: Path, error: Exception) -> ConfigError:
+def unreadable(file: Path, error: Exception) -> ConfigError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ConfigError(f"{file}: cut off, or not a checkpoint ({reason}); copy it again")

@@ -19,8 +19,8 @@ from export.models.policy import Video2ActPolicy
 from export.rates import Split, Stage, split_of
 from export.release import rates
 from export.release.action_core import joined
-from export.release.config import ReleaseConfig, unused_options
-from export.release.costs import LANGUAGE_TOKENS, WAN_TEXT_TOKENS, release_cost
+from export.release.config import LANGUAGE_TOKENS, WAN_TEXT_TOKENS, ReleaseConfig, unused_options
+from export.release.costs import release_cost
 from export.release.layout import ADAPTORS, CompressorLayout, Layout
 from export.release.network_costs import IMAGE_ENCODERS
 from export.release.policy import ReleasedPolicy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -94,9 +95,13 @@ def test_the_bundle_is_sealed_and_says_what_it_is(exported: Exported) -> None:
     assert manifest.action_space.step_s == pytest.approx(1 / 25)
     assert [(c.width, c.height, c.history) for c in manifest.cameras] == [(64, 32, 1), (32, 64, 9)]
     assert manifest.sampler.steps == 2
-    assert set(manifest.provenance["checkpoint_sha256"]) == {
-        "policy.safetensors", "wan_dit.safetensors", "vae_encoder.safetensors"
-    }  # fmt: skip
+    hashes = manifest.provenance["checkpoint_sha256"]
+    assert hashes == {
+        name: hashlib.sha256(
+            (exported.file.parent / f"{file}.safetensors").read_bytes()
+        ).hexdigest()
+        for name, file in (("policy", "policy"), ("dit", "wan_dit"), ("vae", "vae_encoder"))
+    }
 
 
 def test_parity_is_measured_and_kept(exported: Exported) -> None:
@@ -224,12 +229,15 @@ def test_the_vae_has_no_bf16(policy: ReleasedPolicy, tmp_path: Path) -> None:
 
 
 BAD_EMBEDDINGS = {
-    "is not there": (None, "no such file; give an embedded instruction"),
+    "is not there": (None, "no such file; give one that torch.save wrote"),
+    "is empty": (b"", "cut off, or not a checkpoint"),
+    "is cut off": (b"PK\x03\x04", "cut off, or not a checkpoint"),
+    "has no tokens": (torch.zeros(0, 7), r"\[0, 7\], expected finite \[tokens, 7\]"),
     "is something else": ({"tokens": 1}, "holds no tensor, alone or under 'embeddings'"),
-    "is of another encoder": (torch.zeros(1, 3, 9), r"\[3, 9\], expected finite \[tokens, 7\]"),
+    "is of another encoder": (torch.zeros(1, 3, 9), r"\[1, 3, 9\], expected finite \[tokens, 7\]"),
     "is no number": (torch.full((3, 7), torch.nan), "expected finite"),
     "is too long": (torch.zeros(10, 7), "an instruction has 10 tokens, max_lang_len is 9"),
-    "runs code": (Path, "not an embedding of tensors only"),
+    "runs code": (Path, "holds other things than tensors"),
 }
 
 
@@ -238,7 +246,9 @@ def test_an_embedding_that_is_none(case: str, policy: ReleasedPolicy, tmp_path: 
     content, fault = BAD_EMBEDDINGS[case]
     file = write_policy(tmp_path, policy)
     (tmp_path / "long.pt").unlink()
-    if content is not None:
+    if isinstance(content, bytes):
+        (tmp_path / "long.pt").write_bytes(content)
+    elif content is not None:
         torch.save(content, tmp_path / "long.pt")
     assert re.search(fault, refused(file)), refused(file)
 

@@ -124,8 +124,8 @@ def test_a_wrong_tensor_and_an_unknown_one_fail(changed_folder: Path) -> None:
     assert len(lines) == 6
     for tensor, text in (
         ("filter.sobel", "1.0e-02"),
-        ("filter.prewitt", "not computed"),
-        ("vae.raw_latent", "not computed"),  # its video is not there
+        ("filter.prewitt", "unknown"),
+        ("vae.raw_latent", "needs in.raw_video"),
     ):
         for engine in ("torch", "onnx"):
             line = lines[tensor, engine]

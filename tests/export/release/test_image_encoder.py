@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from export.onnx_from_torch import onnx_from_torch, save
 from export.parity import MAX_ABS_ERROR, graph_error
@@ -74,3 +77,24 @@ def test_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
         SiglipEncoder(folder, tiny_config())
     with pytest.raises(ConfigError, match="no SigLIP model; give a folder"):
         SiglipEncoder(tmp_path, tiny_config())
+
+
+def test_an_encoder_that_is_not_whole(
+    folder: Path, config: ReleaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers itself would go on, with random weights in place of those that miss."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    file, whole = tmp_path / "model.safetensors", load_file(folder / "model.safetensors")
+    key = next(key for key in whole if key.endswith("post_layernorm.weight"))
+    save_file({k: w for k, w in whole.items() if k != key}, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"misses 1 key: .*post_layernorm\.weight; copy it again"):
+        SiglipEncoder(tmp_path, config)
+    save_file({**whole, key: whole[key] * torch.nan}, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"NaN or infinity in 1 key: .*post_layernorm\.weight"):
+        SiglipEncoder(tmp_path, config)
+    file.write_bytes((folder / "model.safetensors").read_bytes()[:-9])
+    with pytest.raises(ConfigError, match=r"cut off, or not a checkpoint .*copy it again"):
+        SiglipEncoder(tmp_path, config)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r"pip install '\.\[siglip\]'"):
+        SiglipEncoder(folder, config)
