@@ -121,7 +121,7 @@ def slope(fewer: Measured, more: Measured) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sizes", choices=ARMS)
+    parser.add_argument("sizes", choices=ARMS, nargs="?", default="quarter")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = [measure(*arm) for arm in ARMS[arguments.sizes]]
