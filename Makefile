@@ -18,7 +18,8 @@ demo: setup ## 30 episodes of the simulated robot, and a report in report/
 	$(VENV)/bin/v2a demo --episodes 30 --report report
 
 test: check ## lint, types, room arrows, then every test
-	$(DEV)/bin/pytest -q
+	$(DEV)/bin/pytest -q -m 'not real_time' -n auto --maxprocesses 4 --dist loadfile
+	$(DEV)/bin/pytest -q -m real_time
 
 check: $(DEV)/.stamp ## lint, types and room arrows
 	$(DEV)/bin/ruff check .

@@ -21,6 +21,8 @@ from runtime.record import read_lines
 from tests.conftest import REPOSITORY
 from v2a.bundle import load_bundle, seal
 
+pytestmark = pytest.mark.real_time
+
 QUANTILES = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
 
 

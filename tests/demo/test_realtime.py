@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from demo.realtime import BUNDLE, run_episodes
 from demo.statistics import rate
 from demo.study import Bench
 from v2a.bundle import load_bundle
+
+pytestmark = pytest.mark.real_time
 
 EPISODES = range(20)
 

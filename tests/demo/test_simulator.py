@@ -22,6 +22,8 @@ from hw_drivers.robot import Robot
 from v2a.clock import MonotonicClock
 from v2a.errors import CameraError, V2AError
 
+pytestmark = pytest.mark.real_time
+
 FRAME_NS = round(FRAME_S * 1e9)
 
 

@@ -24,6 +24,8 @@ from tests.runtime.conftest import TASK, make_chain, torques, write_tiny_bundle
 from tests.runtime.onnx_files import write_zeros
 from tests.runtime.outside import ROBOT_YAML, Simulator
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:

@@ -21,6 +21,8 @@ from runtime.record import read_lines
 from tests.runtime.conftest import make_chain, torques
 from tests.runtime.outside import ROBOT_YAML, Simulator, run_command
 
+pytestmark = pytest.mark.real_time
+
 
 class Robot:
     """The servos of ROBOT_YAML behind a serial port, with the base where it may be armed."""

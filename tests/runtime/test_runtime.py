@@ -26,6 +26,8 @@ from v2a.clock import MonotonicClock
 from v2a.errors import BusError, CameraError, EngineError, PortError, SafetyFault
 from v2a.spans import Tracer
 
+pytestmark = pytest.mark.real_time
+
 PATIENCE_S = 30.0  # for a machine that is busy with other things; nothing here measures time
 
 
