@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import dynamixel_easy_sdk
@@ -9,32 +12,99 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_drivers.dynamixel.models import MODELS, Item, Model, describe_hardware_error
+from hw_drivers.dynamixel.models import BAUD_RATES, MODELS, TABLES, describe_hardware_error
+from hw_drivers.feetech import models as feetech
+from hw_drivers.registers import Item, Model, find_model
 
-TABLES = Path(dynamixel_easy_sdk.__file__).parent / "control_table"
+FILES = Path(dynamixel_easy_sdk.__file__).parent / "control_table"
+NOT_IN_FILES = {"startup_configuration": (60, 1)}  # the vendor's files lack it, the manual has it
+# Of a range of indirect registers we name the first; the files, some more within the range.
+MORE_INDIRECT = r"indirect_(address|data)_(write|read)"
 
 
 def vendor_table(model: Model) -> dict[str, tuple[int, int]]:
-    """Register name -> (address, size), from the vendor's `.model` file."""
-    text = (TABLES / f"{model.name.replace('-', '_')}.model").read_text()
-    rows = text.partition("[control table]")[2].strip().splitlines()[1:]
+    """Register name -> (address, size), from the vendor's `.model` file for that firmware."""
+    stem = FILES / model.name.replace("-", "_")
+    of_firmware = stem.with_name(f"{stem.name}_fw{model.firmware[0]}.model")
+    file = of_firmware if of_firmware.exists() else stem.with_suffix(".model")
+    rows = file.read_text().partition("[control table]")[2].strip().splitlines()[1:]
     fields = (row.split("\t") for row in rows)
-    return {name.lower().replace(" ", "_"): (int(at), int(size)) for at, size, name in fields}
+    table = {
+        re.sub(r"\(\w+\)", "", name.lower()).replace(" ", "_"): (int(address), int(size))
+        for address, size, name in fields
+    }
+    return {name: at for name, at in table.items() if not re.fullmatch(MORE_INDIRECT, name)}
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
-def test_every_register_is_where_the_vendor_has_it(model: Model) -> None:
+def named(model: Model) -> str:
+    return f"{model.name}-fw{model.firmware[0]}"
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=named)
+def test_the_table_is_the_vendors(model: Model) -> None:
     ours = {name: (item.address, item.size) for name, item in model.items.items()}
-    assert ours.items() <= vendor_table(model).items()
+    assert ours == vendor_table(model) | NOT_IN_FILES
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
-def test_initial_values_are_allowed_and_the_number_is_the_models(model: Model) -> None:
+@pytest.mark.parametrize("model", TABLES, ids=named)
+def test_old_firmware_has_nothing_that_the_vendor_lacks(model: Model) -> None:
+    ours = {name: (item.address, item.size) for name, item in model.items.items()}
+    assert ours.items() <= (vendor_table(model) | NOT_IN_FILES).items()
+
+
+@pytest.mark.parametrize("model", TABLES, ids=named)
+def test_the_number_is_the_vendors(model: Model) -> None:
+    rows = (FILES / "dynamixel.model").read_text().splitlines()[1:]
+    numbers = dict(reversed(row.split("\t")) for row in rows)
+    assert str(model.number) == numbers[f"{model.name.replace('-', '_')}.model"]
+
+
+def every_model() -> list[Model]:
+    return [*TABLES, *feetech.TABLES]
+
+
+@pytest.mark.parametrize("model", every_model(), ids=named)
+def test_initial_values_are_allowed_and_fit(model: Model) -> None:
     assert model.items["model_number"].initial == model.number
     for name, item in model.items.items():
         assert item.unpack(item.pack(item.initial)) == item.initial, name
+        for raw in item.limits or ():
+            assert item.unpack(item.pack(raw)) == raw, name
         if item.limits:
             assert item.limits[0] <= item.initial <= item.limits[1], name
+
+
+@pytest.mark.parametrize("model", every_model(), ids=named)
+def test_registers_do_not_overlap(model: Model) -> None:
+    items = sorted(model.items.values(), key=lambda item: item.address)
+    assert all(a.address + a.size <= b.address for a, b in pairwise(items))
+
+
+@pytest.mark.parametrize("model", TABLES, ids=named)
+def test_a_servo_finds_its_table_by_number_and_firmware(model: Model) -> None:
+    assert model.firmware[0] <= model.items["firmware_version"].initial <= model.firmware[1]
+    for firmware in model.firmware:
+        assert find_model(TABLES, model.number, firmware) is model
+
+
+def test_what_firmware_changed() -> None:
+    old, new = (find_model(TABLES, 1200, firmware) for firmware in (51, 52))
+    assert old
+    assert new
+    assert old.items["indirect_data_1"].address == 224
+    assert new.items["indirect_data_1"].address == 208
+    before_watchdog = find_model(TABLES, 1020, 37)
+    assert before_watchdog
+    assert "bus_watchdog" not in before_watchdog.items
+    assert find_model(TABLES, 4711, 46) is None
+
+
+def test_baud_rates_are_rustypots() -> None:
+    recorded = json.loads(Path(__file__).with_name("peers.json").read_text())["rustypot"]
+    theirs = recorded["xl330-m288"]["baud_rates"]
+    assert {int(raw): baud for raw, baud in theirs.items()} == {
+        raw: baud for raw, baud in BAUD_RATES.items() if raw != 7
+    }
 
 
 def test_velocity_unit_is_the_vendors() -> None:

@@ -1,0 +1,1 @@
+"""Feetech STS/SMS and SCS servos: packets and memory tables."""
