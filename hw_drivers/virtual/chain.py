@@ -1,120 +1,103 @@
-"""Virtual servos on one bus: bytes of a controller in, bytes of the servos out."""
+"""Virtual Dynamixels on one bus: bytes of a controller in, bytes of the servos out."""
 
 from __future__ import annotations
 
 import struct
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hw_drivers.dynamixel.packet import (
+    ACTION,
     BROADCAST_ID,
+    BULK_READ,
+    BULK_WRITE,
+    CLEAR,
+    FACTORY_RESET,
+    FAST_BULK_READ,
+    FAST_SYNC_READ,
+    HEADER,
     PING,
     READ,
     REBOOT,
+    REG_WRITE,
+    STATUS,
     SYNC_READ,
     SYNC_WRITE,
     WRITE,
     Instruction,
     InstructionParser,
+    crc16,
     make_status,
 )
-from hw_drivers.virtual.servo import LENGTH_ERROR, VirtualServo
+from hw_drivers.virtual.line import Line
+from hw_drivers.virtual.servo import LENGTH_ERROR, RANGE_ERROR, VirtualServo
+from hw_drivers.virtual.wire import Reply
 
 INSTRUCTION_ERROR = 2
 _ADDRESS_SIZE = struct.Struct("<HH")
+_ID_ADDRESS_SIZE = struct.Struct("<BHH")
+_CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"  # e-manual, "Clear (0x10)": 1, then "DXL", then 0x22
+# e-manual, "Factory Reset (0x06)" -> the registers that keep their value.
+_MAX_LENGTH = 1024  # what the servos' own packets are cut to: RXPACKET_MAX_LEN of the vendor's SDK
+_KEPT_BY_RESET = {b"\xff": (), b"\x01": ("id",), b"\x02": ("id", "baud_rate")}
 
 # Status Return Level (register 68), the level from which an instruction is answered. Ping always.
-_ANSWERED_FROM_LEVEL = {PING: 0, READ: 1, SYNC_READ: 1}
+_ANSWERED_FROM_LEVEL = {PING: 0, READ: 1}
 _ANSWERED_FROM_LEVEL_OTHERS = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A status packet, and how long the servo waits before it sends it (register 9)."""
-
-    delay_s: float
-    packet: bytes
+_Servos = Mapping[int, VirtualServo]
 
 
-class VirtualChain:
-    """Answers ping, read, write, reboot, sync read and sync write as a chain of X-series servos.
-
-    `lock` guards the servos: `respond` and `step` take it, and a plant in another thread holds it
-    while it reads `setpoint_rad` and calls `set_present_rad`. Its holder may take it again.
-    Remove a servo from `servos` (by id) to unplug it.
-    """
+class VirtualChain(Line[VirtualServo]):
+    """Answers every instruction of Protocol 2.0 as a chain of X-series servos."""
 
     def __init__(self, servos: Iterable[VirtualServo]) -> None:
-        self.servos = {servo.id: servo for servo in servos}
-        self.lock = threading.RLock()
+        super().__init__(servos)
         self._parser = InstructionParser()
 
-    def step(self, dt_s: float) -> None:
-        """Let `dt_s` seconds pass for every servo."""
-        with self.lock:
-            for servo in self.servos.values():
-                servo.step(dt_s)
+    def _hear(self, data: bytes, servos: _Servos) -> list[Reply]:
+        return [
+            reply
+            for instruction in self._parser.feed(data)
+            for reply in _execute(instruction, servos)
+        ]
 
-    def respond(self, data: bytes) -> bytes:
-        """The bytes that the servos send back to `data`; incomplete packets wait for the rest."""
-        return b"".join(reply.packet for reply in self.replies(data))
 
-    def replies(self, data: bytes) -> list[Reply]:
-        """As `respond`, packet by packet with its delay."""
-        with self.lock:
-            return [
-                reply
-                for instruction in self._parser.feed(data)
-                for reply in self._execute(instruction)
-            ]
+def _execute(instruction: Instruction, servos: _Servos) -> Iterator[Reply]:
+    for servo in servos.values():
+        servo.hear_instruction()
+    group = _GROUP_ACTIONS.get(instruction.code)
+    if group and instruction.id == BROADCAST_ID:
+        yield from group(instruction.params, servos)
+    else:
+        yield from _execute_on_targets(instruction, servos)
 
-    def _execute(self, instruction: Instruction) -> Iterator[Reply]:
-        for servo in self.servos.values():
-            servo.hear_instruction()
-        if instruction.code == SYNC_READ:
-            yield from self._sync_read(instruction.params)
-        elif instruction.code == SYNC_WRITE:
-            self._sync_write(instruction.params)
-        else:
-            yield from self._execute_on_targets(instruction)
 
-    def _execute_on_targets(self, instruction: Instruction) -> Iterator[Reply]:
-        """A broadcast is carried out by all; only a broadcast ping is answered, in ID order."""
-        broadcast = instruction.id == BROADCAST_ID
-        for servo_id in sorted(self.servos) if broadcast else [instruction.id]:
-            if servo := self.servos.get(servo_id):
-                reply = _answer(servo, instruction.code, instruction.params)
-                if not broadcast or instruction.code == PING:
-                    yield from reply
-        if instruction.code == WRITE:  # which may have been of an id
-            self.servos = {servo.id: servo for servo in self.servos.values()}
-
-    def _sync_read(self, params: bytes) -> Iterator[Reply]:
-        for servo_id in params[_ADDRESS_SIZE.size :]:
-            if servo := self.servos.get(servo_id):
-                yield from _answer(servo, SYNC_READ, params[: _ADDRESS_SIZE.size])
-
-    def _sync_write(self, params: bytes) -> None:
-        """No answers, as the protocol has it: a refused write shows only when read back."""
-        if len(params) < _ADDRESS_SIZE.size:
-            return
-        address, size = _ADDRESS_SIZE.unpack_from(params)
-        for at in range(_ADDRESS_SIZE.size, len(params) - size, 1 + size):
-            if servo := self.servos.get(params[at]):
-                servo.write(address, params[at + 1 : at + 1 + size])
+def _execute_on_targets(instruction: Instruction, servos: _Servos) -> Iterator[Reply]:
+    """A broadcast is carried out by all; only a broadcast ping is answered, in ID order."""
+    broadcast = instruction.id == BROADCAST_ID
+    for servo_id in sorted(servos) if broadcast else [instruction.id]:
+        if servo := servos.get(servo_id):
+            reply = _answer(servo, instruction.code, instruction.params)
+            if not broadcast or instruction.code == PING:
+                yield from reply
 
 
 def _answer(servo: VirtualServo, code: int, params: bytes) -> list[Reply]:
     """Carry out one instruction. Id, alert and return level count as they were before it."""
     level = _ANSWERED_FROM_LEVEL.get(code, _ANSWERED_FROM_LEVEL_OTHERS)
     silent = servo["status_return_level"] < level
-    servo_id, alert = servo.id, servo.alert
+    servo_id, alert, delay_s = servo.id, servo.alert, _return_delay_s(servo)
     error, answer = _ACTIONS.get(code, _unknown)(servo, params)
     if silent:
         return []
-    delay_s = servo["return_delay_time"] * servo.model.items["return_delay_time"].scale
-    return [Reply(delay_s, make_status(servo_id, error | alert, answer))]
+    return [Reply(delay_s, make_status(servo_id, error | alert, answer), servo_id)]
+
+
+def _return_delay_s(servo: VirtualServo) -> float:
+    return servo["return_delay_time"] * servo.model.items["return_delay_time"].scale
+
+
+# Instructions to one servo: (servo, params) -> (error number, params of the answer).
 
 
 def _ping(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
@@ -133,20 +116,121 @@ def _write(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
     return servo.write(int.from_bytes(params[:2], "little"), params[2:]), b""
 
 
+def _reg_write(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+    if len(params) < 3:
+        return LENGTH_ERROR, b""
+    return servo.register_write(int.from_bytes(params[:2], "little"), params[2:]), b""
+
+
+def _action(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+    return servo.act(), b""
+
+
 def _reboot(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
     servo.reboot()
     return 0, b""
+
+
+def _factory_reset(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+    if (keep := _KEPT_BY_RESET.get(params)) is None:
+        return RANGE_ERROR, b""
+    servo.factory_reset(keep)
+    return 0, b""
+
+
+def _clear(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+    return (servo.clear_turns() if params == _CLEAR_TURNS else RANGE_ERROR), b""
 
 
 def _unknown(_servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
     return INSTRUCTION_ERROR, b""
 
 
-# Instruction -> what a servo does: (servo, params) -> (error number, params of the answer).
 _ACTIONS: dict[int, Callable[[VirtualServo, bytes], tuple[int, bytes]]] = {
     PING: _ping,
     READ: _read,
-    SYNC_READ: _read,
     WRITE: _write,
+    REG_WRITE: _reg_write,
+    ACTION: _action,
     REBOOT: _reboot,
+    FACTORY_RESET: _factory_reset,
+    CLEAR: _clear,
+}
+
+
+# Instructions to many servos at once: (params, servos) -> replies. Broken params ask nothing.
+
+_Reads = list[tuple[int, bytes]]  # (id, address and size), in the order of the answers
+
+
+def _sync_reads(params: bytes) -> _Reads:
+    return [(servo_id, params[:4]) for servo_id in params[4:]]
+
+
+def _bulk_reads(params: bytes) -> _Reads:
+    whole = range(0, len(params) - _ID_ADDRESS_SIZE.size + 1, _ID_ADDRESS_SIZE.size)
+    return [(params[at], params[at + 1 : at + _ID_ADDRESS_SIZE.size]) for at in whole]
+
+
+def _read_each(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
+    for servo_id, where in reads:
+        if servo := servos.get(servo_id):
+            yield from _answer(servo, READ, where)
+
+
+def _read_together(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
+    """One packet to which each servo in turn adds error byte, id, data and the CRC so far. Each
+    waits for the one before it: from a silent servo on, the packet is cut off. Its bytes are not
+    stuffed (pollen-robotics/rustypot#122)."""
+    sizes = [_ADDRESS_SIZE.unpack(where)[1] for _, where in reads]
+    length = 1 + sum(size + 4 for size in sizes)
+    if length > _MAX_LENGTH:
+        return
+    packet = HEADER + struct.pack("<BHB", BROADCAST_ID, length, STATUS)
+    answering = []
+    for (servo_id, where), size in zip(reads, sizes, strict=True):
+        servo = servos.get(servo_id)
+        if servo is None or not _answers_together(servo):
+            break
+        error, data = _read(servo, where)
+        packet += bytes((error | servo.alert, servo_id)) + data.ljust(size, b"\0")
+        packet += crc16(packet).to_bytes(2, "little")
+        answering.append(servo)
+    if answering:
+        yield Reply(_return_delay_s(answering[0]), packet, answering[0].id)
+
+
+def _answers_together(servo: VirtualServo) -> bool:
+    since = servo.model.fast_read_firmware
+    understood = since is not None and servo["firmware_version"] >= since
+    return understood and servo["status_return_level"] > 0
+
+
+def _sync_write(params: bytes, servos: _Servos) -> Iterator[Reply]:
+    """No answers, as the protocol has it: a refused write shows only when read back."""
+    if len(params) >= _ADDRESS_SIZE.size:
+        address, size = _ADDRESS_SIZE.unpack_from(params)
+        for at in range(_ADDRESS_SIZE.size, len(params) - size, 1 + size):
+            if servo := servos.get(params[at]):
+                servo.write(address, params[at + 1 : at + 1 + size])
+    return iter(())
+
+
+def _bulk_write(params: bytes, servos: _Servos) -> Iterator[Reply]:
+    """As `_sync_write`, with an address and a size for each servo."""
+    while len(params) > _ID_ADDRESS_SIZE.size:
+        servo_id, address, size = _ID_ADDRESS_SIZE.unpack_from(params)
+        data, params = params[5 : 5 + size], params[5 + size :]
+        if len(data) == size and (servo := servos.get(servo_id)):
+            servo.write(address, data)
+    return iter(())
+
+
+_GROUP_ACTIONS: dict[int, Callable[[bytes, _Servos], Iterator[Reply]]] = {
+    SYNC_READ: lambda params, servos: _read_each(_sync_reads(params), servos),
+    BULK_READ: lambda params, servos: _read_each(_bulk_reads(params), servos),
+    FAST_SYNC_READ: lambda params, servos: _read_together(_sync_reads(params), servos),
+    FAST_BULK_READ: lambda params, servos: _read_together(_bulk_reads(params), servos),
+    SYNC_WRITE: _sync_write,
+    BULK_WRITE: _bulk_write,
 }

@@ -1,20 +1,24 @@
-"""A port wired to a virtual chain in memory: no thread, no time, for lockstep runs and tests."""
+"""A port wired to a virtual line in memory: no thread, no time, for lockstep runs and tests."""
 
 from __future__ import annotations
 
-from hw_drivers.virtual.chain import VirtualChain
+from typing import Any
+
+from hw_drivers.virtual.line import Line
 
 
 class LoopbackPort:
     """A `Port` whose servos answer at once; nothing to read means nothing will come."""
 
-    def __init__(self, chain: VirtualChain) -> None:
-        self._chain = chain
+    ns_per_byte = latency_ns = 0
+
+    def __init__(self, line: Line[Any]) -> None:
+        self._line = line
         self._received = b""
 
     def write(self, data: bytes) -> None:
         """See `Port`."""
-        self._received += self._chain.respond(data)
+        self._received += self._line.respond(data)
 
     def read(self, timeout_s: float) -> bytes:
         """See `Port`; never waits."""

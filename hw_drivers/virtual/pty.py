@@ -1,72 +1,165 @@
-"""A virtual chain behind a pseudo terminal, at the pace of a real wire.
+"""A virtual bus behind a pseudo terminal, at the pace of a real wire.
 
 Any program that opens a serial port can talk to it: this one, or the vendor's tools.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
+import math
 import os
 import select
 import threading
-import time
-import tty
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.virtual.faults import PlantedFault
+from hw_drivers.virtual.line import Line
+from hw_drivers.virtual.terminal import Terminal
+from hw_drivers.virtual.wire import BITS_PER_BYTE, Arrival, Reply, Unplug, Wire, gathered
+from v2a.clock import Clock, MonotonicClock
 
-_BITS_PER_BYTE = 10  # 8N1: start bit, eight data bits, stop bit
-_READ_BYTES = 4096
+_PR_SET_TIMERSLACK = 29  # <linux/prctl.h>; holds for the calling thread
+_STEP_NS = 5_000_000
+# What a serial driver takes before it lets the writer wait: one page (Linux, serial_core.c).
+_TRANSMIT_BUFFER_BYTES = 4096
 
 
 class PtyServer:
-    """Serves `chain` at `path` in a thread. Replies come no earlier than the wire allows:
-    10 bits per byte in both directions, and each servo's return delay."""
+    """Serves `line` at `path` in a thread.
 
-    def __init__(self, chain: VirtualChain, baud: int = 1_000_000) -> None:
-        self._chain = chain
-        self._ns_per_byte = _BITS_PER_BYTE * 1_000_000_000 // baud
-        self._wire_free_ns = 0
-        # The slave end stays open here: without any opener, reads on the master fail.
-        self._master, self._slave = os.openpty()
-        os.set_blocking(self._master, False)
-        tty.setraw(self._slave)
-        self.path = os.ttyname(self._slave)
-        self._stop_reader, self._stop_writer = os.pipe()
-        self._thread = threading.Thread(target=self._serve, name="virtual-bus", daemon=True)
-        self._thread.start()
+    Answers come no earlier than the wire allows: 10 bits per byte in both directions, each servo's
+    return delay, and the latency timer of the host's adapter where one is given (16 ms as an FTDI
+    chip is born). The servos are set up for `baud`, and deaf to a program that sets another rate on
+    its port. A `baud` of None takes no time, at any rate.
+    With `moves` time passes for the servos here; a plant that steps the line itself leaves it off.
+    `fault` may be set at any time.
+    """
+
+    def __init__(
+        self,
+        line: Line[Any],
+        baud: int | None = 1_000_000,
+        *,
+        link: Path | None = None,
+        fault: PlantedFault | None = None,
+        latency_timer_s: float = 0.0,
+        moves: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Raises BusError for a rate that a servo does not know, PortError where `link` cannot be
+        made."""
+        self.fault = fault
+        self._line = line
+        self._paced = baud is not None
+        if baud:
+            line.set_baud(baud)
+        self._link = link
+        self._latency_timer_ns = round(latency_timer_s * 1e9)
+        self._moves = moves
+        self._clock = clock or MonotonicClock()
+        self._stepped_ns = self._clock.now_ns()
+        self._wire = Wire()
+        self._terminal: Terminal | None = None
+        self._thread: threading.Thread | None = None
+        self._plug_in()
+        self._stopped, self._stop = os.pipe()
+        self._start()
+
+    @property
+    def path(self) -> str:
+        """What to open."""
+        return str(self._link or self._device)
 
     def hang_up(self) -> None:
         """Pull the plug: whoever has `path` open sees the port vanish."""
-        if self._thread.is_alive():
-            os.write(self._stop_writer, b"x")
+        if self._thread:
+            os.write(self._stop, b"x")
             self._thread.join()
-            os.close(self._master)
+            os.read(self._stopped, 1)
+            self._thread = None
+            self._pull_out()
+
+    def replug(self) -> None:
+        """Plug it in again; the servos had power all the time. Without a link, `path` is new."""
+        self.hang_up()
+        self._plug_in()
+        self._start()
 
     def close(self) -> None:
         """Stop serving and remove `path`; a second call does nothing."""
         self.hang_up()
-        for fd in (self._slave, self._stop_reader, self._stop_writer):
+        for fd in (self._stopped, self._stop):
             if fd >= 0:
                 os.close(fd)
-        self._slave = self._stop_reader = self._stop_writer = -1
+        self._stopped = self._stop = -1
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._serve, name="virtual-bus", daemon=True)
+        self._thread.start()
+
+    def _plug_in(self) -> None:
+        self._terminal = Terminal(self._link)
+        self._device = self._terminal.device
+
+    def _pull_out(self) -> None:
+        if self._terminal:
+            self._terminal.close()
+        self._terminal = None
 
     def _serve(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._master, self._stop_reader], [], [])
-            if self._stop_reader in ready:
+        # Linux adds 50 us to every sleep unless told not to: a byte at 4 Mbaud takes 2.5 us.
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+        while terminal := self._terminal:
+            if self._stopped in self._wait([terminal.fd, self._stopped], math.inf):
                 return
-            self._answer(os.read(self._master, _READ_BYTES))
+            if unplug := self._answer(terminal):
+                self._pull_out()
+                back_ns = self._clock.now_ns() + unplug.seconds * 1e9
+                if self._wait([self._stopped], back_ns):
+                    return
+                self._plug_in()
 
-    def _answer(self, data: bytes) -> None:
-        self._occupy_wire(len(data))
-        for reply in self._chain.replies(data):
-            self._wire_free_ns += round(reply.delay_s * 1e9)
-            self._occupy_wire(len(reply.packet))
-            time.sleep(max(0, self._wire_free_ns - time.monotonic_ns()) * 1e-9)
-            # A full terminal means that nobody reads: on a wire those bytes would be lost, too.
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._master, reply.packet)
+    def _wait(self, fds: list[int], until_ns: float) -> list[int]:
+        """The ready ones of `fds`, [] at `until_ns`; time passes for the servos meanwhile."""
+        timeless = not self._moves and until_ns == math.inf
+        while self._clock.now_ns() < until_ns:
+            ready, _, _ = select.select(fds, [], [], None if timeless else _STEP_NS * 1e-9)
+            if self._moves:
+                self._let_time_pass()
+            if ready:
+                return ready
+        return []
 
-    def _occupy_wire(self, n_bytes: int) -> None:
-        start_ns = max(self._wire_free_ns, time.monotonic_ns())
-        self._wire_free_ns = start_ns + n_bytes * self._ns_per_byte
+    def _let_time_pass(self) -> None:
+        while self._clock.now_ns() - self._stepped_ns >= _STEP_NS:
+            self._line.step(_STEP_NS * 1e-9)
+            self._stepped_ns += _STEP_NS
+
+    def _answer(self, terminal: Terminal) -> Unplug | None:
+        """Answer what has come; returns early where the cable comes out instead."""
+        data, now_ns = terminal.read(), self._clock.now_ns()
+        baud = max(terminal.baud(), 1) if self._paced else None
+        ns_per_byte = BITS_PER_BYTE * 1_000_000_000 // baud if baud else 0
+        replies = self._line.replies(data, baud)
+        self._wire.request(now_ns, len(data), ns_per_byte)
+        for at_ns, arrived in self._arrivals(data, replies, ns_per_byte):
+            self._clock.sleep_until_ns(at_ns)
+            if isinstance(arrived, Unplug):
+                return arrived
+            terminal.write(arrived)
+        self._clock.sleep_until_ns(self._wire.free_ns - _TRANSMIT_BUFFER_BYTES * ns_per_byte)
+        return None
+
+    def _arrivals(
+        self, request: bytes, replies: list[Reply], ns_per_byte: int
+    ) -> Iterable[Arrival]:
+        events: Sequence[Reply | Unplug] = replies
+        if fault := self.fault:
+            with self._line.lock:
+                events = fault.strike(request, replies, self._line.servos)
+        arrivals = self._wire.answer(events, ns_per_byte)
+        if not self._latency_timer_ns:
+            return arrivals
+        return gathered(arrivals, ns_per_byte, self._latency_timer_ns)
