@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import math
 import os
 import select
 import termios
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Protocol
 
 import serial
 from serial.tools import list_ports
 
 from v2a.errors import PortError
 
-ResultT = TypeVar("ResultT")
+BITS_PER_BYTE = 10  # 8N1: start bit, eight data bits, stop bit
 
 _READ_BYTES = 4096
 # A line that takes no bytes for so long is hung; to wait for it would stop the control loop.
 _WRITE_TIMEOUT_S = 0.25
+_PSEUDO_TERMINALS = "/dev/pts/"
+_BY_ID = Path("/dev/serial/by-id")
+_USB_SERIAL = Path("/sys/bus/usb-serial/devices")
 
 # What open() failed with -> what to do about it.
 _OPEN_ADVICE = {
@@ -32,6 +37,16 @@ _OPEN_ADVICE = {
 
 class Port(Protocol):
     """Bytes out, bytes in. Every method raises PortError once the port is gone."""
+
+    @property
+    def ns_per_byte(self) -> int:
+        """How long a byte takes on the wire; 0 where it takes no time."""
+        ...
+
+    @property
+    def latency_ns(self) -> int:
+        """How long the adapter may hold back what has arrived."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Send all of `data`."""
@@ -51,63 +66,110 @@ class Port(Protocol):
 
 
 class SerialPort:
-    """A serial port at 8N1, for this process alone."""
+    """A serial port at 8N1, for this process alone.
+
+    pyserial opens it and sets it up. Bytes go through the file descriptor: a layer less in every
+    cycle, and its own read(timeout) sets up the port anew whenever the timeout changes.
+    """
 
     def __init__(self, path: str, baud: int) -> None:
         """Raises PortError with one line that says what to do."""
         self._path = path
         try:
-            self._serial = serial.Serial(
-                path, baud, timeout=0, write_timeout=_WRITE_TIMEOUT_S, exclusive=True
-            )
+            self._serial = serial.Serial(path, baud, timeout=0, exclusive=True)
         except (serial.SerialException, ValueError, termios.error) as error:
             raise PortError(_open_message(path, baud, error)) from error
+        self._fd = self._serial.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+        self.ns_per_byte = BITS_PER_BYTE * 1_000_000_000 // baud
+        self._refuse_others()
         # FTDI adapters hold bytes back for up to 16 ms (ROBOTIS-GIT/DynamixelSDK#288) until told
         # not to; ports without such a timer (CDC-ACM, pseudo terminals) refuse, and need nothing.
         with contextlib.suppress(ValueError, OSError):
             self._serial.set_low_latency_mode(True)
+        self.latency_timer_ms = shorten_latency_timer(path)
+        self.latency_ns = (self.latency_timer_ms or 0) * 1_000_000
+
+    def _refuse_others(self) -> None:
+        """pyserial's lock holds off those who ask for one; the kernel everyone but root. Not where
+        the mark would outlive a killed owner: the other end of a pseudo terminal keeps it alive."""
+        if not os.path.realpath(self._path).startswith(_PSEUDO_TERMINALS):
+            fcntl.ioctl(self._fd, termios.TIOCEXCL)
 
     def write(self, data: bytes) -> None:
         """See `Port`."""
-        self._or_vanished(lambda: self._serial.write(data))
+        try:
+            sent = os.write(self._fd, data)
+            while sent < len(data):
+                self._wait_to_write()
+                sent += os.write(self._fd, data[sent:])
+        except (OSError, termios.error) as error:
+            raise self._vanished(error) from error
+
+    def _wait_to_write(self) -> None:
+        if not select.select([], [self._fd], [], _WRITE_TIMEOUT_S)[1]:
+            raise OSError(errno.ETIMEDOUT, "it takes no more bytes")
 
     def read(self, timeout_s: float) -> bytes:
-        """See `Port`."""
-        return self._or_vanished(lambda: self._read(timeout_s))
-
-    def _read(self, timeout_s: float) -> bytes:
-        # pyserial's own read(timeout) asks for a number of bytes and sets up the port anew when
-        # the timeout changes; the file descriptor tells just what is there.
-        fd = self._serial.fileno()
-        if not select.select([fd], [], [], timeout_s)[0]:
+        """See `Port`. Looks once more when the time is over: after a stop of this process, `poll`
+        says so without having looked (CPython, select_poll_poll_impl on EINTR)."""
+        try:
+            ready = self._poll.poll(math.ceil(timeout_s * 1e3))
+            data = os.read(self._fd, _READ_BYTES)
+            if ready and not data:  # ready and empty: the end of a terminal that was hung up
+                raise OSError(errno.EIO, "hung up")
+            return data
+        except BlockingIOError:
             return b""
-        data = os.read(fd, _READ_BYTES)
-        if not data:  # ready and empty: the end of a terminal that was hung up
-            raise OSError(errno.EIO, "hung up")
-        return data
+        except (OSError, ValueError) as error:  # ValueError: closed, the descriptor is -1
+            raise self._vanished(error) from error
 
     def reset_input(self) -> None:
         """See `Port`."""
-        self._or_vanished(self._serial.reset_input_buffer)
+        try:
+            termios.tcflush(self._fd, termios.TCIFLUSH)
+        except (OSError, ValueError, termios.error) as error:
+            raise self._vanished(error) from error
 
     def close(self) -> None:
         """See `Port`."""
+        self._fd = -1
         self._serial.close()
 
-    def _or_vanished(self, action: Callable[[], ResultT]) -> ResultT:
-        try:
-            return action()
-        # pyserial's exceptions are OSErrors; termios.error is not.
-        except (OSError, termios.error) as error:
-            raise PortError(
-                f"{self._path}: vanished or was closed ({error}); "
-                "check the cable and the power, then connect again"
-            ) from error
+    def _vanished(self, error: Exception) -> PortError:
+        return PortError(
+            f"{self._path}: vanished or was closed ({error}); "
+            "check the cable and the power, then connect again"
+        )
+
+
+def shorten_latency_timer(path: str) -> int | None:
+    """Set the adapter's latency timer to 1 ms; what it then says it is, in ms, None without one.
+
+    The kernel's low-latency mode does not reach it on every driver, and an ordinary user may not
+    write it, so the value read back is the only one to believe (ROBOTIS-GIT/DynamixelSDK#116).
+    """
+    timer = _USB_SERIAL / Path(os.path.realpath(path)).name / "latency_timer"
+    if not timer.exists():
+        return None
+    with contextlib.suppress(OSError):
+        timer.write_text("1")
+    return int(timer.read_text())
+
+
+def stable_path(path: str) -> str | None:
+    """The name of the port at `path` under /dev/serial/by-id, which is the same after a replug and
+    at any socket; None where it has none."""
+    links = sorted(_BY_ID.iterdir()) if _BY_ID.is_dir() else []
+    device = os.path.realpath(path)
+    return next((str(link) for link in links if os.path.realpath(link) == device), None)
 
 
 def _open_message(path: str, baud: int, error: Exception) -> str:
     if not os.path.exists(path):
-        found = ", ".join(sorted(port.device for port in list_ports.comports())) or "none"
+        ports = [port.device for port in list_ports.comports()]
+        found = ", ".join(sorted(stable_path(port) or port for port in ports)) or "none"
         return f"{path}: no such serial port (found: {found}); plug it in or correct `port`"
     code = getattr(error, "errno", None) or 0
     advice = _OPEN_ADVICE.get(code, f"cannot be opened at {baud} baud: {error}")

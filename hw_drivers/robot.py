@@ -2,185 +2,152 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from hw_drivers.dynamixel.bus import DynamixelBus, Pong
-from hw_drivers.dynamixel.models import (
-    CENTRE_TICK,
-    DRIVE_MODES,
-    MODELS,
-    NAME_OF_NUMBER,
-    POSITION_MODE,
-    RAD_PER_TICK,
-    TICKS_PER_TURN,
-    WATCHDOG_TICK_S,
-    WATCHDOG_TRIPPED,
-    describe_hardware_error,
-)
-from hw_drivers.dynamixel.packet import ALERT_BIT, MAX_ID
+from hw_drivers.bus import ServoBus
+from hw_drivers.bus_block import Block, BlockReading, Reading
+from hw_drivers.bus_reader import BlockReader
+from hw_drivers.dynamixel.models import WATCHDOG_TICK_S, WATCHDOG_TRIPPED
 from hw_drivers.port import Port, SerialPort
+from hw_drivers.robot_checks import check_servos
+from hw_drivers.robot_config import MODELS, PROTOCOLS, BusConfig, JointConfig, RobotConfig
+from hw_drivers.robot_health import HEALTH_REGISTERS, Health, newest_health
 from v2a.clock import Clock
-from v2a.config import Strict
 from v2a.errors import BusError, SafetyFault
+
+__all__ = ["BusConfig", "Health", "JointConfig", "JointState", "Reading", "Robot", "RobotConfig"]
 
 F64 = npt.NDArray[np.float64]
 
+_TIMEOUT_S = 0.02  # of a request to one servo: a cycle's budget may be shorter
 _TORQUE_OFF_TRIES = 3  # a byte lost to noise must not leave a joint stiff
-
-# e-manual, "Baud Rate(8)".
-Baud = Literal[9_600, 57_600, 115_200, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 4_500_000]
-
-
-class BusConfig(Strict):
-    """How the servos are reached. Without a request for `watchdog_s` the servos stop by themselves
-    (from 20 ms to 2.54 s, in steps of 20 ms): the answer to a controller that died."""
-
-    protocol: Literal["dynamixel2"]
-    port: str
-    baud: Baud
-    watchdog_s: float = Field(default=0.5, ge=WATCHDOG_TICK_S, le=127 * WATCHDOG_TICK_S)
-
-
-class JointConfig(Strict):
-    """One joint: position_rad = direction * (tick - zero_tick) * 2 pi / 4096."""
-
-    name: str
-    id: int = Field(ge=0, le=MAX_ID)
-    model: str
-    direction: Literal[1, -1] = 1
-    zero_tick: int = Field(default=CENTRE_TICK, ge=0, lt=TICKS_PER_TURN)
-    lower_rad: float
-    upper_rad: float
-    velocity_limit_rad_s: PositiveFloat
-
-    @field_validator("model")
-    @classmethod
-    def _known_model(cls, model: str) -> str:
-        if model not in MODELS:
-            raise ValueError(f"unknown servo model, known are: {', '.join(MODELS)}")
-        return model
-
-    @model_validator(mode="after")
-    def _limits_inside_one_turn(self) -> JointConfig:
-        if self.lower_rad >= self.upper_rad:
-            raise ValueError("lower_rad must be below upper_rad")
-        for limit_rad in (self.lower_rad, self.upper_rad):
-            tick = self.zero_tick + self.direction * limit_rad / RAD_PER_TICK
-            if not 0 <= round(tick) < TICKS_PER_TURN:
-                raise ValueError(
-                    f"the limit {limit_rad} rad is tick {tick:.0f}, outside of the servo's turn "
-                    f"0..{TICKS_PER_TURN - 1}; narrow the limit, or mount the horn so that the "
-                    "seam lies outside of the joint's range and set zero_tick"
-                )
-        return self
-
-
-class RobotConfig(Strict):
-    """The `robot` part of a robot's YAML file."""
-
-    name: str
-    bus: BusConfig
-    joints: tuple[JointConfig, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _unique(self) -> RobotConfig:
-        for what in ("name", "id"):
-            values = [getattr(joint, what) for joint in self.joints]
-            if twice := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"joints must differ in {what}; more than once: {twice}")
-        return self
+_HEALTH_EVERY = 10  # cycles: what warms up or runs down takes seconds
 
 
 @dataclass(frozen=True, slots=True)
 class JointState:
     """The joints at `t_ns`, when they were asked. `position_rad` float64[n] is NaN where `valid`
-    bool[n] is False: that servo did not answer."""
+    bool[n] is False: that servo did not answer. `age_ns` int64[n]: since it last did."""
 
     t_ns: int
     position_rad: F64
     valid: npt.NDArray[np.bool_]
+    age_ns: npt.NDArray[np.int64]
+
+
+class _Connection(NamedTuple):
+    bus: ServoBus
+    reader: BlockReader
+    cycle_block: Block
+    health_block: Block
 
 
 class Robot:
     """The joints of `config`, in its order. Opens the port at `connect` unless one is given.
 
-    Methods raise BusError when servos misbehave and PortError when the port is gone.
+    Methods raise BusError when servos misbehave and PortError when the port is gone; `connect` is
+    then the way back.
     """
 
     def __init__(self, config: RobotConfig, clock: Clock, port: Port | None = None) -> None:
         self.config = config
+        self._protocol = PROTOCOLS[config.bus.protocol]
         self._clock = clock
         self._port = port
-        self._bus: DynamixelBus | None = None
-        self._ids = tuple(joint.id for joint in config.joints)
-        self._zero_tick = np.array([joint.zero_tick for joint in config.joints])
-        self._rad_per_tick = RAD_PER_TICK * np.array([joint.direction for joint in config.joints])
-        self._lower_rad = np.array([joint.lower_rad for joint in config.joints])
-        self._upper_rad = np.array([joint.upper_rad for joint in config.joints])
+        self._connection: _Connection | None = None
+        joints = config.joints
+        self._ids = tuple(joint.id for joint in joints)
+        self._zero_tick = np.array([joint.zero_tick for joint in joints])
+        self._rad_per_tick = np.array([joint.rad_per_tick * joint.direction for joint in joints])
+        self._lower_rad = np.array([joint.lower_rad for joint in joints])
+        self._upper_rad = np.array([joint.upper_rad for joint in joints])
+        self._watched = tuple(
+            joint.id for joint in joints if "bus_watchdog" in MODELS[joint.model].items
+        )
         self._watchdog_since_ns: int | None = None  # the last good read with the watchdog armed
+        self._cycles = 0
+        self._last: BlockReading | None = None
+        self._last_health: BlockReading | None = None
+        self._alarms = ("",) * len(joints)
 
     @property
-    def bus(self) -> DynamixelBus:
+    def bus(self) -> ServoBus:
         """The bus below, for whoever needs a register that `Robot` does not speak of."""
-        if self._bus is None:
+        return self._connected.bus
+
+    @property
+    def _connected(self) -> _Connection:
+        if self._connection is None:
             raise BusError(f"{self.config.name}: not connected; call connect() first")
-        return self._bus
+        return self._connection
 
     def connect(self) -> None:
-        """Find every servo and check that it is as configured. Leaves torque as it is.
+        """Find every servo and check that it is as configured. Leaves torque as it is, also when it
+        is called again because the port was gone: only `enable_torque` brings torque back.
 
         Raises one BusError that lists everything missing or wrong, and what is there instead.
         """
+        self.close()
         bus_config = self.config.bus
         port = self._port or SerialPort(bus_config.port, bus_config.baud)
         models = {joint.id: MODELS[joint.model] for joint in self.config.joints}
-        self._bus = DynamixelBus(port, self._clock, models)
+        bus = self._protocol.open(port, self._clock, models, max(_TIMEOUT_S, bus_config.budget_s))
         try:
-            self._check_servos()
+            check_servos(self.config, bus)
+            self._connection = self._prepare_reading(bus)
         except BusError:
-            self.close()
+            bus.close()
             raise
 
-    def _check_servos(self) -> None:
-        if faults := [fault for joint in self.config.joints for fault in self._faults(joint)]:
-            found = ", ".join(f"id {i}: {_name(pong)}" for i, pong in self.bus.scan().items())
-            title = f"{self.config.name} on {self.config.bus.port} is not as configured:"
-            raise BusError("\n  ".join([title, *faults, f"found on the bus: {found or 'nothing'}"]))
+    def _prepare_reading(self, bus: ServoBus) -> _Connection:
+        bus.learn_return_delays()
+        registers = self._protocol.cycle_registers
+        cycle_block = self._block(bus, registers)
+        health_block = self._block(bus, (*dict.fromkeys((*registers, *HEALTH_REGISTERS.values())),))
+        return _Connection(bus, bus.cycle_reader(cycle_block), cycle_block, health_block)
 
-    def _faults(self, joint: JointConfig) -> Iterator[str]:
-        who = f"{joint.name} (id {joint.id}): "
-        pong = self.bus.ping(joint.id)
-        if pong is None:
-            yield f"{who}no answer, expected {joint.model}; check its cable, power and id"
-        elif pong.model_number != MODELS[joint.model].number:
-            yield f"{who}is {_name(pong)}, expected {joint.model}; correct `model`, or swap it"
-        else:
-            if status := self.bus.read(joint.id, "hardware_error_status"):
-                yield f"{who}hardware error: {describe_hardware_error(status)}; reboot it"
-            if (mode := self.bus.read(joint.id, "operating_mode")) != POSITION_MODE:
-                yield f"{who}operating mode {mode}, expected {POSITION_MODE} (position); set it"
-            if (mode := self.bus.read(joint.id, "drive_mode")) not in DRIVE_MODES:
-                yield f"{who}drive mode {mode}, expected one of {DRIVE_MODES}; set it"
+    def _block(self, bus: ServoBus, names: tuple[str, ...]) -> Block:
+        models = [MODELS[joint.model] for joint in self.config.joints]
+        measured = [name for name in names if any(name in model.items for model in models)]
+        return bus.block(measured, self._ids)
 
     def read_state(self) -> JointState:
-        """The positions of all joints, from one request.
+        """The positions of all joints, from one request; a second one within the bus's budget_s
+        for who was not heard.
 
         Raises BusError when a servo reports a hardware error, or the bus watchdog stopped it.
         """
-        t_ns = self._clock.now_ns()
+        connected, t_ns = self._connected, self._clock.now_ns()
         self._check_watchdog(t_ns)
-        read = self.bus.sync_read("present_position", self._ids)
-        if (read.error & ALERT_BIT).any():
-            raise BusError(self._describe_alerts())
-        position_rad = (read.raw - self._zero_tick) * self._rad_per_tick
-        return JointState(t_ns, np.where(read.valid, position_rad, np.nan), read.valid)
+        due = self._cycles % _HEALTH_EVERY == 0
+        self._cycles += 1
+        block = connected.health_block if due else connected.cycle_block
+        found = connected.reader.read(block, self.config.bus.budget_s)
+        self._last = found
+        if due:
+            self._last_health = found
+        if found.error.any() or any(self._alarms):
+            self._alarms = self._describe_alarms(found)
+            if any(self._alarms):
+                raise BusError(self._alarm_message())
+        position_rad = found.block.raw("present_position", found.rows) - self._zero_tick
+        position_rad = position_rad * self._rad_per_tick
+        if not found.all_valid:
+            position_rad = np.where(found.valid, position_rad, np.nan)
+        return JointState(t_ns, position_rad, found.valid, found.age_ns)
+
+    def health(self) -> Health | None:
+        """What came along with the positions: current as often as them on Dynamixels, the rest
+        with every tenth. None before the first `read_state`. Asks nothing of the bus."""
+        if self._last is None or self._last_health is None:
+            return None
+        return newest_health(self._last, self._last_health, self._alarms)
 
     def write_goal(self, position_rad: F64) -> None:
         """Send goals float64[n], held within the joints' limits. Nothing comes back.
@@ -208,24 +175,38 @@ class Robot:
         self._watchdog_since_ns = self._clock.now_ns()
 
     def _enable(self, joint: JointConfig) -> None:
-        servo_id = joint.id
-        self.bus.write(servo_id, "bus_watchdog", 0)  # a tripped one would refuse the goal
+        servo_id, items = joint.id, MODELS[joint.model].items
+        if "bus_watchdog" in items:
+            self.bus.write(servo_id, "bus_watchdog", 0)  # a tripped one would refuse the goal
         # A joint that was held back and comes free returns to its goal no faster than this.
-        limit = self.bus.read(servo_id, "velocity_limit")  # profile_velocity may not be above it
-        self.bus.write(servo_id, "profile_velocity", min(_profile_velocity(joint), limit))
+        self.bus.write(servo_id, self._protocol.speed_register, self._speed(joint))
         # The servo would jump to an old goal, so the goal comes first.
         present = self.bus.read(servo_id, "present_position")
         self.bus.write(servo_id, "goal_position", present)
         self.bus.write(servo_id, "torque_enable", 1)
-        ticks = math.ceil(self.config.bus.watchdog_s / WATCHDOG_TICK_S)
-        self.bus.write(servo_id, "bus_watchdog", ticks)
+        if "bus_watchdog" in items:
+            ticks = math.ceil(self.config.bus.watchdog_s / WATCHDOG_TICK_S)
+            self.bus.write(servo_id, "bus_watchdog", ticks)
+
+    def _speed(self, joint: JointConfig) -> int:
+        """The joint's speed limit in the servo's unit, rounded up: 0 would be no limit."""
+        items = MODELS[joint.model].items
+        unit_rad_s = items[self._protocol.speed_register].scale
+        speed = math.ceil(joint.velocity_limit_rad_s / unit_rad_s)
+        if "velocity_limit" in items:  # above which profile_velocity may not be
+            speed = min(speed, self.bus.read(joint.id, "velocity_limit"))
+        return speed
 
     def disable_torque(self) -> None:
         """Let go of every joint that can be reached; then raise BusError naming the others. Does
         nothing where nothing is connected."""
         self._watchdog_since_ns = None
         faults: dict[JointConfig, BusError] = {}
-        stiff = self.config.joints if self._bus is not None else ()
+        stiff = self.config.joints if self._connection is not None else ()
+        if stiff:
+            with contextlib.suppress(BusError):  # told of by the writes below
+                # All at once, before any answer is waited for.
+                self.bus.sync_write("torque_enable", self._ids, [0] * len(self._ids))
         for _ in range(_TORQUE_OFF_TRIES):
             faults = {joint: fault for joint in stiff if (fault := self._let_go(joint))}
             stiff = tuple(faults)
@@ -242,18 +223,19 @@ class Robot:
 
     def close(self) -> None:
         """Close the port; the servos stay as they are."""
-        if self._bus is not None:
-            self._bus.close()
-            self._bus = None
+        self._watchdog_since_ns = None
+        if self._connection is not None:
+            self._connection.bus.close()
+            self._connection = None
 
     def _check_watchdog(self, now_ns: int) -> None:
         """After a silence, ask whether the servos gave us up: they would ignore goals without a
         word (a sync write is not answered)."""
-        if self._watchdog_since_ns is None:
+        if self._watchdog_since_ns is None or not self._watched:
             return
         silence_s = (now_ns - self._watchdog_since_ns) / 1e9
         if silence_s > self.config.bus.watchdog_s / 2:
-            watchdog = self.bus.sync_read("bus_watchdog", self._ids)
+            watchdog = self.bus.sync_read("bus_watchdog", self._watched)
             if (watchdog.raw == WATCHDOG_TRIPPED).any():
                 raise BusError(
                     f"{self.config.name}: the servos stopped themselves, {silence_s:.2f} s without "
@@ -263,21 +245,25 @@ class Robot:
                 return  # ask again at the next read: a silent one may have given us up
         self._watchdog_since_ns = now_ns
 
-    def _describe_alerts(self) -> str:
+    def _describe_alarms(self, found: BlockReading) -> tuple[str, ...]:
+        """The words of those whose answers carry an alarm; one that is not there when asked for
+        its reason is one, too."""
+        alarmed = found.error & self._protocol.alarm_bits != 0
+        if not alarmed.any():
+            return ("",) * len(self._ids)
         status = self.bus.sync_read("hardware_error_status", self._ids)
-        alerts = [
-            f"{joint.name} (id {joint.id}): {describe_hardware_error(int(raw)) or 'gone again'}"
-            for joint, raw, error in zip(self.config.joints, status.raw, status.error, strict=True)
-            if error & ALERT_BIT
+        describe = self._protocol.describe_alarms
+        return tuple(
+            ((describe(raw) if valid else "no answer when asked for it") or "gone again")
+            if alarm
+            else ""
+            for alarm, raw, valid in zip(alarmed, status.raw.tolist(), status.valid, strict=True)
+        )
+
+    def _alarm_message(self) -> str:
+        alarms = [
+            f"{joint.name} (id {joint.id}): {words}"
+            for joint, words in zip(self.config.joints, self._alarms, strict=True)
+            if words
         ]
-        return f"hardware error: {'; '.join(alerts)}; remove the cause, then reboot the servo"
-
-
-def _profile_velocity(joint: JointConfig) -> int:
-    """The joint's speed limit in the unit of register 112, rounded up: 0 would be no limit."""
-    unit_rad_s = MODELS[joint.model].items["profile_velocity"].scale
-    return math.ceil(joint.velocity_limit_rad_s / unit_rad_s)
-
-
-def _name(pong: Pong) -> str:
-    return NAME_OF_NUMBER.get(pong.model_number, f"model number {pong.model_number}")
+        return f"hardware error: {'; '.join(alarms)}; remove the cause, then reboot the servo"

@@ -12,7 +12,7 @@ import pytest
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.dynamixel.packet import make_ping, make_sync_read
-from hw_drivers.port import SerialPort
+from hw_drivers.port import SerialPort, shorten_latency_timer, stable_path
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.pty import PtyServer
 from v2a.clock import MonotonicClock
@@ -136,8 +136,48 @@ def test_a_line_that_takes_no_bytes_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("hw_drivers.port._WRITE_TIMEOUT_S", 0.05)
     far_end, near_end = os.openpty()  # nobody reads the far end
     port = SerialPort(os.ttyname(near_end), 1_000_000)
-    with pytest.raises(PortError, match="Write timeout"):
+    with pytest.raises(PortError, match="it takes no more bytes"):
         port.write(bytes(1 << 20))
     os.close(far_end)
     port.close()
     os.close(near_end)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The latency timer of the adapter behind /dev/ttyUSB0, as it is born."""
+    timer = tmp_path / "ttyUSB0" / "latency_timer"
+    timer.parent.mkdir()
+    timer.write_text("16\n")
+    monkeypatch.setattr("hw_drivers.port._USB_SERIAL", tmp_path)
+    return timer
+
+
+def test_the_latency_timer_is_shortened(adapter: Path) -> None:
+    assert shorten_latency_timer("/dev/ttyUSB0") == 1
+    assert adapter.read_text() == "1"
+
+
+def test_a_latency_timer_that_stays_is_not_taken_for_short(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_args: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", forbidden)
+    assert shorten_latency_timer("/dev/ttyUSB0") == 16
+
+
+def test_a_port_without_a_latency_timer(adapter: Path, pty: PtyServer) -> None:
+    assert shorten_latency_timer("/dev/ttyACM0") is None
+    port = SerialPort(pty.path, 1_000_000)
+    assert (port.latency_timer_ms, port.latency_ns, port.ns_per_byte) == (None, 0, 10_000)
+    port.close()
+
+
+def test_a_port_is_known_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hw_drivers.port._BY_ID", tmp_path)
+    assert stable_path("/dev/null") is None
+    (tmp_path / "usb-FTDI_one-if00-port0").symlink_to("/dev/null")
+    assert stable_path("/dev/null") == str(tmp_path / "usb-FTDI_one-if00-port0")
+    assert stable_path("/dev/zero") is None

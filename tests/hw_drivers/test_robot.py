@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK
 from hw_drivers.dynamixel.packet import make_write
+from hw_drivers.feetech.models import MODELS as FEETECH
 from hw_drivers.robot import Robot, RobotConfig
 from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.servo import VirtualServo
@@ -69,11 +71,11 @@ def fault_of(tmp_path: Path, edit: Callable[[str], str]) -> str:
     ("old", "new", "fault"),
     [
         ("id: 1", "id: 300", "joints.0.id: Input should be less than or equal to 252 (got 300)"),
-        ("xl330-m288", "xl330", "unknown servo model, known are: xl430-w250, xl330-m288"),
+        ("xl330-m288", "xl330", "unknown servo model, known are: xl430-w250, xc430-w150, xm430"),
         ("id: 2", "id: 1", "joints must differ in id; more than once: [1]"),
         ("lower_rad: -1.0", "lower_rad: 2.0", "lower_rad must be below upper_rad"),
         ("lower_rad: -1.0", "lower_rad: -3.3", "the limit -3.3 rad is tick -103, outside of"),
-        ("baud: 1000000", "baud: 123", "bus.baud: Input should be"),
+        ("baud: 1000000", "baud: 123", "bus.baud: dynamixel2 servos know 9600, 57600"),
         ("watchdog_s: 0.1", "watchdog_s: 9", "bus.watchdog_s: Input should be less than"),
         ("direction: -1", "direction: 0", "joints.1.direction: Input should be 1 or -1"),
     ],
@@ -323,3 +325,144 @@ def test_a_servo_that_gave_up_and_was_not_heard_is_asked_again(
     chain.servos[2] = elbow
     with pytest.raises(BusError, match="the servos stopped themselves"):
         robot.read_state()
+
+
+def test_health_comes_along_with_the_positions(robot: Robot, chain: VirtualChain) -> None:
+    assert robot.health() is None
+    chain.servos[3].sense("present_current", 250)  # the others measure none
+    chain.servos[1].sense("present_temperature", 41)
+    robot.read_state()
+    health = robot.health()
+    assert health
+    assert health.voltage_v
+    assert health.temperature_c
+    assert health.current_a
+    np.testing.assert_allclose(health.voltage_v.value, [12.0, 12.0, 5.0])
+    assert health.temperature_c.value.tolist() == [41.0, 25.0, 25.0]
+    assert health.current_a.valid.tolist() == [False, False, True]
+    assert health.current_a.value[2] == 0.25
+    assert health.alarms == ("", "", "")
+
+
+def test_health_grows_old_and_says_so(robot: Robot, chain: VirtualChain, clock: FakeClock) -> None:
+    robot.read_state()
+    for servo in chain.servos.values():
+        servo.sense("present_temperature", 50)
+    clock.advance_ns(1000)
+    robot.read_state()
+    health = robot.health()
+    assert health
+    assert health.temperature_c
+    assert health.temperature_c.age_ns.tolist() == [1000] * 3
+    for _ in range(9):
+        robot.read_state()
+    health = robot.health()
+    assert health
+    assert health.temperature_c
+    assert health.temperature_c.value.tolist() == [50.0] * 3
+    assert health.temperature_c.age_ns.tolist() == [0] * 3
+
+
+def test_an_alarm_is_in_the_health_until_it_is_gone(robot: Robot, chain: VirtualChain) -> None:
+    chain.servos[2].latch_hardware_error(1 << 5)
+    with pytest.raises(BusError, match="overload"):
+        robot.read_state()
+    health = robot.health()
+    assert health
+    assert health.alarms == ("", "overload", "")
+    chain.servos[2].reboot()
+    robot.read_state()
+    health = robot.health()
+    assert health
+    assert health.alarms == ("", "", "")
+
+
+def test_a_replug_does_not_bring_torque_back(
+    config: RobotConfig, chain: VirtualChain, tmp_path: Path
+) -> None:
+    server = PtyServer(chain, link=tmp_path / "arm")
+    bus = config.bus.model_copy(update={"port": server.path, "budget_s": 1.0})
+    robot = Robot(config.model_copy(update={"bus": bus}), MonotonicClock())
+    robot.connect()
+    robot.enable_torque()
+    server.hang_up()
+    with pytest.raises(PortError):
+        robot.read_state()
+    with pytest.raises(PortError, match="no such serial port"):
+        robot.connect()
+    for servo in chain.servos.values():
+        servo.reboot()  # the cable carried their power, too
+    server.replug()
+    robot.connect()
+    assert robot.read_state().valid.all()
+    assert not any(servo.torque_on for servo in chain.servos.values())
+    robot.close()
+    server.close()
+
+
+FEETECH_YAML = """\
+name: arm
+bus: {protocol: feetech, port: /dev/ttyACM0, baud: 1000000}
+joints:
+  - {name: yaw, id: 1, model: sts3215, lower_rad: -1.5, upper_rad: 1.5, velocity_limit_rad_s: 2}
+  - {name: elbow, id: 2, model: sts3250, direction: -1, zero_tick: 1024, lower_rad: -1.5,
+     upper_rad: 1.5, velocity_limit_rad_s: 2.0}
+"""
+SCS_JOINT = """\
+  - {name: finger, id: 3, model: scs0009, zero_tick: 512, lower_rad: -1.0, upper_rad: 1.0,
+     velocity_limit_rad_s: 2.0}
+"""
+SCS_YAML = "".join(FEETECH_YAML.splitlines(keepends=True)[:3]) + SCS_JOINT
+
+
+def feetech_robot(
+    tmp_path: Path, text: str, clock: FakeClock
+) -> tuple[Robot, list[FeetechServo], FeetechChain]:
+    path = tmp_path / "robot.yaml"
+    path.write_text(text)
+    config = load_yaml(path, RobotConfig)
+    servos = [FeetechServo(FEETECH[joint.model], joint.id) for joint in config.joints]
+    chain = FeetechChain(servos)
+    return Robot(config, clock, LoopbackPort(chain)), servos, chain
+
+
+@pytest.mark.parametrize(
+    ("text", "goal_rad"), [(FEETECH_YAML, [0.5, 1.0]), (SCS_YAML, [-0.5])], ids=["sts", "scs"]
+)
+def test_a_feetech_robot(
+    tmp_path: Path, clock: FakeClock, text: str, goal_rad: list[float]
+) -> None:
+    robot, servos, chain = feetech_robot(tmp_path, text, clock)
+    robot.connect()
+    robot.enable_torque()
+    assert all(servo.torque_on for servo in servos)
+    robot.write_goal(np.array(goal_rad))
+    chain.step(0.1)
+    assert abs(servos[0].setpoint_rad) == pytest.approx(0.1 * 2.0, rel=0.02)  # at its limit
+    for _ in range(30):
+        chain.step(0.1)
+    np.testing.assert_allclose(robot.read_state().position_rad, goal_rad, atol=0.006)
+    health = robot.health()
+    assert health
+    assert health.voltage_v
+    assert health.voltage_v.valid.all()
+    robot.disable_torque()
+    assert not any(servo.torque_on for servo in servos)
+
+
+def test_servos_of_two_byte_orders_do_not_share_a_bus(tmp_path: Path, clock: FakeClock) -> None:
+    robot, _, _ = feetech_robot(tmp_path, FEETECH_YAML + SCS_JOINT, clock)
+    with pytest.raises(BusError, match="servo 3: its present_position is big endian, that of"):
+        robot.connect()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("sts3215", "xl330-m288", "bus.protocol is feetech, which yaw (xl330-m288) can't speak"),
+        ("sts3215", "scs0009", "zero_tick 2048 is outside of the servo's turn 0..1023"),
+        ("baud: 1000000", "baud: 4000000", "bus.baud: feetech servos know 1000000, 500000"),
+    ],
+)
+def test_a_fault_in_a_feetech_file(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert fault in fault_of(tmp_path, lambda _: FEETECH_YAML.replace(old, new))
