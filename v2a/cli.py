@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 import click
@@ -33,6 +34,7 @@ COMMANDS: Final = {
         "runtime.build_cli", "build", "Build a bundle's TensorRT engines for this machine."
     ),
     "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show what is in it."),
+    "motors": LazyCommand("hw_drivers.motors.cli", "motors", "Check, set up or simulate servos."),
 }
 
 # The package that a room needs beyond the base install -> the extra that brings it.
@@ -56,17 +58,21 @@ _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 
 class LazyGroup(click.Group):
-    """A group whose commands come from `COMMANDS`."""
+    """A group whose commands come from `table`: name -> where it is."""
+
+    def __init__(self, *args: Any, table: Mapping[str, LazyCommand], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of the table."""
-        return list(COMMANDS)
+        return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the room of the command, and only that."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._table:
             return None
-        lazy = COMMANDS[cmd_name]
+        lazy = self._table[cmd_name]
         command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         return command
 
@@ -74,14 +80,14 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Refuse an unknown command with the nearest known one."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
+        if args[0] not in self._table and not args[0].startswith("-"):
+            raise click.NoSuchCommand(args[0], possibilities=self._table, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The command list of `v2a --help`, from the table."""
+        """The command list of its help, from the table."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+            formatter.write_dl([(name, lazy.help) for name, lazy in self._table.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; the project's errors become one message and their exit code."""
@@ -104,7 +110,9 @@ def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
     ctx.exit(exit_code)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="v2a")
 def cli() -> None:
     """Take a trained Video2Act policy to a moving robot."""

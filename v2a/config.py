@@ -28,7 +28,7 @@ class Strict(BaseModel):
 
 
 def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
-    """Read `path` into `model`.
+    """Read `path` into `model`; its validators get the file's folder as context["folder"].
 
     Raises ConfigError listing every fault, one per line:
     `robot.yaml:11: bus.joints.1.id: Input should be less than or equal to 252 (got 300)`
@@ -37,7 +37,7 @@ def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
     lines = dict(keys)
     faults = list(_duplicates(keys))
     try:
-        config = model.model_validate(data)
+        config = model.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
         faults += [
             (_line_of(details["loc"], lines), describe_fault(details, model))

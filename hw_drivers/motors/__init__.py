@@ -1,0 +1,1 @@
+"""Servos from the command line: found, set up, calibrated, watched, examined, moved, simulated."""

@@ -1,0 +1,239 @@
+"""`v2a motors calibrate`: each joint's range, moved by hand, written to servos and file."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+from pydantic import BaseModel
+
+from hw_drivers.bus import ServoBus
+from hw_drivers.calibration import (
+    REGISTERS,
+    Calibration,
+    check_ranges,
+    read_servo,
+    save_calibration,
+)
+from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
+from hw_drivers.motors import options
+from hw_drivers.motors.settings import changes, read_settings, setup_line, write_settings
+from hw_drivers.motors.sweep import Range, Sweep, place_range
+from hw_drivers.motors.table import LiveLines, columns
+from hw_drivers.robot import Robot
+from hw_drivers.robot_config import MODELS, JointConfig, RobotConfig
+from v2a.clock import Clock, MonotonicClock
+from v2a.config import load_yaml
+from v2a.errors import BusError, ConfigError
+
+_PERIOD_NS: Final = 20_000_000
+_SHOWN_EVERY: Final = 5  # readings: ten times a second
+
+Settings = Mapping[str, int]
+
+
+class _File(BaseModel):
+    """The part of robot.yaml that a calibration is about; the rest is for those who drive it."""
+
+    robot: RobotConfig
+
+
+@click.command()
+@click.argument("robot_yaml", metavar="ROBOT.YAML", type=click.Path(path_type=Path))
+@options.yes
+def calibrate(robot_yaml: Path, yes: bool) -> None:
+    """Measure the range of each joint of ROBOT.YAML while you move it by hand.
+
+    Torque goes off: hold the arm. Move each joint from one end to the other, then press Enter. The
+    range is written to each servo's position limits, the encoder's seam kept outside of it, and
+    to the file that ROBOT.YAML names as `calibration`, with what tells the servo from another.
+    Every connect compares the two. Ctrl-C leaves file and servos as they were, with torque off.
+    """
+    config = load_yaml(robot_yaml, _File).robot
+    if config.calibration is None:
+        line = f"calibration: {robot_yaml.stem}.calibration.yaml"
+        raise ConfigError(f"{robot_yaml}: say where its calibration is kept, under robot: {line}")
+    clock = MonotonicClock()
+    robot = Robot(config.model_copy(update={"calibration": None}), clock)
+    with contextlib.closing(robot):
+        robot.connect()
+        _let_go(robot, yes)
+        refuse_turn_counters(config, robot.bus)
+        sweeps = _sweep(config, robot.bus, clock)
+        ranges = place_all(config, robot.bus, sweeps)
+        wanted = {joint.id: settings_for(ranges[joint.name]) for joint in config.joints}
+        if not _agreed(config, robot.bus, wanted, yes):
+            click.echo("nothing was written")
+            return
+        with undone_on_failure(robot.bus, wanted):
+            for servo_id, settings in wanted.items():
+                write_settings(robot.bus, servo_id, settings)
+            joints = {joint.name: read_servo(robot.bus, joint.id) for joint in config.joints}
+            save_calibration(config.calibration, Calibration(robot=config.name, joints=joints))
+    click.echo(f"written and read back; kept in {config.calibration}")
+    _advise(robot_yaml, config, ranges, check_ranges(config.joints, joints))
+
+
+def _let_go(robot: Robot, yes: bool) -> None:
+    stiff = [j.name for j in robot.config.joints if robot.bus.read(j.id, "torque_enable")]
+    if stiff and not yes:
+        click.confirm(f"Torque goes off in {', '.join(stiff)}: hold the arm. Ready?", abort=True)
+    robot.disable_torque()
+
+
+def refuse_turn_counters(config: RobotConfig, bus: ServoBus) -> None:
+    """Raises BusError for Feetech servos that count turns instead of wrapping."""
+    bus_at = config.bus
+    for joint in config.joints:
+        if "phase" not in MODELS[joint.model].items:
+            continue
+        if (phase := bus.read(joint.id, "phase")) & MULTI_TURN_PHASE_BIT:
+            raise BusError(
+                f"{joint.name} (id {joint.id}) counts turns (phase {phase}); "
+                f"run {setup_line(bus_at.port, bus_at.protocol, bus_at.baud, joint.id)}"
+            )
+
+
+def _sweep(config: RobotConfig, bus: ServoBus, clock: Clock) -> dict[str, Sweep]:
+    """Follow the joints until Enter, with the numbers live on stderr."""
+    click.echo(
+        "Move each joint from one end of its range to the other; then press Enter.", err=True
+    )
+    lines = LiveLines(err=True)
+    shown: list[str] = []
+
+    def show(sweeps: dict[str, Sweep]) -> None:
+        if (new := _sweep_lines(config, sweeps)) != shown:
+            lines.show(new)
+            shown[:] = new
+
+    return follow(config, bus, clock, show, enter_pressed)
+
+
+def follow(
+    config: RobotConfig,
+    bus: ServoBus,
+    clock: Clock,
+    show: Callable[[dict[str, Sweep]], None],
+    done: Callable[[], bool],
+) -> dict[str, Sweep]:
+    """Read all positions again and again until `done`. Raises BusError where a joint was lost."""
+    ids = tuple(joint.id for joint in config.joints)
+    sweeps: dict[str, Sweep] = {}
+    readings = 0
+    next_ns = clock.now_ns()
+    while not (done() and len(sweeps) == len(ids)):
+        found = bus.sync_read("present_position", ids)
+        for joint, raw, valid in zip(config.joints, found.raw.tolist(), found.valid, strict=True):
+            if valid:
+                _take(joint, sweeps, raw)
+        if readings % _SHOWN_EVERY == 0 and len(sweeps) == len(ids):
+            show(sweeps)
+        readings += 1
+        next_ns = max(next_ns + _PERIOD_NS, clock.now_ns())
+        clock.sleep_until_ns(next_ns)
+    show(sweeps)
+    return sweeps
+
+
+def _take(joint: JointConfig, sweeps: dict[str, Sweep], raw: int) -> None:
+    if joint.name not in sweeps:
+        limits = MODELS[joint.model].items["max_position_limit"].limits or (0, 0)
+        sweeps[joint.name] = Sweep.begin(limits[1] + 1, raw)
+    try:
+        sweeps[joint.name].add(raw)
+    except BusError as error:
+        raise BusError(f"{joint.name} (id {joint.id}): {error}") from error
+
+
+def enter_pressed() -> bool:
+    """Whether a line, or the end of the input, has come."""
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        return False
+    sys.stdin.readline()
+    return True
+
+
+def _sweep_lines(config: RobotConfig, sweeps: Mapping[str, Sweep]) -> list[str]:
+    rows = []
+    for joint in config.joints:
+        sweep = sweeps[joint.name]
+        ticks = (sweep.now, sweep.low, sweep.high, sweep.span)
+        degrees = math.degrees(sweep.span * joint.rad_per_tick)
+        rows.append((joint.name, str(joint.id), *map(str, ticks), f"{degrees:.0f}"))
+    return columns(("joint", "id", "tick", "lowest", "highest", "span", "degrees"), rows)
+
+
+def place_all(config: RobotConfig, bus: ServoBus, sweeps: Mapping[str, Sweep]) -> dict[str, Range]:
+    """The range of each joint within a turn. Raises one BusError that lists all that can't be."""
+    ranges, faults = {}, []
+    for joint in config.joints:
+        model = MODELS[joint.model]
+        offset = bus.read(joint.id, "homing_offset") if "homing_offset" in model.items else 0
+        try:
+            ranges[joint.name] = place_range(model, sweeps[joint.name], offset)
+        except BusError as error:
+            faults.append(f"{joint.name} (id {joint.id}): {error}")
+    if faults:
+        raise BusError("\n  ".join(["nothing was written:", *faults]))
+    return ranges
+
+
+def settings_for(found: Range) -> dict[str, int]:
+    """The registers that hold the range."""
+    values = zip(REGISTERS, (found.homing_offset, found.low, found.high), strict=True)
+    return {name: raw for name, raw in values if raw is not None}
+
+
+def _agreed(config: RobotConfig, bus: ServoBus, wanted: Mapping[int, Settings], yes: bool) -> bool:
+    rows = [
+        (joint.name, str(joint.id), name, str(now), str(raw))
+        for joint in config.joints
+        for name, now, raw in changes(bus, joint.id, wanted[joint.id])
+    ]
+    if rows:
+        click.echo("\n".join(columns(("joint", "id", "register", "now", "new"), rows)))
+    return yes or not rows or click.confirm("Write this?")
+
+
+@contextlib.contextmanager
+def undone_on_failure(bus: ServoBus, wanted: Mapping[int, Settings]) -> Iterator[None]:
+    """Whatever ends this but success puts the registers of `wanted` back to what they were."""
+    before = {servo_id: read_settings(bus, servo_id, names) for servo_id, names in wanted.items()}
+    try:
+        yield
+    except BaseException:
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            for servo_id, settings in before.items():
+                write_settings(bus, servo_id, settings)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        raise
+
+
+def _advise(
+    robot_yaml: Path, config: RobotConfig, ranges: Mapping[str, Range], faults: list[str]
+) -> None:
+    """What robot.yaml should say now, with each joint's zero where it was."""
+    click.echo(f"the whole range of each joint, as {robot_yaml} has it:")
+    for joint in config.joints:
+        found = ranges[joint.name]
+        last = (MODELS[joint.model].items["max_position_limit"].limits or (0, 0))[1]
+        zero = (joint.zero_tick + found.shift) % (last + 1)
+        ends = [
+            joint.direction * (tick - zero) * joint.rad_per_tick for tick in (found.low, found.high)
+        ]
+        lower, upper = min(ends), max(ends)
+        click.echo(
+            f"  {joint.name}: zero_tick: {zero}, lower_rad: {lower:.4f}, upper_rad: {upper:.4f}"
+        )
+    for fault in faults:
+        click.echo(f"note: {fault}", err=True)

@@ -1,0 +1,271 @@
+"""Finding servos: every rate and protocol is asked, and what comes back is judged byte by byte.
+
+Nothing is written to a servo here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import click
+
+from hw_drivers.bus import Pong, ServoBus
+from hw_drivers.bus_wire import Parser
+from hw_drivers.dynamixel import models as dynamixel
+from hw_drivers.dynamixel import packet as dynamixel_packet
+from hw_drivers.feetech import models as feetech
+from hw_drivers.feetech import packet as feetech_packet
+from hw_drivers.motors.recording import Exchange, RecordingPort
+from hw_drivers.motors.settings import setup_line
+from hw_drivers.port import SerialPort
+from hw_drivers.registers import Model, find_model
+from hw_drivers.robot_config import PROTOCOLS
+from v2a.clock import Clock
+from v2a.errors import BusError, PortError
+
+TIMEOUT_S: Final = 0.05  # for one answer: more than an FTDI adapter holds it back
+TABLES: Final[dict[str, tuple[Model, ...]]] = {
+    "dynamixel2": dynamixel.TABLES,
+    "feetech": feetech.TABLES,
+}
+_PING_S: Final = 0.02  # for each of the ids that should be silent
+_LIKELY_BAUDS = (1_000_000, 57_600, 115_200)  # what servos are set up for, and born with
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where servos may be: a port, what they speak, and how fast."""
+
+    port: str
+    protocol: str
+    baud: int
+
+    def __str__(self) -> str:
+        return f"{self.port}: {self.protocol} at {self.baud} baud"
+
+
+@dataclass(frozen=True, slots=True)
+class Servo:
+    """A servo that answered."""
+
+    place: Place
+    id: int
+    model_number: int
+    firmware_version: int
+
+    @property
+    def model(self) -> Model | None:
+        """Its register table; None where it is of no known model."""
+        return find_model(TABLES[self.place.protocol], self.model_number, self.firmware_version)
+
+    @property
+    def model_name(self) -> str:
+        return self.model.name if self.model else f"model number {self.model_number}"
+
+    @property
+    def setup_line(self) -> str:
+        """See `settings.setup_line`."""
+        return setup_line(self.place.port, self.place.protocol, self.place.baud, self.id)
+
+    def __str__(self) -> str:
+        where = f"{self.place.protocol} at {self.place.baud} baud"
+        return f"id {self.id}: {self.model_name}, {where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one place gave: its servos, and what is wrong there."""
+
+    place: Place
+    servos: tuple[Servo, ...]
+    faults: tuple[str, ...]
+
+
+def places(port: str, protocol: str | None, baud: int | None) -> list[Place]:
+    """Where to look at `port`, the likeliest first. Raises BusError for a rate nobody knows."""
+    found = [
+        Place(port, name, rate)
+        for name, known in PROTOCOLS.items()
+        for rate in known.bauds
+        if protocol in (None, name) and baud in (None, rate)
+    ]
+    if not found:
+        rates = sorted({rate for known in PROTOCOLS.values() for rate in known.bauds})
+        raise BusError(f"no servo of that protocol knows {baud} baud; known are {rates}")
+    return sorted(found, key=lambda place: _unlikeliness(place.baud))
+
+
+def _unlikeliness(baud: int) -> int:
+    return _LIKELY_BAUDS.index(baud) if baud in _LIKELY_BAUDS else len(_LIKELY_BAUDS)
+
+
+def look_at_all(to_do: Sequence[Place], clock: Clock) -> Iterator[Look]:
+    """Look at each place, with a bar on a terminal that says which one is next."""
+    with click.progressbar(
+        to_do,
+        label="looking for servos",
+        item_show_func=lambda place: str(place or ""),
+        file=sys.stderr,
+    ) as bar:
+        for place in bar:
+            yield look(place, clock)
+
+
+def find_first(port: str, protocol: str | None, baud: int | None, clock: Clock) -> Look:
+    """The first place at which servos answer. Raises BusError where there is none."""
+    to_do = places(port, protocol, baud)
+    for found in look_at_all(to_do, clock):
+        if found.servos or found.faults:
+            return found
+    raise BusError(nobody(to_do))
+
+
+def nobody(asked: Sequence[Place]) -> str:
+    """The message where no servo answered at any of these places."""
+    rates = {
+        place.protocol: [p.baud for p in asked if p.protocol == place.protocol] for place in asked
+    }
+    tried = "; ".join(f"{name} at {', '.join(map(str, bauds))}" for name, bauds in rates.items())
+    ports = ", ".join(dict.fromkeys(place.port for place in asked))
+    return (
+        f"{ports}: no servo answers (asked: {tried} baud); check its power, its cable, and that "
+        "no other program reads this port"
+    )
+
+
+def open_bus(servos: Sequence[Servo], clock: Clock) -> ServoBus:
+    """The bus of these servos, all of one place. Raises BusError where a model is not known."""
+    place = servos[0].place
+    models = {servo.id: servo.model for servo in servos if servo.model}
+    if strange := [str(servo) for servo in servos if servo.model is None]:
+        known = ", ".join(PROTOCOLS[place.protocol].models)
+        raise BusError(f"{place.port}: unknown: {'; '.join(strange)}; known are {known}")
+    port = SerialPort(place.port, place.baud)
+    return PROTOCOLS[place.protocol].open(port, clock, models, TIMEOUT_S)
+
+
+def look(place: Place, clock: Clock) -> Look:
+    """Ask everyone at `place`, twice where anything was heard: an answer may get lost. Raises
+    PortError where the port can't be opened; a rate that the adapter can't do gives nobody."""
+    try:
+        port = RecordingPort(SerialPort(place.port, place.baud))
+    except PortError as error:
+        if isinstance(error.__cause__, ValueError):  # what pyserial says of such a rate
+            return Look(place, (), ())
+        raise
+    models: dict[int, Model] = {}
+    bus = PROTOCOLS[place.protocol].open(port, clock, models, TIMEOUT_S)
+    try:
+        pongs, first = _ask_everyone(bus, port, place)
+        if not pongs and not first.broken:
+            return Look(place, (), ())
+        more, second = _ask_everyone(bus, port, place)
+        pongs = dict(sorted((pongs | more).items()))
+        servos = tuple(
+            Servo(place, servo_id, pong.model_number, pong.firmware_version)
+            for servo_id, pong in pongs.items()
+        )
+        models.update({servo.id: servo.model for servo in servos if servo.model})
+        faults = [_TWICE.format(servo_id) for servo_id in sorted(first.twice & second.twice)]
+        if first.broken and second.broken:
+            faults += _broken(bus, port, place, pongs) or [f"{place}: {_NOISE}"]
+        return Look(place, servos, (*faults, *_unreadable(bus)))
+    finally:
+        bus.close()
+
+
+_ONE_ALONE = "connect one of them alone and give it an id of its own (v2a motors setup)"
+_TWICE = "id {} answers twice: two servos have this id; " + _ONE_ALONE
+_BROKEN = "id {} gives a broken answer: two servos have this id, or noise; " + _ONE_ALONE
+_NOISE = "what comes back is no packet; check ground, cable and termination"
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    twice: frozenset[int] = frozenset()
+    broken: bool = False
+
+
+def _ask_everyone(
+    bus: ServoBus, port: RecordingPort, place: Place
+) -> tuple[dict[int, Pong], _Verdict]:
+    port.exchanges.clear()
+    pongs = bus.scan()
+    verdicts = [_judge(exchange, _PACKETS[place.protocol]) for exchange in port.exchanges]
+    twice = frozenset(servo_id for verdict in verdicts for servo_id in verdict.twice)
+    return pongs, _Verdict(twice, any(verdict.broken for verdict in verdicts))
+
+
+def _broken(bus: ServoBus, port: RecordingPort, place: Place, pongs: dict[int, Pong]) -> list[str]:
+    """Which of the silent ids are not silent, one by one: a broadcast does not tell."""
+    packets, faults = _PACKETS[place.protocol], []
+    for servo_id in range(packets.max_id + 1):
+        if servo_id not in pongs:
+            ping = packets.make_ping(servo_id)
+            bus.wire.ask_one(ping, packets.parser(ping), (servo_id,), _PING_S)
+            if _judge(port.exchanges[-1], packets).broken:
+                faults.append(_BROKEN.format(servo_id))
+    return faults
+
+
+def _unreadable(bus: ServoBus) -> list[str]:
+    """Two servos of one kind answer a ping with the same bytes; where they are tells them apart."""
+    faults = []
+    for servo_id in bus.models:
+        try:
+            bus.read(servo_id, "present_position")
+        except PortError:
+            raise
+        except BusError:
+            faults.append(_BROKEN.format(servo_id))
+    return faults
+
+
+class _StatusMaker(Protocol):
+    def __call__(self, packet_id: int, error: int, params: bytes = b"", /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Packets:
+    """What the judge needs to know of a protocol's packets."""
+
+    max_id: int
+    make_ping: Callable[[int], bytes]
+    make_status: _StatusMaker
+    parser: Callable[[bytes], Parser]  # for the answers to a request
+
+
+def _feetech_parser(request: bytes) -> Parser:
+    size = request[6] if request[4] == feetech_packet.READ else 0
+    return feetech_packet.StatusParser(size)
+
+
+_PACKETS: Final = {
+    "dynamixel2": _Packets(
+        dynamixel_packet.MAX_ID,
+        dynamixel_packet.make_ping,
+        dynamixel_packet.make_status,
+        lambda _: dynamixel_packet.StatusParser(),
+    ),
+    "feetech": _Packets(
+        feetech_packet.MAX_ID,
+        feetech_packet.make_ping,
+        feetech_packet.make_status,
+        _feetech_parser,
+    ),
+}
+
+
+def _judge(exchange: Exchange, packets: _Packets) -> _Verdict:
+    """Who answered more than once, and whether bytes are left over that are no answer."""
+    rest = bytes(exchange.received)
+    rest = rest.removeprefix(exchange.sent)  # the echo of some half-duplex adapters
+    answers = packets.parser(exchange.sent).feed(rest)
+    for answer in answers:
+        rest = rest.replace(packets.make_status(answer.id, answer.error, answer.params), b"", 1)
+    ids = [answer.id for answer in answers]
+    twice = frozenset(servo_id for servo_id in ids if ids.count(servo_id) > 1)
+    return _Verdict(twice, broken=bool(rest))

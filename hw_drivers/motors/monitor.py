@@ -1,0 +1,155 @@
+"""`v2a motors monitor`: what the servos say of themselves, again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import click
+import numpy as np
+
+from hw_drivers.bus import ServoBus
+from hw_drivers.bus_block import NEVER_NS, NO_RAW, Block
+from hw_drivers.bus_reader import BlockReader
+from hw_drivers.motors import options
+from hw_drivers.motors.find import Servo, find_first, open_bus
+from hw_drivers.motors.table import LiveLines, columns
+from hw_drivers.robot_config import PROTOCOLS
+from v2a.clock import Clock, MonotonicClock
+from v2a.errors import BusError
+
+_PERIOD_NS: Final = 200_000_000
+_BUDGET_S: Final = 0.1
+
+
+class _Quantity(NamedTuple):
+    register: str
+    key: str  # in JSON
+    title: str
+    digits: int
+
+
+_QUANTITIES: Final = (
+    _Quantity("present_position", "position_rad", "rad", 3),
+    _Quantity("present_velocity", "velocity_rad_s", "rad/s", 2),
+    _Quantity("present_current", "current_a", "A", 3),
+    _Quantity("present_load", "load", "load", 3),  # of servos that can't measure their current
+    _Quantity("present_input_voltage", "voltage_v", "V", 1),
+    _Quantity("present_temperature", "temperature_c", "deg C", 0),
+)
+
+
+class _Watched(NamedTuple):
+    """Servos of one model, which one request reads."""
+
+    servos: Sequence[Servo]
+    reader: BlockReader
+    block: Block
+
+
+@click.command()
+@options.port
+@options.protocol
+@options.baud
+@click.option("--seconds", type=click.FloatRange(min=0.0), help="End by itself after so long.")
+@options.as_json
+def monitor(
+    port: str, protocol: str | None, baud: int | None, seconds: float | None, as_json: bool
+) -> None:
+    """Show position, velocity, current, voltage, temperature, alarms of all servos, and how old
+    each reading is, until Ctrl-C.
+
+    Nothing is written. With --json one object a line, else a table that stays in place on a
+    terminal. A servo that is silent has empty cells and its age, never zeros.
+    """
+    clock = MonotonicClock()
+    found = find_first(port, protocol, baud, clock)
+    for fault in found.faults:
+        click.echo(f"note: {fault}", err=True)
+    if not found.servos:
+        raise BusError(f"{found.place}: no servo that can be told from the others")
+    lines = LiveLines()
+    with contextlib.closing(open_bus(found.servos, clock)) as bus:
+        watched = watch(bus, found.servos)
+        next_ns = clock.now_ns()
+        end_ns = math.inf if seconds is None else next_ns + seconds * 1e9
+        while True:
+            states = [state for group in watched for state in read(bus, group, clock)]
+            if as_json:
+                click.echo(json.dumps({"t_ns": clock.now_ns(), "servos": states}))
+            else:
+                lines.show(_table(states))
+            next_ns = max(next_ns + _PERIOD_NS, clock.now_ns())
+            if next_ns > end_ns:
+                return
+            clock.sleep_until_ns(next_ns)
+
+
+def watch(bus: ServoBus, servos: Sequence[Servo]) -> list[_Watched]:
+    """The servos by their model: each model has its registers in places of its own."""
+    groups: dict[str, list[Servo]] = {}
+    for servo in servos:
+        groups.setdefault(servo.model_name, []).append(servo)
+    return [_watch_one_model(bus, group) for group in groups.values()]
+
+
+def _watch_one_model(bus: ServoBus, servos: Sequence[Servo]) -> _Watched:
+    ids = tuple(servo.id for servo in servos)
+    names = [q.register for q in _QUANTITIES if q.register in bus.models[ids[0]].items]
+    block = bus.block(names, ids)
+    return _Watched(servos, bus.reader(ids), block)
+
+
+def read(bus: ServoBus, watched: _Watched, clock: Clock) -> Iterator[dict[str, Any]]:
+    """What each of the servos says now, as JSON has it; None for what is not known."""
+    found = watched.reader.read(watched.block, _BUDGET_S)
+    now_ns = clock.now_ns()
+    readings = {
+        q.key: found.reading(q.register, now_ns) for q in _QUANTITIES if q.register in found.block
+    }
+    ticks = found.raw("present_position")
+    for k, servo in enumerate(watched.servos):
+        values = {key: float(reading.value[k]) for key, reading in readings.items()}
+        alarmed = int(found.error[k]) & PROTOCOLS[servo.place.protocol].alarm_bits
+        age_ns = int(readings["position_rad"].age_ns[k])
+        yield {
+            "id": servo.id,
+            "model": servo.model_name,
+            "valid": bool(found.valid[k]),
+            "position_tick": None if ticks[k] == NO_RAW else int(ticks[k]),
+            **{key: None if np.isnan(value) else round(value, 6) for key, value in values.items()},
+            "alarms": _alarms(bus, servo) if alarmed else "",
+            "age_ms": None if age_ns == NEVER_NS else round(age_ns / 1e6, 1),
+        }
+
+
+def _alarms(bus: ServoBus, servo: Servo) -> str:
+    try:
+        status = bus.read(servo.id, "hardware_error_status")
+    except BusError as error:
+        return str(error)
+    return PROTOCOLS[servo.place.protocol].describe_alarms(status) or "gone again"
+
+
+def _table(states: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = [q for q in _QUANTITIES if any(q.key in state for state in states)]
+    header = ("id", "model", "tick", *(q.title for q in shown), "age ms", "alarms")
+    rows = [
+        (
+            str(state["id"]),
+            state["model"],
+            _cell(state["position_tick"], 0),
+            *(_cell(state.get(q.key), q.digits) for q in shown),
+            _cell(state["age_ms"], 0) or "never heard",
+            state["alarms"],
+        )
+        for state in states
+    ]
+    return columns(header, rows)
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

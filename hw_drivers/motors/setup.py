@@ -1,0 +1,195 @@
+"""`v2a motors setup`: one servo gets its id, its rate and the settings that v2a needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import click
+
+from hw_drivers.bus import ServoBus
+from hw_drivers.dynamixel import models as dynamixel
+from hw_drivers.feetech import models as feetech
+from hw_drivers.motors import options
+from hw_drivers.motors.find import Look, Servo, look_at_all, nobody, open_bus, places
+from hw_drivers.motors.settings import Change, check_settings, needed_changes, write_settings
+from hw_drivers.motors.table import columns
+from hw_drivers.registers import Model
+from v2a.clock import Clock, MonotonicClock
+from v2a.errors import BusError, PortError
+
+_BAUD_RATES = {"dynamixel2": dynamixel.BAUD_RATES, "feetech": feetech.BAUD_RATES}
+_TRIES = 7  # to hear a servo that has just changed its id or rate: a second
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to become of a servo."""
+
+    servo: Servo
+    model: Model
+    new_id: int
+    new_baud: int
+    torque_on: bool
+    changes: tuple[Change, ...]
+
+    @property
+    def baud_code(self) -> int:
+        """The value of the baud_rate register for the new rate."""
+        return baud_codes(self.model, self.servo.place.protocol)[self.new_baud]
+
+    @property
+    def all_changes(self) -> list[Change]:
+        """With torque, id and rate."""
+        servo = self.servo
+        first = [Change("torque_enable", 1, 0)] if self.torque_on else []
+        last = [
+            Change("id", servo.id, self.new_id),
+            Change("baud_rate", servo.place.baud, self.new_baud),
+        ]
+        return [*first, *self.changes, *(change for change in last if change.now != change.wanted)]
+
+
+@click.command()
+@options.port
+@click.option("--id", "new_id", type=click.IntRange(0, 253), required=True, help="Its new id.")
+@click.option(
+    "--baud",
+    "new_baud",
+    type=click.IntRange(min=1),
+    default=1_000_000,
+    show_default=True,
+    help="Its new rate.",
+)
+@click.option("--from-id", type=int, help="Its id now; needed where there are several servos.")
+@click.option("--from-baud", type=click.IntRange(min=1), help="Look at no other rate than this.")
+@options.protocol
+@options.yes
+def setup(
+    port: str,
+    new_id: int,
+    new_baud: int,
+    from_id: int | None,
+    from_baud: int | None,
+    protocol: str | None,
+    yes: bool,
+) -> None:
+    """Give a servo its id and its rate; and set what v2a needs: answers at once and to every
+    request, position mode.
+
+    The plan is shown before anything is written, and what was written is read back. Torque goes
+    off: the servo lets go of what it holds.
+    """
+    clock = MonotonicClock()
+    to_do = places(port, protocol, from_baud)
+    looks = [*look_at_all(to_do, clock)]
+    servos = [servo for found in looks for servo in found.servos]
+    if not servos and not any(found.faults for found in looks):
+        raise BusError(nobody(to_do))
+    servo = choose(looks, from_id)
+    refuse_taken_id(servo, new_id, new_baud, servos)
+    plan = make_plan(servo, new_id, new_baud, clock)
+    click.echo(str(servo))
+    if not plan.all_changes:
+        click.echo("is already as it should be")
+        return
+    rows = [(name, str(now), str(wanted)) for name, now, wanted in plan.all_changes]
+    click.echo("\n".join(columns(("register", "now", "new"), rows)))
+    if not yes:
+        click.confirm("Write this?", abort=True)
+    carry_out(plan, clock)
+    click.echo(f"done: id {new_id} at {new_baud} baud, read back")
+
+
+def choose(looks: Sequence[Look], from_id: int | None) -> Servo:
+    """The only servo, or the one with `from_id`. Raises BusError that lists what was found."""
+    servos = [servo for found in looks for servo in found.servos]
+    if faults := [fault for found in looks for fault in found.faults]:
+        raise BusError("\n".join(faults))
+    chosen = [servo for servo in servos if from_id in (None, servo.id)]
+    if len(chosen) == 1:
+        return chosen[0]
+    listed = "\n  ".join(map(str, servos))
+    if not chosen:
+        raise BusError(f"no servo has id {from_id}; found:\n  {listed}")
+    advice = "connect one alone, or name it by --from-id"
+    if from_id is not None:
+        advice = "name the one that is meant by --from-baud or --protocol"
+    raise BusError(f"expected one servo, found {len(chosen)}; {advice}:\n  {listed}")
+
+
+def refuse_taken_id(servo: Servo, new_id: int, new_baud: int, servos: Sequence[Servo]) -> None:
+    """Raises BusError where another servo has the id at the rate already."""
+    others = [other for other in servos if other != servo]
+    for other in others:
+        if (other.id, other.place.baud) == (new_id, new_baud):
+            taken = ", ".join(str(other.id) for other in others)
+            raise BusError(f"id {new_id} is taken by {other}; choose another than {taken}")
+
+
+def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
+    """Raises BusError for an id or a rate that the servo can't have."""
+    with contextlib.closing(open_bus([servo], clock)) as bus:
+        model, protocol = bus.models[servo.id], servo.place.protocol
+        lowest, highest = model.items["id"].limits or (0, 0)
+        if not lowest <= new_id <= highest:
+            raise BusError(f"ids of a {model.name} go from {lowest} to {highest}, got {new_id}")
+        if new_baud not in (known := baud_codes(model, protocol)):
+            raise BusError(f"a {model.name} knows no {new_baud} baud; choose from {[*known]}")
+        torque_on = bool(bus.read(servo.id, "torque_enable"))
+        needed = tuple(needed_changes(bus, protocol, servo.id))
+        return Plan(servo, model, new_id, new_baud, torque_on, needed)
+
+
+def baud_codes(model: Model, protocol: str) -> dict[int, int]:
+    """The rates that the model knows -> the value of its baud_rate register."""
+    limits = model.items["baud_rate"].limits or (0, -1)
+    known = _BAUD_RATES[protocol].items()
+    return {baud: code for code, baud in known if limits[0] <= code <= limits[1]}
+
+
+def carry_out(plan: Plan, clock: Clock) -> None:
+    """Settings first, then the id, then the rate, each at what the one before made of it. Raises
+    BusError where what is read back is not the plan."""
+    servo = plan.servo
+    with contextlib.closing(open_bus([servo], clock)) as bus:
+        if plan.torque_on:
+            bus.write(servo.id, "torque_enable", 0)
+        write_settings(bus, servo.id, {name: wanted for name, _, wanted in plan.changes})
+        _lock(bus, servo.id, 0)
+        _write_unheard(bus, servo.id, "id", plan.new_id)
+    servo = replace(servo, id=plan.new_id)
+    with contextlib.closing(open_bus([servo], clock)) as bus:
+        _wait_for(bus, servo)
+        _write_unheard(bus, servo.id, "baud_rate", plan.baud_code)
+    servo = replace(servo, place=replace(servo.place, baud=plan.new_baud))
+    with contextlib.closing(open_bus([servo], clock)) as bus:
+        _wait_for(bus, servo)
+        _lock(bus, servo.id, 1)
+        check_settings(bus, servo.id, {"id": plan.new_id, "baud_rate": plan.baud_code})
+
+
+def _lock(bus: ServoBus, servo_id: int, raw: int) -> None:
+    if "lock" in bus.models[servo_id].items:
+        bus.write(servo_id, "lock", raw)
+
+
+def _write_unheard(bus: ServoBus, servo_id: int, name: str, raw: int) -> None:
+    """Some servos answer as who they were before the write, some as who they are after it."""
+    try:
+        bus.write(servo_id, name, raw)
+    except PortError:
+        raise
+    except BusError as error:  # `_wait_for` is the judge
+        click.echo(f"note: {error}", err=True)
+
+
+def _wait_for(bus: ServoBus, servo: Servo) -> None:
+    for _ in range(_TRIES):
+        if bus.ping(servo.id):
+            return
+    raise BusError(
+        f"nobody answers to id {servo.id} at {servo.place.baud} baud after the change; find it: "
+        f"v2a motors scan --port {servo.place.port}"
+    )

@@ -1,0 +1,191 @@
+"""`v2a motors jog`: small steps, within limits, slowly; and torque off whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from hw_drivers.dynamixel.bus import DynamixelBus
+from hw_drivers.dynamixel.models import RAD_PER_TICK
+from hw_drivers.dynamixel.packet import WRITE
+from hw_drivers.feetech.models import MODELS as FEETECHS
+from hw_drivers.motors.find import Place, Servo
+from hw_drivers.motors.jog import Mover, _signals_end_it, torque
+from hw_drivers.motors.recording import RecordingPort
+from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
+from hw_drivers.virtual.loopback import LoopbackPort
+from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
+from v2a.clock import FakeClock
+from v2a.errors import BusError
+
+AT_1M = ("--protocol", "dynamixel2", "--baud", "1000000")
+GOAL = XL330.items["goal_position"].address.to_bytes(2, "little")
+
+
+class SteppingClock(FakeClock):
+    """Time passes for the servos when it passes here."""
+
+    def __init__(self, chain: VirtualChain) -> None:
+        super().__init__()
+        self._chain = chain
+
+    def sleep_until_ns(self, t_ns: int) -> None:
+        dt_s = max(t_ns - self.now_ns(), 0) * 1e-9
+        super().sleep_until_ns(t_ns)
+        self._chain.step(dt_s)
+
+
+@pytest.fixture
+def port(chain: VirtualChain) -> RecordingPort:
+    return RecordingPort(LoopbackPort(chain))
+
+
+@pytest.fixture
+def mover(chain: VirtualChain, port: RecordingPort) -> Mover:
+    clock = SteppingClock(chain)
+    bus = DynamixelBus(port, clock, {2: XL330})
+    return Mover.find(bus, Servo(Place("/dev/arm", "dynamixel2", 1_000_000), 2, 1200, 52), clock)
+
+
+def test_without_arm_nothing_is_written(serve: Serve, chain: VirtualChain) -> None:
+    path = serve(chain).path
+    before = settings_of(chain)
+    result = motors("jog", "--port", path, "--id", 2, *AT_1M, keys="++q")
+    assert result.exit_code == 0
+    assert "at tick 2048, range 0 to 4095" in result.stdout
+    assert "torque stays off; --arm to move it" in result.stdout
+    assert settings_of(chain) == before
+
+
+def test_keys_move_it_and_torque_is_off_after(serve: Serve, chain: VirtualChain) -> None:
+    path = serve(chain, moves=True).path
+    result = motors("jog", "--port", path, "--id", 2, "--arm", *AT_1M, keys="++x-q")
+    assert result.exit_code == 0, result.stderr
+    ticks = [int(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("tick")]
+    step = 0.05 / RAD_PER_TICK
+    assert ticks == pytest.approx([2048 + step, 2048 + 2 * step, 2048 + step], abs=9)
+    assert result.stdout.splitlines()[-1] == "torque is off"
+    assert not any(servo.torque_on for servo in chain.servos.values())
+
+
+def test_a_feetech_servo_moves_too(serve: Serve) -> None:
+    line = FeetechChain([FeetechServo(FEETECHS["sts3215"], 1)])
+    result = motors(
+        "jog", "--port", serve(line, moves=True).path, "--id", 1, "--arm", "--protocol", "feetech",
+        "--baud", "1000000", keys="-q",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert line.servos[1]["present_position"] == pytest.approx(2048 - 0.05 / RAD_PER_TICK, abs=9)
+    assert not line.servos[1].torque_on
+
+
+def goals(port: RecordingPort) -> list[int]:
+    """What was written to the goal, in order."""
+    packets = [exchange.sent for exchange in port.exchanges]
+    return [
+        int.from_bytes(packet[10:14], "little", signed=True)
+        for packet in packets
+        if packet[7] == WRITE and packet[8:10] == GOAL
+    ]
+
+
+def test_it_starts_where_it_is_and_goes_no_faster_than_it_may(
+    chain: VirtualChain, port: RecordingPort, mover: Mover
+) -> None:
+    present = chain.servos[2]["present_position"]
+    mover.bus.write(2, "goal_position", present + 900)  # of an earlier run
+    port.exchanges.clear()
+    with torque(mover):
+        assert chain.servos[2].torque_on
+        mover.step(130)
+    sent = goals(port)
+    assert sent[0] == present  # before torque: no leap to an old goal
+    paces = [after - before for before, after in pairwise(sent)]
+    # 0.5 rad/s for 20 ms: 6.5 ticks
+    assert max(map(abs, paces)) <= 7
+    assert present + 130 in sent
+
+
+def test_it_stays_within_its_limits(chain: VirtualChain, mover: Mover) -> None:
+    for name, raw in {"min_position_limit": 2000, "max_position_limit": 2100}.items():
+        mover.bus.write(2, name, raw)
+    mover = Mover.find(mover.bus, mover.servo, mover.clock)
+    with torque(mover):
+        for ticks, end in ((500, 2100), (-500, 2000)):
+            wanted, reached = mover.step(ticks)
+            assert wanted == end
+            assert reached == pytest.approx(end, abs=8)
+    chain.servos[2].set_present_rad(1.0)
+    with pytest.raises(BusError, match="is at tick 2700, its limits are 2000 to 2100"):
+        Mover.find(mover.bus, mover.servo, mover.clock)
+
+
+def test_what_is_blocked_is_not_pushed_on(chain: VirtualChain, mover: Mover) -> None:
+    chain.servos[2].set_present_rad(0.0)  # from now on it does not follow
+    with torque(mover):
+        wanted, reached = mover.step(100)
+        assert (wanted, reached) == (2148, 2048)
+        assert chain.servos[2]["goal_position"] == 2048
+
+
+@pytest.mark.parametrize("end", [BusError, KeyboardInterrupt, SystemExit])
+def test_torque_goes_off_whatever_happens(
+    chain: VirtualChain, mover: Mover, end: type[BaseException]
+) -> None:
+    def fail() -> None:
+        with torque(mover):
+            assert chain.servos[2].torque_on
+            raise end
+
+    with pytest.raises(end):
+        fail()
+    assert not chain.servos[2].torque_on
+
+
+def test_an_alarm_ends_it(chain: VirtualChain, mover: Mover) -> None:
+    with pytest.raises(BusError, match="hardware error: overload"), torque(mover):
+        overload_and_step(chain, mover)
+    assert not chain.servos[2].torque_on
+    with pytest.raises(BusError, match="hardware error: overload; cut its power"):
+        Mover.find(mover.bus, mover.servo, mover.clock)
+
+
+def overload_and_step(chain: VirtualChain, mover: Mover) -> Any:
+    chain.servos[2].overload()
+    return mover.step(10)
+
+
+def test_a_servo_that_is_gone_is_said_to_be_stiff(chain: VirtualChain, mover: Mover) -> None:
+    with pytest.raises(BusError, match="torque may still be on: servo 2: no answer"), torque(mover):
+        chain.servos.clear()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_order(
+    chain: VirtualChain, mover: Mover, number: signal.Signals
+) -> None:
+    def killed() -> None:
+        with _signals_end_it(), torque(mover):
+            os.kill(os.getpid(), number)
+            raise AssertionError("it goes on")
+
+    with pytest.raises(SystemExit) as caught:
+        killed()
+    assert caught.value.code == 128 + number
+    assert not chain.servos[2].torque_on
+
+
+def test_another_mode_or_id_is_refused(serve: Serve, chain: VirtualChain) -> None:
+    path = serve(chain).path
+    assert chain.servos[2].write(11, b"\x01") == 0
+    result = motors("jog", "--port", path, "--id", 2, "--arm", *AT_1M, keys="q")
+    assert result.exit_code == 6
+    assert "operating mode 1, expected 3; run v2a motors setup --port" in result.stderr
+    result = motors("jog", "--port", path, "--id", 9, "--arm", *AT_1M)
+    assert result.exit_code == 6
+    assert "expected id 9, found:\n  id 1: xl330-m288, dynamixel2 at 1000000" in result.stderr

@@ -1,0 +1,127 @@
+"""`v2a motors setup`: a servo gets its id and its rate, and nobody else is touched."""
+
+from __future__ import annotations
+
+import dynamixel_sdk as sdk
+import pytest
+
+from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
+from hw_drivers.feetech.models import MODELS as FEETECHS
+from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
+from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
+from hw_drivers.virtual.servo import VirtualServo
+from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
+from tests.hw_drivers.virtual.conftest import PatientPort
+
+AT_57600 = ("--protocol", "dynamixel2", "--from-baud", "57600")
+AT_1M = ("--protocol", "dynamixel2", "--from-baud", "1000000")
+
+
+def test_a_servo_as_it_was_born_becomes_one_of_ours(serve: Serve) -> None:
+    chain = VirtualChain([VirtualServo(XL330, 1)])
+    server = serve(chain, baud=57_600)
+    assert chain.servos[1].write(10, b"\x05") == 0  # turned round, and a profile by time
+    result = motors("setup", "--port", server.path, "--id", 7, "--yes", *AT_57600)
+    assert result.exit_code == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["return_delay_time", "250", "0"] in rows
+    assert ["drive_mode", "5", "1"] in rows
+    assert ["id", "1", "7"] in rows
+    assert ["baud_rate", "57600", "1000000"] in rows
+    assert result.stdout.splitlines()[-1] == "done: id 7 at 1000000 baud, read back"
+    assert [*chain.servos] == [7]
+    # The vendor's program agrees.
+    port, handler = PatientPort(server.path), sdk.PacketHandler(2.0)
+    assert port.openPort()
+    assert port.setBaudRate(1_000_000)
+    assert handler.ping(port, 7)[0] == XL330.number
+    assert handler.read1ByteTxRx(port, 7, 9)[0] == 0
+    assert handler.read1ByteTxRx(port, 7, 10)[0] == 1
+    port.closePort()
+
+
+def test_a_feetech_servo_is_locked_again(serve: Serve) -> None:
+    line = FeetechChain([FeetechServo(FEETECHS["sts3215"], 1)])
+    servo = line.servos[1]
+    servo.write(55, b"\0")
+    servo.write(18, bytes((12 | MULTI_TURN_PHASE_BIT,)))
+    servo.write(7, b"\xfa")
+    servo.write(55, b"\1")
+    server = serve(line, baud=500_000)
+    result = motors(
+        "setup", "--port", server.path, "--id", 4, "--yes", "--protocol", "feetech",
+        "--from-baud", "500000",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    servo = line.servos[4]
+    assert (servo.baud, servo["lock"], servo["phase"], servo["return_delay_time"]) == (
+        1_000_000,
+        1,
+        12,
+        0,
+    )
+
+
+@pytest.mark.parametrize("answer", ["n\n", ""])
+def test_without_a_yes_nothing_is_written(serve: Serve, answer: str) -> None:
+    chain = VirtualChain([VirtualServo(XL330, 1)])
+    server = serve(chain, baud=57_600)
+    before = settings_of(chain)
+    result = motors("setup", "--port", server.path, "--id", 7, *AT_57600, keys=answer)
+    assert result.exit_code == 1
+    assert "Write this?" in result.stdout
+    assert settings_of(chain) == before
+
+
+def test_torque_goes_off_by_plan(serve: Serve) -> None:
+    chain = VirtualChain([VirtualServo(XL330, 1)])
+    assert chain.servos[1].write(64, b"\1") == 0
+    result = motors("setup", "--port", serve(chain).path, "--id", 2, "--yes", *AT_1M)
+    assert ["torque_enable", "1", "0"] in [line.split() for line in result.stdout.splitlines()]
+    assert result.exit_code == 0, result.stderr
+    assert not chain.servos[2].torque_on
+
+
+def test_a_second_time_there_is_nothing_to_do(serve: Serve, chain: VirtualChain) -> None:
+    path = serve(chain).path
+    result = motors("setup", "--port", path, "--from-id", 2, "--id", 2, *AT_1M)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "is already as it should be"
+
+
+def refused(serve: Serve, chain: VirtualChain, *options: object) -> str:
+    path = serve(chain).path
+    before = settings_of(chain)
+    result = motors("setup", "--port", path, "--yes", *options, *AT_1M)
+    assert result.exit_code == 6
+    assert settings_of(chain) == before
+    return result.stderr
+
+
+def test_one_of_several_has_to_be_named(serve: Serve, chain: VirtualChain) -> None:
+    message = refused(serve, chain, "--id", 7)
+    assert "expected one servo, found 3; connect one alone, or name it by --from-id" in message
+    assert "id 3: xl330-m288, dynamixel2 at 1000000 baud" in message
+    assert "no servo has id 9; found:\n  id 1: xl330" in refused(
+        serve, chain, "--id", 7, "--from-id", 9
+    )
+
+
+def test_an_id_that_is_taken(serve: Serve, chain: VirtualChain) -> None:
+    message = refused(serve, chain, "--from-id", 1, "--id", 3)
+    assert "id 3 is taken by id 3: xl330-m288" in message
+    assert "choose another than 2, 3" in message
+
+
+def test_what_the_model_does_not_know(serve: Serve, chain: VirtualChain) -> None:
+    rate = refused(serve, chain, "--from-id", 1, "--id", 7, "--baud", 4_500_000)
+    assert "a xl330-m288 knows no 4500000 baud; choose from [9600, 57600" in rate
+    high = refused(serve, chain, "--from-id", 1, "--id", 253)
+    assert "ids of a xl330-m288 go from 0 to 252, got 253" in high
+
+
+def test_an_unknown_model_is_left_alone(serve: Serve) -> None:
+    chain = VirtualChain([VirtualServo(DYNAMIXELS["xl430-w250"], 1)])
+    chain.servos[1].sense("model_number", 9999)
+    assert "unknown: id 1: model number 9999" in refused(serve, chain, "--id", 2)
