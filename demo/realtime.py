@@ -1,5 +1,5 @@
-"""Episodes in real time: the runtime's threads on a serial port and a camera of the simulated
-robot.
+"""Episodes in real time: the runtime and its control process on a serial port and a camera of the
+simulated robot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from demo.plant import Result
 from demo.simulator import Simulator
 from demo.task import Level
 from hw_drivers.camera import open_camera
-from hw_drivers.robot import Robot
 from runtime.mailbox import Message
 from runtime.robot_yaml import RunConfig
 from runtime.supervisor import Runtime
@@ -76,10 +75,9 @@ def run_episodes(
         camera_path = Path(folder) / "camera"
         with Simulator(camera_path) as simulator:
             config = config_for(simulator.port, camera_path)
-            robot = Robot(config.robot, clock)
             size = (config.camera.width, config.camera.height)
             camera = open_camera(config.camera.source, size, config.camera.fps, clock)
-            workers = build_workers(bundle, robot, camera, config, clock, Tracer())
+            workers = build_workers(bundle, "real", camera, config, clock, Tracer())
             runtime = Runtime(workers, record)
             delays = _watch_delays(workers)
             try:
@@ -122,18 +120,11 @@ def _play_all(
 
 def _watch_delays(workers: Workers) -> Delays:
     delays, boxes = Delays(), workers.mailboxes
-    recorded = boxes.chunk.tap
 
-    def chunk(message: Message) -> None:
-        if recorded is not None:
-            recorded(message)
-        delays.system1.append(message.t_publish_ns - message.t_capture_ns)
+    def into(delays_ns: list[int]) -> Callable[[Message], None]:
+        return lambda message: delays_ns.append(message.t_publish_ns - message.t_capture_ns)
 
-    boxes.chunk.tap = chunk
-    boxes.condition.tap = lambda message: delays.system2.append(
-        message.t_publish_ns - message.t_capture_ns
-    )
-    boxes.frame.tap = lambda message: delays.camera.append(
-        message.t_publish_ns - message.t_capture_ns
-    )
+    boxes.chunk.taps.append(into(delays.system1))
+    boxes.condition.taps.append(into(delays.system2))
+    boxes.frame.taps.append(into(delays.camera))
     return delays

@@ -14,8 +14,7 @@ from typing import Any
 import click
 
 from hw_drivers.camera import open_camera
-from hw_drivers.robot import Robot
-from runtime.dry_run import virtual_robot
+from runtime.control_process import RobotKind
 from runtime.engines import BACKENDS, load
 from runtime.record import to_json
 from runtime.robot_yaml import RunConfig
@@ -46,6 +45,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     show_default=True,
     help="What computes; trt and rtx want `v2a build` first.",
 )
+@click.option(
+    "--require-rt", is_flag=True, help="Refuse to run without real-time scheduling and memory."
+)
 @click.option("--seconds", type=click.FloatRange(min=0.0), help="End after so long.")
 @click.option(
     "--record",
@@ -61,6 +63,7 @@ def run(
     camera: str | None,
     instruction: str | None,
     engine: str,
+    require_rt: bool,
     seconds: float | None,
     record: Path | None,
     as_json: bool,
@@ -75,7 +78,7 @@ def run(
     With torque off:   v2a run robot.yaml --bundle DIR
     In motion:         v2a run robot.yaml --bundle DIR --arm
     """
-    config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction)
+    config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
     folder = record or _new_folder(config.robot.name)
     with _one_signal_ends_it():
         workers = _workers(config, bundle, dry_run, engine)
@@ -118,8 +121,12 @@ def _one_signal_ends_it() -> Iterator[None]:
                 signal.signal(each, handler)
 
 
-def _configured(config: RunConfig, camera: str | None, instruction: str | None) -> RunConfig:
+def _configured(
+    config: RunConfig, camera: str | None, instruction: str | None, require_rt: bool
+) -> RunConfig:
     changed: dict[str, Any] = {}
+    if require_rt:
+        changed["control"] = config.control.model_copy(update={"require_rt": True})
     if camera is not None:
         changed["camera"] = config.camera.model_copy(update={"source": camera})
     if instruction is not None:
@@ -129,7 +136,7 @@ def _configured(config: RunConfig, camera: str | None, instruction: str | None) 
 
 def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Workers:
     clock = MonotonicClock()
-    robot = virtual_robot(config.robot, clock) if dry_run else Robot(config.robot, clock)
+    robot: RobotKind = "virtual" if dry_run else "real"
     loaded = load_bundle(bundle)
     size = (config.camera.width, config.camera.height)
     camera = open_camera(config.camera.source, size, config.camera.fps, clock)

@@ -1,13 +1,14 @@
 """The control loop: reads the bus, plays the chunk, checks safety, writes the motors.
 
 It runs on an absolute grid and takes one nominal step a tick. A tick that comes too late is
-skipped and counted by cause; nothing is ever caught up.
+skipped and counted by cause; nothing is ever caught up. In a real run it is a process of its own
+(`runtime.control_process`), in simulation and tests a thread or a virtual clock: the same class.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +16,16 @@ import numpy as np
 
 from hw_drivers.robot import Robot
 from runtime.chunks import Trajectory
-from runtime.mailbox import ChunkMsg, Mailboxes, StateMsg, Vector
+from runtime.control_record import ControlRecord, TickFacts
+from runtime.envelope import Limits
+from runtime.estop import Estop
+from runtime.grid import tick_on_grid
+from runtime.mailbox import Mailboxes, StateMsg, Vector
 from runtime.robot_yaml import RunConfig
-from runtime.safety import Limits, Safety, State
+from runtime.safety import Safety, State
 from v2a.clock import Clock
 from v2a.errors import BusError, PortError, SafetyFault
-from v2a.spans import STAGE_INDEX, Histogram, SpanRing
+from v2a.spans import STAGE_INDEX, SpanRing
 
 TICK, BUS_READ, BUS_WRITE = (STAGE_INDEX[s] for s in ("tick", "bus_read", "bus_write"))
 
@@ -35,10 +40,10 @@ class Request:
     done: threading.Event
 
 
-class Control:
+class Control(ControlRecord):
     """One `tick` = one cycle of the loop. Any error turns the torque off before it goes on."""
 
-    name = "control"
+    safety: Safety
 
     def __init__(
         self,
@@ -49,22 +54,23 @@ class Control:
         clock: Clock,
         ring: SpanRing,
     ) -> None:
+        self.period_ns = config.control_period_ns
+        super().__init__(Safety(limits, self.period_ns / 1e9, config.control, config.safety))
         self._robot = robot
         self._names = limits.names
         self._mailboxes = mailboxes
         self._clock = clock
-        self.ring = ring
-        self.period_ns = config.control_period_ns
-        self.safety = Safety(
-            limits,
-            self.period_ns / 1e9,
-            config.control.command_age_max_s,
-            config.control.serial_faults_max,
-        )
+        self._ring = ring
+        self._estop_config = config.safety.estop
+        self._estop: Estop | None = None
         self._trajectory = Trajectory(config.control.blend_s)
         self._request: Request | None = None
         self._request_lock = threading.Lock()
+        # Last sign of life of a policy in another process; this process needs none of itself.
+        self.heard_ns: int | None = None
+        self.facts = TickFacts()
         self._armed_ns = 0
+        self._read_ns = 0
         self._epoch = 0
         self._seq = 0
         self._chunk_seq = 0
@@ -72,13 +78,16 @@ class Control:
         self._serial_fault: str | None = None  # what went wrong on the bus in this tick
         self._closed = False
         self._closing = threading.Lock()
-        self.torque_fault: str | None = None  # why some torque may have been left on
-        self.ticks = 0
-        self.missed_ticks = Counter(late=0, bus=0, no_chunk=0)
-        self.counts: Counter[str] = Counter()
-        self.seam_jumps_rad: deque[float] = deque(maxlen=65536)
-        self.chunk_age = Histogram()
-        self.frame_to_motor = Histogram()
+
+    def open(self) -> None:
+        """Connect the robot and turn its torque off: a run that was killed leaves it on."""
+        self._estop = Estop(self._estop_config)
+        self._robot.connect()
+        self._robot.disable_torque()
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Tick until `stopping()`, in a thread of this process."""
+        tick_on_grid(self, self._clock, stopping)
 
     def request(self, verb: Verb) -> threading.Event:
         """Ask for `verb` at the next tick (arming: the next one that reads every joint).
@@ -97,21 +106,25 @@ class Control:
         """Count grid points that were slept or worked through."""
         self.missed_ticks["bus" if self._bus_ns > self.period_ns else "late"] += ticks
 
-    def tick(self, now_ns: int) -> None:
+    def tick(self, now_ns: int, late_ns: int = 0) -> None:
         """One cycle. Raises PortError when the port is gone, SafetyFault when safety says so."""
         if self._closed:
             raise SafetyFault("the control loop is closed; build the workers anew")
+        self.facts = TickFacts(late_ns)
         try:
             self._cycle(now_ns)
         except BaseException as fault:
-            self.safety.fault(now_ns, str(fault) or type(fault).__name__)
+            if self.safety.state is not State.TORQUE_OFF:
+                self.safety.fault(now_ns, str(fault) or type(fault).__name__)
             self.close()
             raise
         self.ticks += 1
-        self.ring.add(TICK, now_ns, self._clock.now_ns(), self.ticks)
+        self.add(self.facts)
+        self._ring.add(TICK, now_ns, self._clock.now_ns(), self.ticks)
 
     def close(self) -> None:
-        """Torque off, once and for all. A failure to do so is kept in `torque_fault`."""
+        """Torque off, once and for all; a failure to do so is kept in `torque_fault`. Then the
+        robot is let go of."""
         with self._closing:
             if self._closed:
                 return
@@ -123,19 +136,28 @@ class Control:
                 self.safety.fault(now_ns, self.torque_fault)
             self.safety.disarm(now_ns, "end of the run")
             self._closed = True
+            self._robot.close()
+            if self._estop is not None:
+                self._estop.close()
 
     def _cycle(self, now_ns: int) -> None:
         self._bus_ns = 0
         self._serial_fault = None
         self._follow_epoch()
+        if self._estop is not None and (source := self._estop.pressed()):
+            self.safety.emergency_stop(now_ns, source)
         asked_before = self._request
-        position_rad = self._read()
+        position_rad = self._read(now_ns)
         self._obey(now_ns, position_rad, asked_before)
         if position_rad is not None:
             self._publish(now_ns, position_rad)
+            self.safety.position(now_ns, position_rad)
+        if (health := self._robot.health()) is not None:
+            self.safety.health(now_ns, health)
         if self.safety.torque_on:
             self._take_chunk(now_ns)
-            self._move(now_ns)
+            self._write(self._next_command(now_ns))
+            self._note_ages(now_ns)
         self.safety.serial(now_ns, self._serial_fault)
 
     def _follow_epoch(self) -> None:
@@ -143,7 +165,7 @@ class Control:
             self._epoch = self._mailboxes.epoch.number
             self._trajectory.clear()
 
-    def _read(self) -> Vector | None:
+    def _read(self, now_ns: int) -> Vector | None:
         """The joints' positions, or None in a bad cycle."""
         start_ns = self._clock.now_ns()
         try:
@@ -159,6 +181,7 @@ class Control:
             silent = [self._names[joint] for joint in np.flatnonzero(~state.valid)]
             self._serial_fault = f"no answer from {', '.join(silent)}"
             return None
+        self._read_ns = now_ns
         return state.position_rad
 
     def _obey(self, now_ns: int, position_rad: Vector | None, asked_before: Request | None) -> None:
@@ -213,17 +236,35 @@ class Control:
         if jump_rad is None:
             self.counts["chunk_past"] += 1
             return
-        self.seam_jumps_rad.append(jump_rad)
+        self.facts.seam_jump_rad = jump_rad
 
-    def _move(self, now_ns: int) -> None:
+    def _next_command(self, now_ns: int) -> Vector:
+        silent = self.heard_ns is not None and self.safety.silence(now_ns, self.heard_ns)
+        if self.safety.state is State.SAFE_POSE:
+            return self.safety.safe_pose(now_ns)
+        if silent:
+            return self._hold(now_ns, "the policy is silent")
+        if self.safety.blind(now_ns, self._read_ns):
+            return self._hold(now_ns, "joint positions too old")
+        return self._follow(now_ns)
+
+    def _hold(self, now_ns: int, reason: str) -> Vector:
+        self._trajectory.clear()  # only a new chunk resumes, through a blend
+        return self.safety.hold(now_ns, reason)
+
+    def _follow(self, now_ns: int) -> Vector:
         target_rad, chunk = self._trajectory.target(now_ns), self._trajectory.chunk
         if target_rad is None or chunk is None:
             self.missed_ticks["no_chunk"] += 1
-            self._write(self.safety.hold(now_ns, "no chunk"))
-            return
+            return self.safety.hold(now_ns, "no chunk")
         current = chunk.epoch == self._epoch
-        self._write(self.safety.command(now_ns, target_rad, chunk.t_capture_ns, current))
-        self._observe_ages(chunk, now_ns)
+        return self.safety.command(now_ns, target_rad, chunk.t_capture_ns, current)
+
+    def _note_ages(self, now_ns: int) -> None:
+        if (chunk := self._trajectory.chunk) is None:
+            return
+        self.facts.chunk_age_ns = max(now_ns - chunk.t_publish_ns, 0)
+        self.facts.frame_to_motor_ns = self._clock.now_ns() - chunk.t_capture_ns
 
     def _write(self, command_rad: Vector) -> None:
         start_ns = self._clock.now_ns()
@@ -236,11 +277,7 @@ class Control:
         finally:
             self._bus_span(BUS_WRITE, start_ns)
 
-    def _observe_ages(self, chunk: ChunkMsg, now_ns: int) -> None:
-        self.chunk_age.observe(max(now_ns - chunk.t_publish_ns, 0))
-        self.frame_to_motor.observe(self._clock.now_ns() - chunk.t_capture_ns)
-
     def _bus_span(self, stage: int, start_ns: int) -> None:
         end_ns = self._clock.now_ns()
         self._bus_ns += end_ns - start_ns
-        self.ring.add(stage, start_ns, end_ns, self.ticks)
+        self._ring.add(stage, start_ns, end_ns, self.ticks)

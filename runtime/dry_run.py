@@ -31,6 +31,7 @@ class FollowingPort(LoopbackPort):
 def virtual_robot(config: RobotConfig, clock: Clock) -> Robot:
     """A robot like `config` with every joint at rest at 0 rad, or as near as its limits allow."""
     chain = VirtualChain(_servo(joint) for joint in config.joints)
+    config = config.model_copy(update={"calibration": None})  # of real servos
     return Robot(config, clock, FollowingPort(chain, clock))
 
 

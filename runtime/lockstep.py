@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hw_drivers.camera import Frame
-from runtime.control import Verb
+from runtime.control import Control, Verb
 from runtime.mailbox import Image, Mailbox, Message
 from runtime.record import PERIOD_NS, Recorder
 from runtime.summary import summarise
@@ -74,6 +74,8 @@ class Lockstep:
         record_dir: Path | None = None,
     ) -> None:
         self._workers = workers
+        assert isinstance(workers.control, Control), "lockstep ticks the control loop itself"
+        self._control = workers.control
         self._clock = clock
         self._plant = plant
         self._delays = dict(delays or {})
@@ -84,7 +86,8 @@ class Lockstep:
         self._pushed = 0
         self._start_ns = clock.now_ns()
         boxes = workers.mailboxes
-        boxes.state.tap = boxes.chunk.tap = self._recorder.offer
+        boxes.state.taps.append(self._recorder.offer)
+        boxes.chunk.taps.append(self._recorder.offer)
         self._slots = {
             row.name: Slot(
                 getattr(workers, row.name),
@@ -124,7 +127,7 @@ class Lockstep:
                 if until():
                     return
         except BaseException:
-            self._workers.control.close()
+            self._control.close()
             raise
         self._go_to(end_ns)
 
@@ -155,7 +158,7 @@ class Lockstep:
         self.stop()
 
     def _ask(self, verb: Verb) -> None:
-        control = self._workers.control
+        control = self._control
         done = control.request(verb)
         self.run(2 * self._workers.config.control_period_ns / 1e9, done.is_set)
         if not done.is_set():
@@ -180,7 +183,7 @@ class Lockstep:
         self._at(t_ns, order, again)
 
     def _tick(self) -> None:
-        self._workers.control.tick(self._clock.now_ns())
+        self._control.tick(self._clock.now_ns())
 
     def _picture(self) -> None:
         self._step("camera")

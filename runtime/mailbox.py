@@ -76,8 +76,9 @@ M = TypeVar("M", bound=Message)
 class Mailbox(Generic[M]):
     """The latest message of one writer. `get` never blocks and never waits for the writer."""
 
-    def __init__(self, tap: Callable[[Message], None] | None = None) -> None:
-        self.tap = tap  # sees every accepted message, in the writer's thread: must not block
+    def __init__(self) -> None:
+        # Each sees every accepted message, in the writer's thread: must not block.
+        self.taps: list[Callable[[M], None]] = []
         self.dropped_stale = 0
         self._latest: M | None = None
         self._epoch = 0
@@ -92,8 +93,8 @@ class Mailbox(Generic[M]):
                 return False
             self._latest = message
             self._changed.notify_all()
-        if self.tap is not None:
-            self.tap(message)
+        for tap in self.taps:
+            tap(message)
         return True
 
     def get(self) -> M | None:
@@ -138,12 +139,16 @@ class Mailboxes:
 
     def reset(self, now_ns: int) -> int:
         """Begin the next epoch and return its number."""
-        epoch = Epoch(self.epoch.number + 1, now_ns)
+        self.begin(self.epoch.number + 1, now_ns)
+        return self.epoch.number
+
+    def begin(self, number: int, now_ns: int) -> None:
+        """Begin the epoch of this number, which is above the present one."""
+        epoch = Epoch(number, now_ns)
         for mailbox in self.all():
             mailbox.reset(epoch.number)
         # Last: who reads the new number already finds every mailbox empty of older messages.
         self.epoch = epoch
-        return epoch.number
 
     def dropped_stale(self) -> int:
         return sum(mailbox.dropped_stale for mailbox in self.all())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from hw_drivers.robot import RobotConfig
-from runtime.safety import Limits
+from runtime.envelope import Limits
+from runtime.safety_yaml import SafetyConfig
 from v2a.bundle import Manifest
 from v2a.config import Strict
 from v2a.errors import ConfigError
@@ -30,6 +31,8 @@ class ControlConfig(Strict):
     # Above the longest life of a chunk, so that a chunk can end and come to rest by itself.
     command_age_max_s: PositiveFloat = 2.0
     serial_faults_max: PositiveInt = 5
+    core: NonNegativeInt | None = None  # which CPU core it has to itself; none: any
+    require_rt: bool = False  # refuse to run without what `runtime.realtime` asks for
 
 
 class System1Config(Strict):
@@ -61,6 +64,7 @@ class RunConfig(Strict):
     robot: RobotConfig
     camera: CameraConfig
     control: ControlConfig = ControlConfig()
+    safety: SafetyConfig = SafetyConfig()
     system1: System1Config = System1Config()
     system2: System2Config = System2Config()
     instruction: str
@@ -89,11 +93,13 @@ def check_fit(config: RunConfig, manifest: Manifest) -> Limits:
             "or take a bundle made for this robot"
         )
     _check_camera(config, manifest)
+    _check_safe_pose(config)
     limits = Limits(
         tuple(ours),
         np.maximum([j.lower_rad for j in robot], [j.lower for j in policy]),
         np.minimum([j.upper_rad for j in robot], [j.upper for j in policy]),
         np.minimum([j.velocity_limit_rad_s for j in robot], [j.velocity_limit for j in policy]),
+        np.full(len(ours), config.safety.acceleration_max_rad_s2),
     )
     for name, lower, upper in zip(ours, limits.lower_rad, limits.upper_rad, strict=True):
         if lower >= upper:
@@ -111,4 +117,13 @@ def _check_camera(config: RunConfig, manifest: Manifest) -> None:
         raise ConfigError(
             f"camera.fps is {config.camera.fps:g}; the bundle {manifest.policy} looks at pictures "
             f"{camera.interval_s:g} s apart: use a camera of at least {1 / camera.interval_s:g} fps"
+        )
+
+
+def _check_safe_pose(config: RunConfig) -> None:
+    pose, joints = config.safety.safe_pose_rad, config.robot.joints
+    if pose is not None and len(pose) != len(joints):
+        raise ConfigError(
+            f"safety.safe_pose_rad has {len(pose)} angles, {config.robot.name} has {len(joints)} "
+            "joints: give one each, in their order"
         )

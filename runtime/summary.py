@@ -34,6 +34,8 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, 
         "ages": {name: histogram.summary_ms() for name, histogram in ages.items()},
         "ticks": control.ticks,
         "missed_ticks": dict(control.missed_ticks),
+        "late": control.late.summary_ms(),
+        "realtime": control.realtime,
         "seam_jumps_rad": _spread(control.seam_jumps_rad),
         "counts": {
             "control": dict(control.counts),
@@ -71,7 +73,7 @@ def versions() -> dict[str, str]:
 
 def as_text(summary: dict[str, Any]) -> str:
     """The stage table and the lines that an operator looks for."""
-    rows = {**summary["stages"], **summary["ages"]}
+    rows = {**summary["stages"], **summary["ages"], "late": summary["late"]}
     lines = [f"{'stage':<16}" + "".join(f"{column:>10}" for column in COLUMNS)]
     lines += [
         f"{name:<16}" + f"{row['n']:>10d}" + "".join(f"{row[c]:>10.3f}" for c in COLUMNS[1:])
@@ -80,9 +82,11 @@ def as_text(summary: dict[str, Any]) -> str:
     ]
     missed = ", ".join(f"{cause} {n}" for cause, n in summary["missed_ticks"].items())
     jumps = summary["seam_jumps_rad"]
+    realtime = ", ".join(f"{what} {given}" for what, given in summary["realtime"].items())
     lines += [
         f"{summary['seconds']:.1f} s, {summary['ticks']} ticks; missed: {missed}",
         f"seams: {jumps['n']}, jump p50 {jumps['p50']:.4f} rad, max {jumps['max']:.4f} rad",
+        f"control: {realtime or 'a thread of this process'}",
     ]
     return "\n".join(lines)
 

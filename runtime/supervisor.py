@@ -1,4 +1,5 @@
-"""`Runtime`: the workers as threads of this process, started and stopped in order."""
+"""`Runtime`: the workers as threads of this process, started and stopped in order. The control
+loop's is, in a real run, the ear and mouth of a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from typing import Any
 from runtime.control import Verb
 from runtime.record import Recorder, record_loop
 from runtime.summary import summarise, versions
-from runtime.threads import Crew, Loop, step_on_news, tick_on_grid
+from runtime.threads import Crew, Loop, step_on_news
 from runtime.workers import Workers, WorkerSpec
 from v2a.errors import SafetyFault
 
@@ -39,7 +40,7 @@ class Runtime:
         self._recorder = Recorder(workers.tracer, record_dir)
         self._start_ns = workers.clock.now_ns()
         for mailbox in (workers.mailboxes.state, workers.mailboxes.chunk):
-            mailbox.tap = self._recorder.offer
+            mailbox.taps.append(self._recorder.offer)
 
     def start(self) -> Runtime:
         """Connect, warm the engines, start the threads: control last."""
@@ -130,7 +131,7 @@ class Runtime:
         if row.name == "recorder":
             return partial(record_loop, self._recorder)
         if row.name == "control":
-            return tick_on_grid(workers.control, workers.clock)
+            return workers.control.run
         inbox = getattr(workers.mailboxes, row.inbox) if row.inbox else None
         outbox = getattr(workers.mailboxes, str(row.output))
         return step_on_news(getattr(workers, row.name), inbox, outbox, workers.clock)

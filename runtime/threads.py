@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from runtime.control import Control
 from runtime.mailbox import Mailbox, Message
 from runtime.workers import WorkerSpec
 from v2a.clock import Clock
@@ -114,37 +113,12 @@ def step_on_news(
     return loop
 
 
-def tick_on_grid(control: Control, clock: Clock) -> Loop:
-    """Tick at start + k * period. Grid points that passed meanwhile are skipped and counted."""
-
-    def loop(stopping: Stopping) -> None:
-        period_ns = control.period_ns
-        due_ns = clock.now_ns()
-        try:
-            while not stopping():
-                clock.sleep_until_ns(due_ns)
-                now_ns = clock.now_ns()
-                late = (now_ns - due_ns) // period_ns
-                if late:
-                    control.missed(late)
-                control.tick(now_ns)
-                due_ns += (late + 1) * period_ns
-        finally:
-            control.close()
-
-    return loop
-
-
 def _schedule(spec: WorkerSpec) -> str:
-    """Give this thread its priority as far as the system allows; returns what it got."""
+    """Give this thread its niceness; returns what it got."""
+    if not spec.nice:
+        return "normal"
     try:
-        if spec.fifo is not None:
-            policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-            os.sched_setscheduler(0, policy, os.sched_param(spec.fifo))
-            return f"fifo {spec.fifo}"
-        if spec.nice:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), spec.nice)
-            return f"nice {spec.nice}"
-    except PermissionError:
-        return "normal (fifo not permitted: grant rtprio in /etc/security/limits.conf)"
-    return "normal"
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), spec.nice)
+    except PermissionError as error:
+        return f"normal ({error.strerror})"
+    return f"nice {spec.nice}"

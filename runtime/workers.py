@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hw_drivers.camera import Camera
 from hw_drivers.robot import Robot
 from runtime.camera_worker import CameraWorker
 from runtime.control import Control
+from runtime.control_process import RobotKind
 from runtime.engines.base import EngineFactory, load
 from runtime.mailbox import Mailboxes
 from runtime.policy import PolicyGraphs
+from runtime.remote_control import RemoteControl
 from runtime.robot_yaml import RunConfig, check_fit
 from runtime.system1 import System1
 from runtime.system2 import StudyMode, System2
@@ -28,17 +31,16 @@ class WorkerSpec:
     runs: str
     inbox: str | None  # it runs when this mailbox has something newer
     output: str | None
-    fifo: int | None  # SCHED_FIFO priority, where the system allows it
     nice: int
 
 
 # Started from top to bottom, stopped from bottom to top.
 WORKERS = (
-    WorkerSpec("recorder", "writes down what happened", "twice a second", None, None, None, 10),
-    WorkerSpec("camera", "captures and resizes", "each picture", None, "frame", None, 0),
-    WorkerSpec("system2", "condition", "newer frame", "frame", "condition", None, 0),
-    WorkerSpec("system1", "chunk of targets", "newer frame", "frame", "chunk", None, 0),
-    WorkerSpec("control", "bus, safety, motors", "control.rate_hz grid", None, "state", 50, 0),
+    WorkerSpec("recorder", "writes down what happened", "twice a second", None, None, 10),
+    WorkerSpec("camera", "captures and resizes", "each picture", None, "frame", 0),
+    WorkerSpec("system2", "condition", "newer frame", "frame", "condition", 0),
+    WorkerSpec("system1", "chunk of targets", "newer frame", "frame", "chunk", 0),
+    WorkerSpec("control", "bus, safety, motors", "control.rate_hz grid", None, "state", 0),
 )
 
 
@@ -52,11 +54,10 @@ class Workers:
     tracer: Tracer
     mailboxes: Mailboxes
     graphs: PolicyGraphs
-    robot: Robot
     camera: CameraWorker
     system2: System2
     system1: System1
-    control: Control
+    control: Control | RemoteControl
     study: StudyMode
 
     def table(self) -> tuple[WorkerSpec, ...]:
@@ -65,30 +66,26 @@ class Workers:
         return tuple(row for row in WORKERS if not (synchronous and row.name == "system2"))
 
     def prepare(self) -> None:
-        """Warm the engines, compute the instruction, connect the robot and turn its torque off (a
-        run that was killed leaves it on)."""
+        """Warm the engines, compute the instruction, connect the robot with its torque off."""
         self.graphs.warm()
         self.camera.warm()
         self.set_instruction(self.config.instruction)
-        self.robot.connect()
-        self.robot.disable_torque()
+        self.control.open()
 
     def set_instruction(self, text: str) -> None:
         self.graphs.set_instruction(text, self.tracer.ring("main"))
 
     def close(self) -> None:
-        """Torque off, then everything that was opened, the robot last."""
-        try:
-            self.control.close()
-            self.camera.close()
-            self.graphs.close()
-        finally:
-            self.robot.close()
+        """Torque off, then everything that was opened."""
+        with ExitStack() as last_to_first:
+            last_to_first.callback(self.graphs.close)
+            last_to_first.callback(self.camera.close)
+            last_to_first.callback(self.control.close)
 
 
 def build_workers(
     bundle: Bundle,
-    robot: Robot,
+    robot: Robot | RobotKind,
     camera: Camera,
     config: RunConfig,
     clock: Clock,
@@ -99,13 +96,20 @@ def build_workers(
 ) -> Workers:
     """Wire the workers of one run; loads the engines, touches neither robot nor camera.
 
-    The workers own `robot` (not yet connected), `camera` and the engines from here on. `engines`
-    makes the engine of each graph. `seed` and the epoch's number fix the sampler's noise.
+    With a kind of `robot`, the control loop is a process of its own, which opens it. With a `Robot`
+    (not yet connected) it stays in this process: for simulation and tests. The workers own the
+    robot, `camera` and the engines from here on. `engines` makes the engine of each graph. `seed`
+    and the epoch's number fix the sampler's noise.
     Raises ConfigError when robot and bundle don't fit, and what `PolicyGraphs` raises.
     """
     limits = check_fit(config, bundle.manifest)
-    graphs = PolicyGraphs(bundle, clock, engines)
     boxes = Mailboxes()
+    with ExitStack() as opened:
+        rest = (limits, config, boxes, clock, tracer.ring("control"))
+        control = Control(robot, *rest) if isinstance(robot, Robot) else RemoteControl(robot, *rest)
+        opened.callback(control.close)
+        graphs = PolicyGraphs(bundle, clock, engines)
+        opened.pop_all()
     system2 = System2(graphs, boxes, config, tracer.ring("system2"), study)
     return Workers(
         config=config,
@@ -114,7 +118,6 @@ def build_workers(
         tracer=tracer,
         mailboxes=boxes,
         graphs=graphs,
-        robot=robot,
         camera=CameraWorker(
             camera, bundle.manifest.cameras[0], config.camera, boxes, clock, tracer.ring("camera")
         ),
@@ -129,6 +132,6 @@ def build_workers(
             study.synchronous_every,
             seed,
         ),
-        control=Control(robot, limits, config, boxes, clock, tracer.ring("control")),
+        control=control,
         study=study,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -74,20 +73,6 @@ def not_a_graph(folder: Path, _patch: pytest.MonkeyPatch) -> None:
     bundle = load_bundle(folder / "bundle")
     bundle.graph_path("observe").write_text("not a graph")
     seal(bundle.path, bundle.manifest)
-
-
-def port_without_permission(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    port = folder / "ttyUSB0"
-    port.touch()
-    yaml("/dev/not-there", str(port))(folder, patch)
-    real = os.open
-
-    def forbidden(path: str, *rest: int) -> int:  # as root, no file mode would do
-        if path == str(port):
-            raise PermissionError(13, "Permission denied")
-        return real(path, *rest)
-
-    patch.setattr(os, "open", forbidden)
 
 
 def without_onnxruntime(_folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -242,12 +227,6 @@ TABLE: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         ("--seconds", "1"),
         6,
         r"/dev/not-there: no such serial port \(found: .+\); plug it in or correct `port`",
-    ),
-    "port without permission": (
-        port_without_permission,
-        ("--seconds", "1"),
-        6,
-        "ttyUSB0: no permission; add yourself: sudo usermod -aG dialout",
     ),
     "no onnxruntime": (
         without_onnxruntime,

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from runtime.chunks import REST_NS, ChunkPlan, Trajectory
+from runtime.envelope import Limits
 from runtime.mailbox import ChunkMsg, Vector
-from runtime.safety import Limits, Safety
+from runtime.robot_yaml import ControlConfig
+from runtime.safety import Safety
+from runtime.safety_yaml import SafetyConfig
 
 STEP_NS = 50_000_000
 PERIOD_NS = 20_000_000
@@ -53,8 +56,10 @@ def test_no_command_leaps_whatever_chunks_arrive(
     arrivals: list[tuple[int, int, Vector]],
 ) -> None:
     """Trajectory and safety together: each tick moves at most one nominal step."""
-    limits = Limits(("a", "b"), np.full(2, -1.0), np.full(2, 1.0), np.array([0.5, 2.0]))
-    safety = Safety(limits, PERIOD_NS / 1e9, command_age_max_s=2.0, serial_faults_max=5)
+    limits = Limits(
+        ("a", "b"), np.full(2, -1.0), np.full(2, 1.0), np.array([0.5, 2.0]), np.full(2, 250.0)
+    )
+    safety = Safety(limits, PERIOD_NS / 1e9, ControlConfig(), SafetyConfig())
     trajectory = Trajectory(blend_s=0.1)
     safety.arm(0, np.zeros(2))
     by_tick = {tick // 4: (age_ms, rows) for tick, age_ms, rows in arrivals}

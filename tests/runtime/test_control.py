@@ -12,10 +12,10 @@ import pytest
 from hw_drivers.robot import JointState, Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.control import Control
+from runtime.grid import tick_on_grid
 from runtime.mailbox import ChunkMsg, Mailboxes
 from runtime.robot_yaml import check_fit
 from runtime.safety import State
-from runtime.threads import tick_on_grid
 from tests.runtime.conftest import K, make_chain, manifest, run_config, torques
 from v2a.clock import FakeClock
 from v2a.errors import PortError, SafetyFault
@@ -205,7 +205,8 @@ def test_a_vanished_port_ends_it_at_once_after_an_attempt_to_let_go() -> None:
     rig.port.write = gone  # type: ignore[method-assign]
     with pytest.raises(PortError, match="vanished"):
         rig.tick()
-    assert len(attempts) == 1 + 2 * 3  # the read, and torque off for both servos, three times
+    # The read, torque off to all at once, then to each by itself, three times.
+    assert len(attempts) == 1 + 1 + 2 * 3
     assert rig.control.safety.state is State.FAULT
 
 
@@ -330,7 +331,7 @@ class FakeControl:
     def stopping(self) -> bool:
         return len(self.at_ns) == self._left
 
-    def tick(self, now_ns: int) -> None:
+    def tick(self, now_ns: int, late_ns: int) -> None:
         self._clock.advance_ns(self._work_ns(len(self.at_ns)))
         self.at_ns.append(now_ns)
 
@@ -342,7 +343,7 @@ class FakeControl:
 
 
 def run_grid(control: FakeControl, clock: FakeClock) -> None:
-    tick_on_grid(control, clock)(control.stopping)  # type: ignore[arg-type]
+    tick_on_grid(control, clock, control.stopping)
 
 
 def test_the_grid_is_absolute() -> None:

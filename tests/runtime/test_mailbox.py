@@ -59,7 +59,8 @@ def test_wait_newer_returns_what_another_thread_puts() -> None:
 
 def test_tap_sees_what_was_accepted_only() -> None:
     seen: list[int] = []
-    box: Mailbox[Message] = Mailbox(tap=lambda m: seen.append(m.seq))
+    box: Mailbox[Message] = Mailbox()
+    box.taps.append(lambda m: seen.append(m.seq))
     box.reset(1)
     box.put(message(1, epoch=0), 0)
     box.put(message(2, epoch=1), 0)

@@ -285,14 +285,14 @@ def test_a_stop_during_the_start_waits_for_it_and_leaves_nothing_running(
 ) -> None:
     bench = make_bench()
     connecting, go_on = threading.Event(), threading.Event()
-    connect = bench.workers.robot.connect
+    connect = bench.workers.control.open
 
     def slow() -> None:
         connecting.set()
         assert go_on.wait(PATIENCE_S)
         connect()
 
-    monkeypatch.setattr(bench.workers.robot, "connect", slow)
+    monkeypatch.setattr(bench.workers.control, "open", slow)
     starting = threading.Thread(target=bench.runtime.start)
     starting.start()
     assert connecting.wait(PATIENCE_S)

@@ -1,0 +1,68 @@
+"""The servos' health: what they report of themselves, and for how long it may be bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_drivers.bus_block import Reading
+from hw_drivers.robot import Health
+from runtime.safety_yaml import HealthConfig
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Persistence:
+    """Which joints have been bad for longer than `longest_s` without a break."""
+
+    def __init__(self, joints: int, longest_s: float) -> None:
+        self._longest_ns = round(longest_s * 1e9)
+        self._since_ns: list[int | None] = [None] * joints
+
+    def bad(self, now_ns: int, bad: Mask) -> list[int]:
+        """Joints over the time, `bad` bool [J] being how they are now."""
+        for joint, is_bad in enumerate(bad.tolist()):
+            if not is_bad:
+                self._since_ns[joint] = None
+            elif self._since_ns[joint] is None:
+                self._since_ns[joint] = now_ns
+        return [
+            joint
+            for joint, since_ns in enumerate(self._since_ns)
+            if since_ns is not None and now_ns - since_ns >= self._longest_ns
+        ]
+
+
+class HealthJudge:
+    """Says what is wrong with the servos. Not thread-safe: the control loop owns it."""
+
+    def __init__(self, names: tuple[str, ...], config: HealthConfig) -> None:
+        self._names = names
+        current_a = config.current_max_a or np.inf
+        # quantity of Health -> its unit, and from where to where it is good
+        self._ranges = {
+            "voltage_v": ("V", config.voltage_min_v or -np.inf, config.voltage_max_v or np.inf),
+            "temperature_c": ("C", -np.inf, config.temperature_max_c),
+            "current_a": ("A", -current_a, current_a),
+        }
+        self._over = {name: Persistence(len(names), config.longest_s) for name in self._ranges}
+
+    def faults(self, health: Health) -> list[str]:
+        """One line a fault. An alarm counts at once, the rest when it lasts; a reading that is not
+        there is no fault of the servo, one that is valid and no number is."""
+        alarms = zip(self._names, health.alarms, strict=False)
+        return [f"{name}: {alarm}" for name, alarm in alarms if alarm] + [*self._out(health)]
+
+    def _out(self, health: Health) -> Iterator[str]:
+        for quantity, (unit, low, high) in self._ranges.items():
+            reading: Reading | None = getattr(health, quantity)
+            if reading is None:
+                continue
+            good = (reading.value >= low) & (reading.value <= high)
+            for joint in self._over[quantity].bad(health.t_ns, reading.valid & ~good):
+                yield (
+                    f"{self._names[joint]}: {reading.value[joint]:.1f} {unit}, "
+                    f"allowed {low:g}..{high:g}"
+                )
