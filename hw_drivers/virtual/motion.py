@@ -33,6 +33,8 @@ def ramp(
     velocity_rad_s: float, wanted_rad_s: float, acceleration_rad_s2: float, dt_s: float
 ) -> float:
     """The velocity after `dt_s` on the way to the wanted one."""
+    if not dt_s:  # an endless acceleration times no time is not a number
+        return velocity_rad_s
     reach_rad_s = acceleration_rad_s2 * dt_s
     return velocity_rad_s + max(-reach_rad_s, min(reach_rad_s, wanted_rad_s - velocity_rad_s))
 
