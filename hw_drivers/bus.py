@@ -79,11 +79,6 @@ class ServoBus(abc.ABC):
         item = self.item(servo_id, name)
         packet = self._read_packet(servo_id, item)
         status = self._request(servo_id, f"read {name}", packet, item.size, _READ_TRIES)
-        if len(status.params) != item.size:
-            raise BusError(
-                f"servo {servo_id}: read {name}: {len(status.params)} bytes came, "
-                f"expected {item.size}; check that no two servos have this id"
-            )
         return item.unpack(status.params)
 
     def write(self, servo_id: int, name: str, raw: int) -> None:
@@ -150,8 +145,14 @@ class ServoBus(abc.ABC):
 
     def _answers(self, packet: bytes, size: int, ids: Sequence[int], tries: int) -> Heard:
         """Ask up to `tries` times for answers of `size` bytes: what does no harm when repeated."""
+
+        def fits(status: Status) -> bool:
+            return len(status.params) == size or bool(self._refusal(status.error))
+
         for _ in range(tries):
-            heard = self.wire.ask_one(packet, self._parser(packet, size), ids, self.timeout_s)
+            self.wire.settle(self.timeout_s)
+            parser = self._parser(packet, size)
+            heard = self.wire.ask_one(packet, parser, ids, self.timeout_s, fits)
             if heard:
                 break
         return heard

@@ -11,6 +11,7 @@ from v2a.clock import Clock
 
 # Adapters pass bytes on once or twice a millisecond (USB full speed), servos are no faster.
 _GRACE_NS = 3_000_000
+_SETTLE_ROUNDS = 5  # a line that never falls silent is not waited for any longer
 
 
 class Status(Protocol):
@@ -95,7 +96,8 @@ class BusWire:
     def __init__(self, port: Port, clock: Clock) -> None:
         self._port = port
         self.clock = clock
-        self._all_taken = False  # nobody owes an answer
+        self._all_taken = False  # nobody owes an answer, and all that came has been read
+        self._owed = False  # somebody was asked and has not answered
         self._free_ns = 0  # when the wire has carried all that was sent
         self.return_delay_ns: dict[int, int] = {}  # id -> how long it waits before it answers
 
@@ -108,6 +110,13 @@ class BusWire:
         self._port.write(packet)
         now_ns = self.clock.now_ns()
         self._free_ns = max(self._free_ns, now_ns) + len(packet) * self._port.ns_per_byte
+
+    def settle(self, quiet_s: float) -> None:
+        """Let answers that are owed come, until none has for `quiet_s`: a servo's late answer looks
+        like the one to its next request, and may be the value of another register."""
+        until_ns = self.clock.now_ns() + round(_SETTLE_ROUNDS * quiet_s * 1e9)
+        while self._owed and self.clock.now_ns() < until_ns:
+            self._owed = bool(self._port.read(quiet_s))
 
     def answer_ns(self, ids: Sequence[int], n_bytes: int) -> int:
         """How long an answer of `n_bytes` by `ids` takes at the least; 0 where no time passes."""
@@ -124,7 +133,7 @@ class BusWire:
         port, clock = self._port, self.clock
         if not self._all_taken:
             port.reset_input()
-        self._all_taken = False
+        self._all_taken, self._owed = False, True
         self.send(request.packet)
         soon_ns = self._free_ns + answer_ns + port.latency_ns + _GRACE_NS
         late_ns = max(until_ns, soon_ns)
@@ -136,7 +145,7 @@ class BusWire:
                 break
             received += data
         if request.clean(received):
-            self._all_taken = True
+            self._all_taken, self._owed = True, False
             return received
         live = [servo_id for servo_id in request.ids if servo_id not in given_up]
         return self._sort(
@@ -147,13 +156,20 @@ class BusWire:
             request.answers,
         )
 
-    def ask_one(self, packet: bytes, parser: Parser, ids: Sequence[int], timeout_s: float) -> Heard:
-        """Send `packet`; the answers of `ids`, as many as come within `timeout_s`."""
+    def ask_one(
+        self,
+        packet: bytes,
+        parser: Parser,
+        ids: Sequence[int],
+        timeout_s: float,
+        fits: Callable[[Status], bool] = lambda _: True,
+    ) -> Heard:
+        """Send `packet`; the answers of `ids` that fit, as many as come within `timeout_s`."""
         self._port.reset_input()
-        self._all_taken = False
+        self._all_taken, self._owed = False, True
         self.send(packet)
         until_ns = self.clock.now_ns() + round(timeout_s * 1e9)
-        return self._sort(b"", parser, Heard(ids), lambda _: until_ns, lambda _: True)
+        return self._sort(b"", parser, Heard(ids), lambda _: until_ns, fits)
 
     def _sort(
         self,
@@ -172,6 +188,7 @@ class BusWire:
                 if fits(status):
                     heard.take(status)
             if heard.complete or left_ns <= 0:
+                self._owed = not heard.complete
                 return heard
             left_ns = until_ns(heard) - self.clock.now_ns()
             received = self._port.read(max(left_ns, 0) * 1e-9)
