@@ -22,6 +22,8 @@ from hw_drivers.virtual.faults import FAULTS
 from hw_drivers.virtual.servo import VirtualServo
 from tests.hw_drivers.fault_table import CLIENTS, IDS, NAMES, Ours, Row, servos, suffer
 
+pytestmark = pytest.mark.real_time
+
 PATIENCE_S = 1.0  # more than a late answer, on a busy machine
 RETURNS_S = 10.0  # longer than a replugged adapter is away
 ALL, NOBODY = [*IDS], []

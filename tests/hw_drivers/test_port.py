@@ -18,6 +18,8 @@ from hw_drivers.virtual.pty import PtyServer
 from v2a.clock import MonotonicClock
 from v2a.errors import PortError
 
+pytestmark = pytest.mark.real_time
+
 IDS = (1, 2, 3, 4, 5)
 SECOND = 5.0  # longer than any answer takes
 

@@ -24,6 +24,8 @@ from v2a.clock import FakeClock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError, ConfigError, PortError, SafetyFault
 
+pytestmark = pytest.mark.real_time
+
 ROBOT_YAML = """\
 name: arm
 bus: {protocol: dynamixel2, port: /dev/ttyUSB0, baud: 1000000, watchdog_s: 0.1}

@@ -29,6 +29,8 @@ from v2a.clock import MonotonicClock
 from v2a.errors import ConfigError, PortError, SafetyFault, V2AError
 from v2a.spans import Tracer
 
+pytestmark = pytest.mark.real_time
+
 PATIENCE_S = 60.0
 # Neither may a stall of a busy test machine look like the death of the policy.
 PATIENT = {"policy_silent_s": 30.0, "policy_lost_s": 60.0, "hold_max_s": 60.0}

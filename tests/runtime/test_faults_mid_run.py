@@ -30,7 +30,7 @@ class Robot:
     def __init__(self, folder: Path) -> None:
         self.chain: VirtualChain = make_chain()
         self.chain.servos[1].set_present_rad(0.5)
-        self.pty = PtyServer(self.chain)
+        self.pty = PtyServer(self.chain, moves=True)
         self._states = folder / "runs" / "two-1" / "states.jsonl"
         text = ROBOT_YAML.replace("/dev/not-there", self.pty.path)
         # Patient where a busy test machine needs it: only what a test injects may go wrong.

@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.real_time
+
 FAULTS = ("policy_killed", "policy_hung", "system1_hung", "control_killed", "port_unplugged")
 
 

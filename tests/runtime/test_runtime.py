@@ -63,7 +63,7 @@ class Bench:
 
     def __init__(self, bundle: Bundle, engines: EngineFactory, record_dir: Path) -> None:
         self.chain = make_chain()
-        self.pty = PtyServer(self.chain)
+        self.pty = PtyServer(self.chain, moves=True)
         self.camera = TickingCamera()
         clock = MonotonicClock()
         # Patient where a busy test machine needs it: only what a test injects may go wrong.

@@ -28,6 +28,8 @@ from v2a.clock import FakeClock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError
 
+pytestmark = pytest.mark.real_time
+
 JOINTS = ("yaw", "elbow")
 STEP_RAD = 0.3
 

@@ -29,6 +29,8 @@ from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.servo import VirtualServo
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 
+pytestmark = pytest.mark.real_time
+
 AT_1M = ("--protocol", "dynamixel2", "--baud", "1000000")
 
 

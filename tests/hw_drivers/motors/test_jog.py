@@ -23,6 +23,8 @@ from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from v2a.clock import FakeClock
 from v2a.errors import BusError
 
+pytestmark = pytest.mark.real_time
+
 AT_1M = ("--protocol", "dynamixel2", "--baud", "1000000")
 GOAL = XL330.items["goal_position"].address.to_bytes(2, "little")
 

@@ -18,6 +18,8 @@ from hw_drivers.virtual.servo import VirtualServo
 from hw_drivers.virtual.wire import Reply
 from tests.hw_drivers.motors.conftest import Serve, motors, settings_of
 
+pytestmark = pytest.mark.real_time
+
 AT_1M = ("--protocol", "dynamixel2", "--baud", "1000000")
 
 

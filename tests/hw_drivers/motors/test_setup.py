@@ -14,6 +14,8 @@ from hw_drivers.virtual.servo import VirtualServo
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from tests.hw_drivers.virtual.conftest import PatientPort
 
+pytestmark = pytest.mark.real_time
+
 AT_57600 = ("--protocol", "dynamixel2", "--from-baud", "57600")
 AT_1M = ("--protocol", "dynamixel2", "--from-baud", "1000000")
 

@@ -18,6 +18,8 @@ from hw_drivers.virtual.wire import Reply, Unplug
 from tests.hw_drivers.virtual.conftest import IMPATIENCE_MS, PATIENCE_MS, PatientPort
 from v2a.clock import MonotonicClock
 
+pytestmark = pytest.mark.real_time
+
 IDS = (1, 2, 3)
 GONE = (serial.SerialException, OSError, termios.error)  # what a vanished port raises, by the call
 POSITION = 132

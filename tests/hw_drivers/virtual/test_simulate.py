@@ -19,6 +19,8 @@ from hw_drivers.feetech import packet as feetech_packet
 from tests.hw_drivers.virtual.conftest import PatientPort
 from v2a.cli import cli
 
+pytestmark = pytest.mark.real_time
+
 XL330 = ("--model", "xl330-m288", "--ids", "1,2,3")
 
 

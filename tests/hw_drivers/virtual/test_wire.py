@@ -18,6 +18,8 @@ from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.wire import Arrival, Reply, Unplug, Wire, gathered
 from v2a.clock import FakeClock
 
+pytestmark = pytest.mark.real_time
+
 IDS = (1, 2, 3, 4, 5)
 NS_PER_BYTE = 10_000  # 1 Mbaud
 
