@@ -17,7 +17,7 @@ from hw_drivers.dynamixel.models import WATCHDOG_TICK_S, WATCHDOG_TRIPPED
 from hw_drivers.port import Port, SerialPort
 from hw_drivers.robot_checks import check_servos
 from hw_drivers.robot_config import MODELS, PROTOCOLS, BusConfig, JointConfig, RobotConfig
-from hw_drivers.robot_health import HEALTH_REGISTERS, Health, newest_health
+from hw_drivers.robot_health import HEALTH_REGISTERS, Health, alarm_message, newest_health
 from v2a.clock import Clock
 from v2a.errors import BusError, SafetyFault
 
@@ -135,7 +135,7 @@ class Robot:
         if found.error.any() or any(self._alarms):
             self._alarms = self._describe_alarms(found)
             if any(self._alarms):
-                raise BusError(self._alarm_message())
+                raise BusError(alarm_message(self.config.joints, self._alarms))
         position_rad = found.block.raw("present_position", found.rows) - self._zero_tick
         position_rad = position_rad * self._rad_per_tick
         if not found.all_valid:
@@ -259,11 +259,3 @@ class Robot:
             else ""
             for alarm, raw, valid in zip(alarmed, status.raw.tolist(), status.valid, strict=True)
         )
-
-    def _alarm_message(self) -> str:
-        alarms = [
-            f"{joint.name} (id {joint.id}): {words}"
-            for joint, words in zip(self.config.joints, self._alarms, strict=True)
-            if words
-        ]
-        return f"hardware error: {'; '.join(alarms)}; remove the cause, then reboot the servo"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw_drivers.bus_block import BlockReading, Reading
+from hw_drivers.robot_config import JointConfig
 
 HEALTH_REGISTERS = {
     "voltage_v": "present_input_voltage",
@@ -39,3 +41,13 @@ def newest_health(last: BlockReading, whole: BlockReading, alarms: tuple[str, ..
         readings.get("current_a"),
         alarms,
     )
+
+
+def alarm_message(joints: Sequence[JointConfig], alarms: Sequence[str]) -> str:
+    """One line that names each joint with an alarm, and what to do."""
+    named = [
+        f"{joint.name} (id {joint.id}): {words}"
+        for joint, words in zip(joints, alarms, strict=True)
+        if words
+    ]
+    return f"hardware error: {'; '.join(named)}; remove the cause, then reboot the servo"

@@ -6,19 +6,17 @@ Nothing is written to a servo here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import click
 
 from hw_drivers.bus import Pong, ServoBus
-from hw_drivers.bus_wire import Parser
 from hw_drivers.dynamixel import models as dynamixel
-from hw_drivers.dynamixel import packet as dynamixel_packet
 from hw_drivers.feetech import models as feetech
-from hw_drivers.feetech import packet as feetech_packet
-from hw_drivers.motors.recording import Exchange, RecordingPort
+from hw_drivers.motors.judge import PACKETS, Verdict, judge
+from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.motors.settings import setup_line
 from hw_drivers.port import SerialPort
 from hw_drivers.registers import Model, find_model
@@ -183,30 +181,24 @@ _BROKEN = "id {} gives a broken answer: two servos have this id, or noise; " + _
 _NOISE = "what comes back is no packet; check ground, cable and termination"
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    twice: frozenset[int] = frozenset()
-    broken: bool = False
-
-
 def _ask_everyone(
     bus: ServoBus, port: RecordingPort, place: Place
-) -> tuple[dict[int, Pong], _Verdict]:
+) -> tuple[dict[int, Pong], Verdict]:
     port.exchanges.clear()
     pongs = bus.scan()
-    verdicts = [_judge(exchange, _PACKETS[place.protocol]) for exchange in port.exchanges]
+    verdicts = [judge(exchange, PACKETS[place.protocol]) for exchange in port.exchanges]
     twice = frozenset(servo_id for verdict in verdicts for servo_id in verdict.twice)
-    return pongs, _Verdict(twice, any(verdict.broken for verdict in verdicts))
+    return pongs, Verdict(twice, any(verdict.broken for verdict in verdicts))
 
 
 def _broken(bus: ServoBus, port: RecordingPort, place: Place, pongs: dict[int, Pong]) -> list[str]:
     """Which of the silent ids are not silent, one by one: a broadcast does not tell."""
-    packets, faults = _PACKETS[place.protocol], []
+    packets, faults = PACKETS[place.protocol], []
     for servo_id in range(packets.max_id + 1):
         if servo_id not in pongs:
             ping = packets.make_ping(servo_id)
             bus.wire.ask_one(ping, packets.parser(ping), (servo_id,), _PING_S)
-            if _judge(port.exchanges[-1], packets).broken:
+            if judge(port.exchanges[-1], packets).broken:
                 faults.append(_BROKEN.format(servo_id))
     return faults
 
@@ -222,50 +214,3 @@ def _unreadable(bus: ServoBus) -> list[str]:
         except BusError:
             faults.append(_BROKEN.format(servo_id))
     return faults
-
-
-class _StatusMaker(Protocol):
-    def __call__(self, packet_id: int, error: int, params: bytes = b"", /) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Packets:
-    """What the judge needs to know of a protocol's packets."""
-
-    max_id: int
-    make_ping: Callable[[int], bytes]
-    make_status: _StatusMaker
-    parser: Callable[[bytes], Parser]  # for the answers to a request
-
-
-def _feetech_parser(request: bytes) -> Parser:
-    size = request[6] if request[4] == feetech_packet.READ else 0
-    return feetech_packet.StatusParser(size)
-
-
-_PACKETS: Final = {
-    "dynamixel2": _Packets(
-        dynamixel_packet.MAX_ID,
-        dynamixel_packet.make_ping,
-        dynamixel_packet.make_status,
-        lambda _: dynamixel_packet.StatusParser(),
-    ),
-    "feetech": _Packets(
-        feetech_packet.MAX_ID,
-        feetech_packet.make_ping,
-        feetech_packet.make_status,
-        _feetech_parser,
-    ),
-}
-
-
-def _judge(exchange: Exchange, packets: _Packets) -> _Verdict:
-    """Who answered more than once, and whether bytes are left over that are no answer."""
-    rest = bytes(exchange.received)
-    rest = rest.removeprefix(exchange.sent)  # the echo of some half-duplex adapters
-    answers = packets.parser(exchange.sent).feed(rest)
-    for answer in answers:
-        rest = rest.replace(packets.make_status(answer.id, answer.error, answer.params), b"", 1)
-    ids = [answer.id for answer in answers]
-    twice = frozenset(servo_id for servo_id in ids if ids.count(servo_id) > 1)
-    return _Verdict(twice, broken=bool(rest))

@@ -30,7 +30,7 @@ class _Protocol(NamedTuple):
 
 
 _PROTOCOLS: Final = {
-    "dynamixel": _Protocol(
+    "dynamixel2": _Protocol(
         dynamixel.MODELS,
         DYNAMIXEL_MAX_ID,
         lambda model, ids: VirtualChain(VirtualServo(model, servo_id) for servo_id in ids),
@@ -64,7 +64,7 @@ _FAULT_LIST = "\n".join(f"  {name:<9} {fault.__doc__}" for name, fault in FAULTS
 @click.option(
     "--protocol",
     type=click.Choice([*_PROTOCOLS]),
-    default="dynamixel",
+    default="dynamixel2",
     show_default=True,
     help="What the servos speak.",
 )
