@@ -94,18 +94,21 @@ def check_ranges(
     joints: tuple[JointConfig, ...], stored: Mapping[str, ServoCalibration]
 ) -> list[str]:
     """Limits of robot.yaml that lie outside of the range that was measured."""
-    return [fault for joint in joints for fault in _outside(joint, stored.get(joint.name))]
+    faults: list[str] = []
+    for joint in joints:
+        if servo := stored.get(joint.name):
+            low, high = servo.min_position_limit, servo.max_position_limit
+            faults += limits_outside(joint, low, high, "the calibrated range")
+    return faults
 
 
-def _outside(joint: JointConfig, servo: ServoCalibration | None) -> Iterator[str]:
-    if servo is None:
-        return
-    low, high = servo.min_position_limit, servo.max_position_limit
+def limits_outside(joint: JointConfig, low: int, high: int, what: str) -> Iterator[str]:
+    """Limits of the joint that lie outside of the ticks `low`..`high`, which are `what`."""
     for key, limit_rad in (("lower_rad", joint.lower_rad), ("upper_rad", joint.upper_rad)):
         tick = round(joint.zero_tick + joint.direction * limit_rad / joint.rad_per_tick)
         if not low - 1 <= tick <= high + 1:  # radians in the file are rounded
             yield (
-                f"{joint.name}: {key} {limit_rad} is tick {tick}, outside of the calibrated range "
+                f"{joint.name}: {key} {limit_rad} is tick {tick}, outside of {what} "
                 f"{low}..{high}; narrow the limit, or correct zero_tick"
             )
 

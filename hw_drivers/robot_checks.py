@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hw_drivers.bus import Pong, ServoBus
-from hw_drivers.calibration import calibration_faults
+from hw_drivers.calibration import calibration_faults, limits_outside
 from hw_drivers.dynamixel.models import DRIVE_MODES
 from hw_drivers.robot_config import MODELS, PROTOCOLS, JointConfig, Protocol, RobotConfig
 from v2a.errors import BusError
@@ -37,6 +37,9 @@ def _faults(bus: ServoBus, protocol: Protocol, joint: JointConfig) -> Iterator[s
             yield f"{who}operating mode {mode}, expected {expected} (position); set it"
         if (mode := _mode(bus, joint, "drive_mode", DRIVE_MODES[0])) not in DRIVE_MODES:
             yield f"{who}drive mode {mode}, expected one of {DRIVE_MODES}; set it"
+        # A goal beyond them is refused by the servo, and a sync write hears of no refusal.
+        low, high = (bus.read(joint.id, f"{end}_position_limit") for end in ("min", "max"))
+        yield from limits_outside(joint, low, high, f"servo {joint.id}'s own limits")
 
 
 def _mode(bus: ServoBus, joint: JointConfig, name: str, default: int) -> int:

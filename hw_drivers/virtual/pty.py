@@ -11,6 +11,8 @@ import os
 import select
 import threading
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +146,13 @@ class PtyServer:
         ns_per_byte = BITS_PER_BYTE * 1_000_000_000 // baud if baud else 0
         replies = self._line.replies(data, baud)
         self._wire.request(now_ns, len(data), ns_per_byte)
-        for at_ns, arrived in self._arrivals(data, replies, ns_per_byte):
+        arrivals = self._arrivals(data, replies, ns_per_byte)
+        for at_ns, together in groupby(arrivals, key=itemgetter(0)):
+            arrived = [what for _, what in together]
             self._clock.sleep_until_ns(at_ns)
-            if isinstance(arrived, Unplug):
-                return arrived
-            terminal.write(arrived)
+            terminal.write(b"".join(what for what in arrived if isinstance(what, bytes)))
+            if isinstance(unplug := arrived[-1], Unplug):
+                return unplug
         self._clock.sleep_until_ns(self._wire.free_ns - _TRANSMIT_BUFFER_BYTES * ns_per_byte)
         return None
 
