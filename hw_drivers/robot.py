@@ -15,7 +15,7 @@ from hw_drivers.bus_block import Block, BlockReading, Reading
 from hw_drivers.bus_reader import BlockReader
 from hw_drivers.dynamixel.models import WATCHDOG_TICK_S, WATCHDOG_TRIPPED
 from hw_drivers.port import Port, SerialPort
-from hw_drivers.robot_checks import check_servos
+from hw_drivers.robot_checks import check_limits, check_servos
 from hw_drivers.robot_config import MODELS, PROTOCOLS, BusConfig, JointConfig, RobotConfig
 from hw_drivers.robot_health import HEALTH_REGISTERS, Health, alarm_message, newest_health
 from v2a.clock import Clock
@@ -162,8 +162,9 @@ class Robot:
 
     def enable_torque(self) -> None:
         """Hold the present position, limit the servos' own speed, and arm the bus watchdog. On any
-        fault, all torque is off."""
+        fault, all torque is off. Limits that the servos would refuse are one."""
         try:
+            check_limits(self.config, self.bus)
             for joint in self.config.joints:
                 self._enable(joint)
         except BusError as fault:

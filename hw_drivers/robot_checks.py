@@ -21,6 +21,17 @@ def check_servos(config: RobotConfig, bus: ServoBus) -> None:
         raise BusError("\n  ".join([title, *faults, f"found on the bus: {there or 'nothing'}"]))
 
 
+def check_limits(config: RobotConfig, bus: ServoBus) -> None:
+    """Raises BusError for limits beyond the servos' own: such a goal they would refuse, and a sync
+    write hears of no refusal."""
+    faults: list[str] = []
+    for joint in config.joints:
+        low, high = (bus.read(joint.id, f"{end}_position_limit") for end in ("min", "max"))
+        faults += limits_outside(joint, low, high, f"servo {joint.id}'s own limits")
+    if faults:
+        raise BusError("\n  ".join([f"{config.name}: torque stays off:", *faults]))
+
+
 def _faults(bus: ServoBus, protocol: Protocol, joint: JointConfig) -> Iterator[str]:
     who = f"{joint.name} (id {joint.id}): "
     pong = bus.ping(joint.id)
@@ -37,9 +48,6 @@ def _faults(bus: ServoBus, protocol: Protocol, joint: JointConfig) -> Iterator[s
             yield f"{who}operating mode {mode}, expected {expected} (position); set it"
         if (mode := _mode(bus, joint, "drive_mode", DRIVE_MODES[0])) not in DRIVE_MODES:
             yield f"{who}drive mode {mode}, expected one of {DRIVE_MODES}; set it"
-        # A goal beyond them is refused by the servo, and a sync write hears of no refusal.
-        low, high = (bus.read(joint.id, f"{end}_position_limit") for end in ("min", "max"))
-        yield from limits_outside(joint, low, high, f"servo {joint.id}'s own limits")
 
 
 def _mode(bus: ServoBus, joint: JointConfig, name: str, default: int) -> int:

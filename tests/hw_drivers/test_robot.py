@@ -113,20 +113,22 @@ def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: Fake
         robot.read_state()
 
 
-def test_limits_that_the_servo_would_refuse_are_named(
-    config: RobotConfig, clock: FakeClock
+def test_limits_that_a_servo_would_refuse_keep_torque_off(
+    robot: Robot, chain: VirtualChain
 ) -> None:
-    yaw, elbow, wrist = servos_of(config)
-    joint = config.joints[0]
-    lower = round(joint.zero_tick + joint.direction * joint.lower_rad / joint.rad_per_tick)
-    assert yaw.write(yaw.model.items["min_position_limit"].address, (2000).to_bytes(4, "little")) == 0
-    robot = Robot(config, clock, LoopbackPort(VirtualChain([yaw, elbow, wrist])))
-    with pytest.raises(BusError, match="own limits") as caught:
-        robot.connect()
-    assert (
-        f"yaw: lower_rad {joint.lower_rad} is tick {lower}, outside of servo 1's own limits "
-        "2000..4095; narrow the limit, or correct zero_tick"
-    ) in str(caught.value)
+    for servo_id, low in ((1, 2000), (3, 1900)):
+        address = chain.servos[servo_id].model.items["min_position_limit"].address
+        assert chain.servos[servo_id].write(address, low.to_bytes(4, "little")) == 0
+    with pytest.raises(BusError) as caught:
+        robot.enable_torque()
+    assert str(caught.value).splitlines() == [
+        "arm: torque stays off:",
+        "  yaw: lower_rad -1.5 is tick 1070, outside of servo 1's own limits 2000..4095; "
+        "narrow the limit, or correct zero_tick",
+        "  wrist: lower_rad -1.0 is tick 1396, outside of servo 3's own limits 1900..4095; "
+        "narrow the limit, or correct zero_tick",
+    ]
+    assert not any(servo.torque_on for servo in chain.servos.values())
 
 
 def test_an_empty_bus_says_so(config: RobotConfig, clock: FakeClock) -> None:

@@ -125,13 +125,13 @@ def test_a_path_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     [
         (
             ("--model", "sts3215", "--ids", "1"),
-            "no dynamixel servo 'sts3215'; add --protocol",
+            "no dynamixel2 servo 'sts3215'; add --protocol",
         ),
-        (("--model", "xl330", "--ids", "1"), "no dynamixel servo 'xl330'; known are xl430-w250"),
+        (("--model", "xl330", "--ids", "1"), "no dynamixel2 servo 'xl330'; known are xl430-w250"),
         (("--model", "xl330-m288", "--ids", "1,1"), "1,1: name each id once"),
         (("--model", "xl330-m288", "--ids", "3-1"), "3-1: name each id once, the lower one first"),
         (("--model", "xl330-m288", "--ids", "one"), "'one' is no id; write them as 1,2,3 or 1-7"),
-        (("--model", "xl330-m288", "--ids", "253"), "dynamixel ids go from 0 to 252, got [253]"),
+        (("--model", "xl330-m288", "--ids", "253"), "dynamixel2 ids go from 0 to 252, got [253]"),
         (("--model", "xl330-m288", "--ids", "1", "--fault", "bad"), "'bad' is not one of 'drop'"),
     ],
 )
