@@ -11,7 +11,6 @@ from v2a.clock import Clock
 
 # Adapters pass bytes on once or twice a millisecond (USB full speed), servos are no faster.
 _GRACE_NS = 3_000_000
-_SETTLE_ROUNDS = 5  # a line that never falls silent is not waited for any longer
 
 
 class Status(Protocol):
@@ -111,12 +110,12 @@ class BusWire:
         now_ns = self.clock.now_ns()
         self._free_ns = max(self._free_ns, now_ns) + len(packet) * self._port.ns_per_byte
 
-    def settle(self, quiet_s: float) -> None:
-        """Let answers that are owed come, until none has for `quiet_s`: a servo's late answer looks
-        like the one to its next request, and may be the value of another register."""
-        until_ns = self.clock.now_ns() + round(_SETTLE_ROUNDS * quiet_s * 1e9)
-        while self._owed and self.clock.now_ns() < until_ns:
-            self._owed = bool(self._port.read(quiet_s))
+    def settle(self, timeout_s: float) -> None:
+        """Give answers that are owed `timeout_s` more to come: a servo's late answer looks like the
+        one to its next request, and may be the value of another register."""
+        until_ns = self.clock.now_ns() + round(timeout_s * 1e9)
+        while self._owed and (left_ns := until_ns - self.clock.now_ns()) > 0:
+            self._owed = bool(self._port.read(left_ns * 1e-9))
 
     def answer_ns(self, ids: Sequence[int], n_bytes: int) -> int:
         """How long an answer of `n_bytes` by `ids` takes at the least; 0 where no time passes."""

@@ -261,7 +261,7 @@ class SteadyNoise(LoopbackPort):
 def test_the_deadline_holds_against_steady_noise(clock: FakeClock) -> None:
     bus = DynamixelBus(SteadyNoise(clock), clock, {1: MODELS["xl430-w250"]}, timeout_s=0.02)
     assert bus.ping(1) is None
-    assert clock.now_ns() <= 3 * 21_000_000  # it is tried three times
+    assert clock.now_ns() <= 5 * 21_000_000  # it is tried three times, with two waits between
 
 
 def test_a_chain_answers_requests_that_come_in_pieces(chain: VirtualChain) -> None:
