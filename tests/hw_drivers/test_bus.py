@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hw_drivers.bus import Pong
 from hw_drivers.bus_block import NO_RAW
@@ -262,6 +265,47 @@ def test_the_deadline_holds_against_steady_noise(clock: FakeClock) -> None:
     bus = DynamixelBus(SteadyNoise(clock), clock, {1: MODELS["xl430-w250"]}, timeout_s=0.02)
     assert bus.ping(1) is None
     assert clock.now_ns() <= 5 * 21_000_000  # it is tried three times, with two waits between
+
+
+class LateLine(LoopbackPort):
+    """A wire on which the answer to request k takes `delays_ns[k]`, then no time."""
+
+    def __init__(self, chain: VirtualChain, clock: FakeClock, delays_ns: list[int]) -> None:
+        super().__init__(chain)
+        self._clock = clock
+        self._delays_ns = delays_ns
+        self._coming: list[tuple[int, bytes]] = []
+
+    def write(self, data: bytes) -> None:
+        delay_ns = self._delays_ns.pop(0) if self._delays_ns else 0
+        self._coming.append((self._clock.now_ns() + delay_ns, self._line.respond(data)))
+        self._coming.sort()
+
+    def read(self, timeout_s: float) -> bytes:
+        until_ns = self._clock.now_ns() + round(timeout_s * 1e9)
+        due_ns = min((at_ns for at_ns, _ in self._coming), default=until_ns)
+        self._clock.sleep_until_ns(min(max(due_ns, self._clock.now_ns()), until_ns))
+        return self._arrived()
+
+    def reset_input(self) -> None:
+        self._arrived()
+
+    def _arrived(self) -> bytes:
+        now_ns = self._clock.now_ns()
+        arrived = b"".join(data for at_ns, data in self._coming if at_ns <= now_ns)
+        self._coming = [(at_ns, data) for at_ns, data in self._coming if at_ns > now_ns]
+        return arrived
+
+
+@given(delays_ms=st.lists(st.integers(0, 39), max_size=6))
+def test_a_late_answer_is_no_other_registers(delays_ms: list[int]) -> None:
+    clock = FakeClock()
+    chain = VirtualChain([VirtualServo(MODELS["xl430-w250"], 1)])
+    port = LateLine(chain, clock, [ms * 1_000_000 for ms in delays_ms])
+    bus = DynamixelBus(port, clock, {1: MODELS["xl430-w250"]}, timeout_s=0.02)
+    for name in ("operating_mode", "drive_mode", "velocity_limit", "max_position_limit"):
+        with suppress(BusError):  # "no answer" is true, another value is not
+            assert bus.read(1, name) == chain.servos[1][name], name
 
 
 def test_a_chain_answers_requests_that_come_in_pieces(chain: VirtualChain) -> None:
