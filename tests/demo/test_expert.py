@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from demo import arm, expert, task
@@ -37,6 +37,8 @@ def test_no_command_exceeds_speed_or_range(joints: F64, puck: F64, velocity: F64
 def test_a_rollout_begins_with_the_command_and_follows_from_it(
     joints: F64, puck: F64, velocity: F64
 ) -> None:
+    # A ring that has been around the puck stays down, and a rollout begun later knows of none.
+    assume(np.linalg.norm(arm.ring_position(joints)[:2] - puck) >= expert.INSIDE_M)
     commands = expert.rollout(joints, puck, velocity, 4)
     np.testing.assert_array_equal(commands[0], joints)
     later = expert.rollout(commands[1], puck + velocity * expert.STEP_S, velocity, 3)
