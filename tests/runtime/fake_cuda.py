@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import SimpleNamespace
@@ -366,7 +367,7 @@ class _PyCudaStream:
         self._driver("cudaStreamSynchronize", self.handle)
 
     def __del__(self) -> None:
-        if hasattr(self, "handle"):
+        with suppress(PyCudaError, AttributeError):  # PyCUDA's destructors warn; `alive` tells
             self._driver("cudaStreamDestroy", self.handle)
 
 
@@ -382,5 +383,5 @@ class _PyCudaEvent:
         return float(self._driver("cudaEventElapsedTime", start.handle, self.handle))
 
     def __del__(self) -> None:
-        if hasattr(self, "handle"):
+        with suppress(PyCudaError, AttributeError):  # PyCUDA's destructors warn; `alive` tells
             self._driver("cudaEventDestroy", self.handle)
