@@ -17,9 +17,12 @@ def test_sleeping_ends_at_the_deadline_or_later() -> None:
     assert clock.now_ns() >= deadline_ns
 
 
-def test_a_deadline_in_the_past_returns_and_does_not_raise() -> None:
+def test_a_deadline_in_the_past_is_not_slept_for(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = MonotonicClock()
+    slept_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept_s.append)
     clock.sleep_until_ns(clock.now_ns() - 1_000_000_000)
+    assert slept_s == []
 
 
 def test_a_signal_does_not_cut_the_sleep_short() -> None:
