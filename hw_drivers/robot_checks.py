@@ -18,7 +18,14 @@ def check_servos(config: RobotConfig, bus: ServoBus) -> None:
     if faults := faults or calibration_faults(config, bus):
         there = ", ".join(f"id {i}: {_name(protocol, pong)}" for i, pong in bus.scan().items())
         title = f"{config.name} on {config.bus.port} is not as configured:"
-        raise BusError("\n  ".join([title, *faults, f"found on the bus: {there or 'nothing'}"]))
+        raise BusError(
+            "\n  ".join([title, *faults, f"found on the bus: {there or _nothing(config)}"])
+        )
+
+
+def _nothing(config: RobotConfig) -> str:
+    port, baud = config.bus.port, config.bus.baud
+    return f"nothing at {baud} baud; `v2a motors scan --port {port}` asks at every rate"
 
 
 def check_limits(config: RobotConfig, bus: ServoBus) -> None:

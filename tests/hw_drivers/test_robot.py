@@ -277,6 +277,23 @@ def test_over_a_terminal_until_it_is_unplugged(config: RobotConfig, chain: Virtu
     server.close()
 
 
+def test_another_baud_rate_is_said_and_nothing_moves(
+    config: RobotConfig, chain: VirtualChain
+) -> None:
+    server = PtyServer(chain, 57_600)
+    bus = config.bus.model_copy(update={"port": server.path})
+    robot = Robot(config.model_copy(update={"bus": bus}), MonotonicClock())
+    with pytest.raises(BusError) as caught:
+        robot.connect()
+    server.close()
+    *_, last = str(caught.value).splitlines()
+    assert last == (
+        f"  found on the bus: nothing at 1000000 baud; `v2a motors scan --port {server.path}` asks "
+        "at every rate"
+    )
+    assert not any(servo.torque_on for servo in chain.servos.values())
+
+
 def test_a_joint_that_comes_free_is_no_faster_than_its_limit(
     robot: Robot, chain: VirtualChain
 ) -> None:
