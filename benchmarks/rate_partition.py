@@ -40,7 +40,7 @@ from export.release.policy import ReleasedPolicy
 from export.release.rates import split_of
 from export.release.tensors import Texts
 from runtime.engines import Engine, load
-from v2a.bundle import GraphSpec, TensorSpec
+from v2a.bundle import TensorSpec
 
 RELEASED = Path(__file__).parents[1] / "export" / "release" / "released.yaml"
 QUARTER = {"core": {"hidden_size": 512, "depth": 14, "num_heads": 8}}
@@ -142,14 +142,7 @@ def loaded(
     tensors: dict[str, Tensor],
 ) -> Loaded:
     """`graph` through the exporter into ONNX Runtime, one thread."""
-    specs = graph.specs(known)
-    spec = GraphSpec(
-        name=graph.name,
-        rate=graph.rate,
-        file=f"{graph.name}.onnx",
-        inputs=[specs[key] for key in graph.inputs],
-        outputs=[specs[key] for key in graph.outputs],
-    )
+    spec = graph.spec(known, f"{graph.name}.onnx")
     with tempfile.TemporaryDirectory() as folder:
         model = onnx_from_torch(policy, graph, known, tensors)
         cost = cost_of(model.graph)

@@ -124,19 +124,11 @@ def _size_bytes(folder: Path, spec: GraphSpec) -> int:
 
 def _export(split: Split, graph: Graph, folder: Path, tensors: dict[str, Tensor]) -> GraphSpec:
     precision = split.precision[graph.name]
-    specs = graph.specs(split.specs)
     file = f"graphs/{graph.name}.onnx"
     model = onnx_from_torch(split.policy, graph, split.specs, tensors, precision)
     data = save(model, folder / file)
-    return GraphSpec(
-        name=graph.name,
-        rate=graph.rate,
-        file=file,
-        inputs=[specs[key] for key in graph.inputs],
-        outputs=[specs[key] for key in graph.outputs],
-        precision=precision,
-        data=None if data is None else FileRef(file=f"graphs/{data.name}"),
-    )
+    ref = None if data is None else FileRef(file=f"graphs/{data.name}")
+    return graph.spec(split.specs, file, precision=precision, data=ref)
 
 
 def _write_texts(texts: Mapping[str, Tensor], folder: Path, pattern: str) -> dict[str, FileRef]:

@@ -17,7 +17,7 @@ from export.models.config import Component, PolicyConfig, Precision
 from export.models.image_encoder import STRIDE
 from export.models.policy import Video2ActPolicy
 from export.precision import STORED
-from v2a.bundle import TensorSpec
+from v2a.bundle import GraphSpec, TensorSpec
 from v2a.names import Rate
 
 
@@ -48,6 +48,18 @@ class Graph:
             key: known[key].model_copy(update={"name": self.names.get(key, known[key].name)})
             for key in (*self.inputs, *self.outputs)
         }
+
+    def spec(self, known: Mapping[str, TensorSpec], file: str, **more: Any) -> GraphSpec:
+        """What a manifest says of it; `more` are further fields."""
+        specs = self.specs(known)
+        return GraphSpec(
+            name=self.name,
+            rate=self.rate,
+            file=file,
+            inputs=[specs[key] for key in self.inputs],
+            outputs=[specs[key] for key in self.outputs],
+            **more,
+        )
 
 
 _P = Video2ActPolicy

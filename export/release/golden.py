@@ -27,7 +27,7 @@ from export.release.stages import (
 )
 from export.release.weight_files import read_weights
 from runtime.engines import Engine, load
-from v2a.bundle import GraphSpec, TensorSpec
+from v2a.bundle import TensorSpec
 from v2a.config import load_yaml
 from v2a.errors import ConfigError
 
@@ -165,13 +165,7 @@ def _onnx_engine(stage: Stage, tensors: Tensors) -> Iterator[Engine]:
         key: TensorSpec(name=key, dtype="float32", shape=list(known[key].shape), meaning="golden")
         for key in (*graph.inputs, *graph.outputs)
     }
-    spec = GraphSpec(
-        name=graph.name,
-        rate=graph.rate,
-        file=f"{graph.name}.onnx",
-        inputs=[specs[key] for key in graph.inputs],
-        outputs=[specs[key] for key in graph.outputs],
-    )
+    spec = graph.spec(specs, f"{graph.name}.onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / spec.file
         save(onnx_from_torch(stage.policy, graph, specs, tensors), path)
