@@ -28,7 +28,7 @@ MULTI_TURN_PHASE_BIT = 0x10  # of `phase`: present_position counts turns instead
 # SDK, 57 600, 38 400 and 19 200 in rustypot and lerobot), so these are not offered.
 BAUD_RATES = {0: 1_000_000, 1: 500_000, 2: 250_000, 3: 128_000, 4: 115_200}
 
-_STS = {
+_BOTH = {
     "firmware_major_version": Item(0, 1, initial=3),
     "firmware_minor_version": Item(1, 1, initial=6),
     "model_number": Item(3, 2),
@@ -36,6 +36,8 @@ _STS = {
     "baud_rate": Item(6, 1, (0, 7)),
     "return_delay_time": Item(7, 1, (0, 254), scale=2e-6, unit="s"),
     "status_return_level": Item(8, 1, (0, 1), initial=1),
+}
+_STS = _BOTH | {
     "min_position_limit": Item(9, 2, (0, 4094), scale=STS_RAD_PER_TICK, unit="rad"),
     "max_position_limit": Item(11, 2, (0, 4095), 4095, scale=STS_RAD_PER_TICK, unit="rad"),
     "temperature_limit": Item(13, 1, (0, 100), initial=70, unit="degC"),
@@ -83,14 +85,7 @@ _STS = {
     "present_current": Item(69, 2, sign_bit=15, scale=0.0065, unit="A"),
 }
 
-_SCS = {
-    "firmware_major_version": Item(0, 1, initial=3),
-    "firmware_minor_version": Item(1, 1, initial=6),
-    "model_number": Item(3, 2),
-    "id": Item(5, 1, (0, 253), initial=1),
-    "baud_rate": Item(6, 1, (0, 7)),
-    "return_delay_time": Item(7, 1, (0, 254), scale=2e-6, unit="s"),
-    "status_return_level": Item(8, 1, (0, 1), initial=1),
+_SCS = _BOTH | {
     "min_position_limit": Item(9, 2, (0, 1023), scale=SCS_RAD_PER_TICK, unit="rad"),
     "max_position_limit": Item(11, 2, (0, 1023), 1023, scale=SCS_RAD_PER_TICK, unit="rad"),
     "temperature_limit": Item(13, 1, (0, 100), initial=100, unit="degC"),
