@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from demo.realtime import BUNDLE, Session, run_episodes
 from demo.report import write_report
 from demo.statistics import rate
 from demo.task import LEVELS, Level
-from runtime.record import to_json
+from runtime.recorded import to_json
 from runtime.summary import as_text, versions
 from v2a.bundle import load_bundle
+from v2a.terminal import Bar
 
 FILMS = 6
 
@@ -76,9 +77,11 @@ def demo(
     if study:
         _study(level, seeds, modes, bundle, processes, save, as_json)
         return
-    session = run_episodes(
-        load_bundle(bundle), level, seeds, _Progress(episodes), FILMS if report else 0, record
-    )
+    with Bar("playing", episodes) as bar:
+        progress = _Progress(episodes, bar)
+        session = run_episodes(
+            load_bundle(bundle), level, seeds, progress, FILMS if report else 0, record
+        )
     summary = _summary(session, level)
     if report is not None:
         click.echo(
@@ -90,19 +93,19 @@ def demo(
 
 
 class _Progress:
-    """A line that rewrites itself on a terminal, and a line every tenth episode elsewhere."""
+    """A bar on a terminal, and a line every tenth episode elsewhere."""
 
-    def __init__(self, episodes: int) -> None:
+    def __init__(self, episodes: int, bar: Bar) -> None:
         self._episodes = episodes
+        self._bar = bar
         self._won = 0
 
     def __call__(self, done: int, result: Result) -> None:
         self._won += result.success
-        line = f"episode {done}/{self._episodes}: {self._won} succeeded"
-        if sys.stderr.isatty():
-            click.echo(f"\r{line}", err=True, nl=done == self._episodes)
-        elif done % 10 == 0 or done == self._episodes:
-            click.echo(line, err=True)
+        self._bar.begin(f"{self._won} succeeded")
+        self._bar.done()
+        if not self._bar.in_place and (done % 10 == 0 or done == self._episodes):
+            click.echo(f"episode {done}/{self._episodes}: {self._won} succeeded", err=True)
 
 
 def _summary(session: Session, level: Level) -> dict[str, Any]:
@@ -141,16 +144,20 @@ def _study(
     save: Path | None,
     as_json: bool,
 ) -> None:
-    from demo.study import MODES, available_modes, study  # here: slow to import
+    from demo.study import BLOCK, MODES, available_modes, study  # here: slow to import
 
     if unknown := set(modes) - set(MODES):
         raise click.BadParameter(f"no mode {', '.join(sorted(unknown))}; known: {', '.join(MODES)}")
     load_bundle(bundle)  # its faults are one line here, and a traceback in the processes
 
-    def progress(mode: str, done: int) -> None:
-        click.echo(f"{mode}: {done}/{len(seeds)}", err=True)
+    modes = modes or tuple(available_modes())
+    with Bar("studying", len(modes) * math.ceil(len(seeds) / BLOCK)) as bar:
 
-    rows = study(level, seeds, modes or available_modes(), progress, bundle, processes)
+        def progress(mode: str, done: int) -> None:
+            bar.begin(mode)
+            bar.done(None if bar.in_place else f"{mode}: {done}/{len(seeds)}", err=True)
+
+        rows = study(level, seeds, modes, progress, bundle, processes)
     found = {
         "task": level,
         "n": len(seeds),

@@ -80,13 +80,9 @@ def run_episodes(
             workers = build_workers(bundle, "real", camera, config, clock, Tracer())
             runtime = Runtime(workers, record)
             delays = _watch_delays(workers)
-            try:
-                with runtime:
-                    session = _play_all(runtime, simulator, level, seeds, progress, films, delays)
-                    runtime.disarm()
-            finally:
-                if workers.control.ticks:
-                    runtime.save_summary()
+            with runtime:
+                session = _play_all(runtime, simulator, level, seeds, progress, films, delays)
+                runtime.disarm()
             session.summary = runtime.summary() | {
                 "system1_period_s": config.system1.period_s,
                 "system2_period_s": config.system2.period_s,

@@ -17,6 +17,7 @@ from export.release.config import Released, unused_options
 from export.release.golden import Result, compare_golden, load_golden
 from v2a.config import load_yaml
 from v2a.errors import ConfigError, V2AError
+from v2a.terminal import Bar
 
 _FILE = click.Path(path_type=Path)
 _RELEASED_KEY = "wan"  # only a released policy's file has it
@@ -37,7 +38,10 @@ def export(
     Every graph is checked against PyTorch; the errors are printed and kept in the manifest.
     """
     source = _source(policy, checkpoint)
-    manifest = bundle_from_policy(source, output, partial(click.echo, err=as_json), not no_check)
+    graphs = {graph.name for graph in source.split.graphs}
+    with Bar("exporting", len(graphs) + 1) as bar:  # and the whole chain
+        report = partial(bar.done, err=as_json)
+        manifest = bundle_from_policy(source, output, report, not no_check)
     if as_json:
         result = {
             "bundle": str(output),
@@ -73,10 +77,10 @@ def check_golden(folder: Path, as_json: bool) -> None:
     for option in golden.unused_options:
         click.echo(f"note: {folder / 'config.json'}: {option} is not used", err=True)
     results = []
-    for result in compare_golden(golden):
-        results.append(result)
-        if not as_json:
-            click.echo(_line(result))
+    with Bar("comparing", golden.comparisons) as bar:
+        for result in compare_golden(golden):
+            results.append(result)
+            bar.done(_line(result), err=as_json)
     failed = sum(not result.passed for result in results)
     if as_json:
         tensors = [{**asdict(result), "passed": result.passed} for result in results]

@@ -6,6 +6,7 @@ policy that is larger than the memory, only its largest weight has to fit.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -38,6 +39,7 @@ _FOLD_LIMIT = 1 << 26  # elements
 INLINE_LIMIT_BYTES = 1 << 26
 """Largest weights inside a graph's file. Protobuf ends at 2 GiB; well before that, a file that is
 built in memory as a whole costs more than it is worth."""
+_SCOPES = "pkg.torch.onnx.name_scopes"  # a list: modules from outside in, then the operator
 _SMALL_BYTES = 1 << 10  # axes and shapes stay in the graph, where shape inference reads them
 
 NOT_IN_TENSORRT = frozenset(
@@ -164,12 +166,22 @@ def _fold(model: ir.Model) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes (stack traces with this machine's paths): as big as the weights."""
+    """Drop the exporter's notes (stack traces with this machine's paths): as big as the weights.
+    The module of a node stays, in its name: engines report the time of layers by it."""
     del model.graph.value_info[:]
     del model.metadata_props[:], model.graph.metadata_props[:]
     for node in model.graph.node:
+        node.name = f"{_module_of(node)}/{node.name.removeprefix('node_')}"
         node.ClearField("doc_string")
         del node.metadata_props[:]
+
+
+def _module_of(node: onnx.NodeProto) -> str:
+    """`policy.core.blocks.0.attn.qkv`, the innermost module of the exporter's note on it; empty for
+    what belongs to none, such as the solver's own arithmetic."""
+    noted = {prop.key: prop.value for prop in node.metadata_props}
+    scopes: list[str] = ast.literal_eval(noted.get(_SCOPES, "[]"))
+    return scopes[-2] if len(scopes) > 1 else ""
 
 
 def save(model: ir.Model, path: Path, inline_limit_bytes: int = INLINE_LIMIT_BYTES) -> Path | None:

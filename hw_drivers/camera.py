@@ -45,6 +45,7 @@ _SOURCES = {
     "/dev/video": ("hw_drivers.cameras.video", "open_device"),
     "gst:": ("hw_drivers.cameras.video", "open_gstreamer"),
     "socket:": ("hw_drivers.cameras.datagram", "open_socket"),
+    "synthetic:": ("hw_drivers.cameras.synthetic", "open_synthetic"),
 }
 
 
@@ -55,6 +56,7 @@ def open_camera(source: str, size: tuple[int, int], fps: float, clock: Clock) ->
         /dev/videoN      a V4L2 camera, asked for `size` (width, height) and `fps`
         gst:PIPELINE     a GStreamer pipeline that ends in an appsink
         socket:PATH      pictures that a simulator sends to a Unix datagram socket
+        synthetic:       noise of `size` at `fps`, to time a policy without a camera
 
     Raises CameraError with one line that says what to do.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,11 @@ from runtime.engines.plan_cache import (
     write_whole,
 )
 from runtime.engines.tensorrt_api import FLAVOURS, open_tensorrt
-from v2a.bundle import Bundle, GraphSpec, load_bundle
-from v2a.clock import Clock, MonotonicClock
+from v2a.bundle import Bundle, GraphSpec
+from v2a.bundle_cli import load_with_bar
+from v2a.clock import MonotonicClock
 from v2a.errors import BundleError, EngineError
+from v2a.terminal import Bar
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ def build(
     On the robot:       v2a build BUNDLE
     Without a GPU:      v2a build BUNDLE --engine rtx --sm 86
     """
-    bundle = load_bundle(directory)
+    bundle = load_with_bar(directory)
     trt = open_tensorrt(engine)
     recipe = Recipe(optimization_level, workspace_mib)
     maker: Compiler | Keeper = (
@@ -100,10 +101,11 @@ def build(
     )
     check_precisions(bundle.manifest.graphs, maker.sms)
     outcomes = []
-    for outcome in _all(bundle, maker):
-        outcomes.append(outcome)
-        if not as_json:
-            click.echo(_line(outcome))
+    with Bar("building", len(bundle.manifest.graphs)) as bar:
+        for graph in bundle.manifest.graphs:
+            bar.begin(graph.name)
+            outcomes.append(_make(graph, bundle, maker))
+            bar.done(_line(outcomes[-1]), err=as_json)
     if as_json:
         graphs = {outcome.graph: asdict(outcome) for outcome in outcomes}
         report = {"engine": engine, "version": trt.__version__, "sm": maker.sms, "graphs": graphs}
@@ -179,19 +181,17 @@ def _parsed(trt: Any, graph: GraphSpec, path: Path, outcome: Outcome) -> Network
     return network
 
 
-def _all(bundle: Bundle, maker: Compiler | Keeper) -> Iterator[Outcome]:
-    """Each graph's outcome in turn: one that can't be built does not keep the others from it."""
-    clock: Clock = MonotonicClock()
-    for graph in bundle.manifest.graphs:
-        outcome = Outcome(graph.name)
-        start_ns = clock.now_ns()
-        try:
-            maker.make(graph, bundle.graph_path(graph.name), outcome)
-            outcome.built = True
-        except (BundleError, EngineError) as fault:
-            outcome.error = str(fault)
-        outcome.seconds = (clock.now_ns() - start_ns) / 1e9
-        yield outcome
+def _make(graph: GraphSpec, bundle: Bundle, maker: Compiler | Keeper) -> Outcome:
+    """One that can't be built does not keep the others from it."""
+    clock, outcome = MonotonicClock(), Outcome(graph.name)
+    start_ns = clock.now_ns()
+    try:
+        maker.make(graph, bundle.graph_path(graph.name), outcome)
+        outcome.built = True
+    except (BundleError, EngineError) as fault:
+        outcome.error = str(fault)
+    outcome.seconds = (clock.now_ns() - start_ns) / 1e9
+    return outcome
 
 
 def _line(outcome: Outcome) -> str:

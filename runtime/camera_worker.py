@@ -15,6 +15,8 @@ from v2a.clock import Clock
 from v2a.errors import CameraError
 from v2a.spans import STAGE_INDEX, SpanRing
 
+CAPTURE, PREPROCESS = STAGE_INDEX["capture"], STAGE_INDEX["preprocess"]
+
 
 class CameraWorker:
     """One step = one picture. A picture captured before the last reset is dropped."""
@@ -53,21 +55,23 @@ class CameraWorker:
                 f"picture {frame.seq} is stamped {ahead_s:.3f} s in the future; "
                 "its sender must stamp with this machine's monotonic clock"
             )
-        self.ring.add(STAGE_INDEX["capture"], frame.t_capture_ns, received_ns, frame.seq)
         epoch = self._mailboxes.epoch
+        stale = frame.t_capture_ns < epoch.start_ns
+        seq = 0 if stale else self._seq + 1
+        self.ring.add(CAPTURE, frame.t_capture_ns, received_ns, seq)
         if epoch.number != self._epoch:
             self._epoch = epoch.number
             self._history.clear()
-        if frame.t_capture_ns < epoch.start_ns:
+        if stale:
             self.counts["before_reset"] += 1
             return None
         image = resized(frame.image, self._size)
-        self.ring.add(STAGE_INDEX["preprocess"], received_ns, self._clock.now_ns(), frame.seq)
+        self.ring.add(PREPROCESS, received_ns, self._clock.now_ns(), seq)
         self._history.append((frame.t_capture_ns, image))
-        self._seq += 1
+        self._seq = seq
         self.counts["frames"] += 1
         return FrameMsg(
-            seq=self._seq,
+            seq=seq,
             t_capture_ns=frame.t_capture_ns,
             t_publish_ns=0,
             parent_seq=frame.seq,

@@ -6,8 +6,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,22 @@ import click
 
 from hw_drivers.camera import open_camera
 from runtime.control_process import RobotKind
-from runtime.engines import BACKENDS, load
-from runtime.record import to_json
+from runtime.engines import BACKENDS, Engine, load
+from runtime.recorded import to_json
 from runtime.robot_yaml import RunConfig
 from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
 from runtime.supervisor import Runtime
+from runtime.web.guard import HERE
+from runtime.web.start import page_address, web_sink, with_button
 from runtime.workers import Workers, build_workers
-from v2a.bundle import load_bundle
+from v2a.bundle import GraphSpec
+from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import CameraEnded
 from v2a.spans import Tracer
+from v2a.terminal import Bar
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -54,6 +57,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     type=click.Path(path_type=Path),
     help="New folder for the recording.  [default: runs/NAME-1, -2, ...]",
 )
+@click.option(
+    "--web", metavar="[HOST:PORT]", is_flag=False, flag_value=HERE,
+    help=f"Serve the live page, at {HERE} or there.",
+)  # fmt: skip
+@click.option(
+    "--web-remote", is_flag=True, help="Let other machines see it, with the token it prints."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def run(
     robot_yaml: Path,
@@ -66,6 +76,8 @@ def run(
     require_rt: bool,
     seconds: float | None,
     record: Path | None,
+    web: str | None,
+    web_remote: bool,
     as_json: bool,
 ) -> None:
     """Run a policy bundle on the robot of ROBOT_YAML until Ctrl-C.
@@ -79,10 +91,14 @@ def run(
     In motion:         v2a run robot.yaml --bundle DIR --arm
     """
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
+    if web_remote and web is None:
+        raise click.UsageError("--web-remote is of the live page; add --web")
+    page = None if web is None else page_address(web, web_remote)
     folder = record or _new_folder(config.robot.name)
-    with _one_signal_ends_it():
+    with _one_signal_ends_it(), with_button(config) if page else nullcontext(config) as config:
         workers = _workers(config, bundle, dry_run, engine)
-        runtime, started = Runtime(workers, folder), False
+        sinks = (web_sink(page, web_remote, workers),) if page else ()
+        runtime, started = Runtime(workers, folder, sinks), False
         try:
             with runtime:
                 started = True
@@ -97,7 +113,7 @@ def run(
             click.echo(str(ended), err=True)
         finally:
             if started:
-                _report(runtime.save_summary(), folder, as_json)
+                _report(runtime.summary(), folder, as_json)
 
 
 @contextmanager
@@ -137,12 +153,19 @@ def _configured(
 def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Workers:
     clock = MonotonicClock()
     robot: RobotKind = "virtual" if dry_run else "real"
-    loaded = load_bundle(bundle)
+    loaded = load_with_bar(bundle)
     size = (config.camera.width, config.camera.height)
     camera = open_camera(config.camera.source, size, config.camera.fps, clock)
     try:
-        engines = partial(load, backend=engine)
-        return build_workers(loaded, robot, camera, config, clock, Tracer(), engines)
+        with Bar("loading engines", len(loaded.manifest.graphs)) as bar:
+
+            def engines(graph: GraphSpec, path: Path) -> Engine:
+                bar.begin(graph.name)
+                made = load(graph, path, backend=engine)
+                bar.done()
+                return made
+
+            return build_workers(loaded, robot, camera, config, clock, Tracer(), engines)
     except BaseException:
         camera.close()
         raise
@@ -151,13 +174,10 @@ def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Wor
 def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
     """Show the status until the time is over or a worker fails."""
     end_s = math.inf if seconds is None else workers.clock.now_ns() / 1e9 + seconds
-    status = Status(workers)
-    try:
-        while (left_s := end_s - workers.clock.now_ns() / 1e9) > 0:
-            runtime.wait(min(left_s, PERIOD_S))
-            status.show()
-    finally:
-        status.close()
+    status = Status(workers, runtime.stages)
+    while (left_s := end_s - workers.clock.now_ns() / 1e9) > 0:
+        runtime.wait(min(left_s, PERIOD_S))
+        status.show()
 
 
 def _new_folder(name: str) -> Path:

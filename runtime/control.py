@@ -120,7 +120,7 @@ class Control(ControlRecord):
             raise
         self.ticks += 1
         self.add(self.facts)
-        self._ring.add(TICK, now_ns, self._clock.now_ns(), self.ticks)
+        self._ring.add(TICK, now_ns, self._clock.now_ns(), self._in_play())
 
     def close(self) -> None:
         """Torque off, once and for all; a failure to do so is kept in `torque_fault`. Then the
@@ -152,8 +152,9 @@ class Control(ControlRecord):
         if position_rad is not None:
             self._publish(now_ns, position_rad)
             self.safety.position(now_ns, position_rad)
-        if (health := self._robot.health()) is not None:
-            self.safety.health(now_ns, health)
+        self.health = self._robot.health()
+        if self.health is not None:
+            self.safety.health(now_ns, self.health)
         if self.safety.torque_on:
             self._take_chunk(now_ns)
             self._write(self._next_command(now_ns))
@@ -280,4 +281,9 @@ class Control(ControlRecord):
     def _bus_span(self, stage: int, start_ns: int) -> None:
         end_ns = self._clock.now_ns()
         self._bus_ns += end_ns - start_ns
-        self._ring.add(stage, start_ns, end_ns, self.ticks)
+        self._ring.add(stage, start_ns, end_ns, self._in_play())
+
+    def _in_play(self) -> int:
+        """The flow id of what happens now: the seq of the chunk that is played, 0 for none."""
+        chunk = self._trajectory.chunk
+        return 0 if chunk is None else chunk.seq

@@ -20,13 +20,16 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from hw_drivers.robot import Robot
+from runtime.child import SIGNALS
 from runtime.control import Control, Verb
 from runtime.dry_run import virtual_robot
 from runtime.envelope import Limits
 from runtime.grid import tick_on_grid
+from runtime.health import health_to
 from runtime.mailbox import Mailboxes
 from runtime.realtime import claim, demand
 from runtime.robot_yaml import RunConfig
+from runtime.run_delay import ThreadMeter
 from runtime.safety import Change
 from runtime.wire import (
     BEAT,
@@ -57,8 +60,9 @@ NOTHING: Final[dict[str, Any]] = {
     "counts": {},
     "safety_counts": {},
     "torque_fault": None,
+    "health": None,
+    "thread": {},
 }
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Served:
@@ -75,6 +79,7 @@ class Served:
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
+        self._meter = ThreadMeter()
         self._number = self._obeyed = 0
         self._done = threading.Event()
         self._end = False
@@ -119,6 +124,8 @@ class Served:
             "counts": control.counts,
             "safety_counts": control.safety.counts,
             "torque_fault": control.torque_fault,
+            "health": health_to(control.health),
+            "thread": self._meter.times(),
         }
         return pack_json(NOTE, content | more)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from dataclasses import dataclass
+from typing import Any
 
+from hw_drivers.robot import Health
 from runtime.safety import SafetyRecord
 from v2a.spans import Histogram
 
@@ -27,6 +29,8 @@ class ControlRecord:
         self.safety = safety
         self.realtime: dict[str, str] = {}  # what was asked of the system -> what it gave
         self.torque_fault: str | None = None  # why some torque may have been left on
+        self.health: Health | None = None  # what the servos last said of themselves
+        self.thread: dict[str, Any] = {}  # `ThreadMeter.times` of a loop in another process
         self.ticks = 0
         self.missed_ticks = Counter(late=0, bus=0, no_chunk=0)
         self.counts: Counter[str] = Counter()

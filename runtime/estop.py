@@ -78,6 +78,25 @@ class _Datagram(contextlib.AbstractContextManager["_Datagram"]):
         self._path.unlink(missing_ok=True)
 
 
+def press(path: str) -> bool:
+    """Ask the control loop that listens at `path` to stop; False where none does. Never blocks."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        try:
+            sender.sendto(b"stop", path)
+        except BlockingIOError:
+            return True  # as many wait to be read as can: each of them is a stop
+        except OSError:
+            return False
+    return True
+
+
+def listening(path: str) -> bool:
+    """Whether a control loop still listens at `path`; it ends that after its torque-off."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        return sender.connect_ex(path) == 0
+
+
 class _Line(contextlib.AbstractContextManager["_Line"]):
     """A GPIO line with a pull-up and a contact to ground: high, so open, is a stop."""
 

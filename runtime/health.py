@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from hw_drivers.robot import Health
 from runtime.safety_yaml import HealthConfig
 
 Mask = npt.NDArray[np.bool_]
+
+QUANTITIES: Final = ("voltage_v", "temperature_c", "current_a")  # the readings of a `Health`
 
 
 class Persistence:
@@ -66,3 +69,26 @@ class HealthJudge:
                     f"{self._names[joint]}: {reading.value[joint]:.1f} {unit}, "
                     f"allowed {low:g}..{high:g}"
                 )
+
+
+def health_to(health: Health | None) -> dict[str, Any] | None:
+    """As JSON has it, for `health_from`."""
+    if health is None:
+        return None
+    readings = {name: getattr(health, name) for name in QUANTITIES}
+    return {"t_ns": health.t_ns, "alarms": health.alarms} | {
+        name: None if found is None else [found.value.tolist(), found.age_ns.tolist()]
+        for name, found in readings.items()
+    }
+
+
+def health_from(told: dict[str, Any] | None) -> Health | None:
+    if told is None:
+        return None
+    readings = {name: None if told[name] is None else _reading(*told[name]) for name in QUANTITIES}
+    return Health(told["t_ns"], alarms=tuple(told["alarms"]), **readings)
+
+
+def _reading(value: list[float], age_ns: list[int]) -> Reading:
+    known = np.array(value, np.float64)
+    return Reading(known, ~np.isnan(known), np.array(age_ns, np.int64))

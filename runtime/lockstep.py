@@ -18,8 +18,10 @@ from hw_drivers.camera import Frame
 from runtime.control import Control, Verb
 from runtime.mailbox import Image, Mailbox, Message
 from runtime.record import PERIOD_NS, Recorder
-from runtime.summary import summarise
-from runtime.threads import Worker
+from runtime.recorded import Reset
+from runtime.recorder_link import InProcess
+from runtime.summary import describe, summarise
+from runtime.threads import PUBLISH, Worker
 from runtime.workers import Workers
 from v2a.clock import Clock, FakeClock
 from v2a.errors import SafetyFault
@@ -81,13 +83,14 @@ class Lockstep:
         self._delays = dict(delays or {})
         self._seed = seed
         self._rng = np.random.default_rng([seed, 0])
-        self._recorder = Recorder(workers.tracer, record_dir)
+        safety = workers.control.safety
+        self._recorder = Recorder(workers.tracer, safety, record_dir, outlet=InProcess)
         self._events: list[tuple[int, int, int, Callable[[], None]]] = []
         self._pushed = 0
         self._start_ns = clock.now_ns()
         boxes = workers.mailboxes
-        boxes.state.taps.append(self._recorder.offer)
-        boxes.chunk.taps.append(self._recorder.offer)
+        for mailbox in boxes.all():
+            mailbox.taps.append(self._recorder.offer)
         self._slots = {
             row.name: Slot(
                 getattr(workers, row.name),
@@ -100,9 +103,9 @@ class Lockstep:
 
     def start(self) -> Lockstep:
         """Connect, warm the engines, begin the camera's and the control loop's grids."""
-        self._recorder.open()
-        self._workers.prepare()
         now_ns = self._start_ns = self._clock.now_ns()
+        self._recorder.open(describe(self._workers, now_ns))
+        self._workers.prepare()
         self._every(self._workers.config.frame_period_ns, now_ns, CAMERA, self._picture)
         self._every(self._workers.config.control_period_ns, now_ns, CONTROL, self._tick)
         self._every(PERIOD_NS, now_ns + PERIOD_NS, RECORD, self._recorder.drain)
@@ -143,7 +146,9 @@ class Lockstep:
         """Begin a new episode and return its epoch."""
         if instruction is not None:
             self._workers.set_instruction(instruction)
-        epoch = self._workers.mailboxes.reset(self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        epoch = self._workers.mailboxes.reset(now_ns)
+        self._recorder.offer(Reset(now_ns, epoch, instruction))
         self._rng = np.random.default_rng([self._seed, epoch])
         return epoch
 
@@ -207,7 +212,9 @@ class Lockstep:
     def _publish(self, name: str, message: Message) -> None:
         slot = self._slots[name]
         slot.busy = False
-        slot.outbox.put(message, self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        slot.outbox.put(message, now_ns)
+        slot.worker.ring.add(PUBLISH, now_ns, now_ns, message.seq)
         for reader, other in self._slots.items():
             if other.inbox is not None and (other.inbox is slot.outbox or reader == name):
                 self._step(reader)

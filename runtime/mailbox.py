@@ -63,11 +63,17 @@ class ConditionMsg(Message):
 
 @dataclass(frozen=True, slots=True)
 class ChunkMsg(Message):
-    """Joint targets float64 [K, J] rad; row k is for `t_capture_ns + k * step_ns`."""
+    """Joint targets float64 [K, J] rad; row k is for `t_capture_ns + k * step_ns`.
+
+    With `parent_seq`, the frame's, `condition_seq` and `state_seq` say what it was made from, so
+    that a recording can be replayed to the bit. They stay 0 in the control process.
+    """
 
     target_rad: Vector
     step_ns: int
     condition_age_ns: int
+    condition_seq: int = 0
+    state_seq: int = 0
 
 
 M = TypeVar("M", bound=Message)

@@ -6,15 +6,16 @@ instruction changes, image tokens once a frame, the condition once a run of Syst
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.engines.base import EngineFactory, Tensors, load, zeros
+from runtime.engines.base import EngineFactory, Tensors, TimesGpu, load, zeros
 from runtime.mailbox import FrameMsg, Image, Vector
+from runtime.nvtx_ranges import ranged
 from v2a.bundle import Bundle, GraphSpec, Manifest, TensorSpec
 from v2a.clock import Clock
 from v2a.errors import BundleError
@@ -54,16 +55,22 @@ class PolicyGraphs:
         self._instruction: tuple[str, Tensors] | None = None
         self._image: tuple[int, Tensors] | None = None  # (seq of the frame, image_tokens)
         with ExitStack() as opened:
-            self._engines = {
+            loaded = {
                 name: opened.enter_context(engines(spec, bundle.graph_path(name)))
                 for name, spec in self._specs.items()
             }
+            self._runs = {name: ranged(name, engine.run) for name, engine in loaded.items()}
             self._closing = opened.pop_all()
+        self._gpu_ms: dict[str, Callable[[], float]] = {
+            name: engine.gpu_ms
+            for name, engine in loaded.items()
+            if isinstance(engine, TimesGpu)
+        }
 
     def warm(self) -> None:
         """Run every graph once on zeros: the first run allocates and is several times slower."""
         for name, spec in self._specs.items():
-            self._engines[name].run(zeros(spec.inputs))
+            self._runs[name](zeros(spec.inputs))
 
     def set_instruction(self, text: str, ring: SpanRing) -> None:
         """Compute what rests on the instruction alone. The same text again costs nothing."""
@@ -71,17 +78,20 @@ class PolicyGraphs:
             known = {"lang_tokens": self.bundle.instruction_tokens(text)}
             self._instruction = (text, self._run("instruction", known, ring))
 
-    def condition(self, clip: Image, stream_gate: tuple[float, float], ring: SpanRing) -> Tensors:
+    def condition(
+        self, clip: Image, stream_gate: tuple[float, float], ring: SpanRing, seq: int = 0
+    ) -> Tensors:
         """System 2 on `clip`, uint8 [T, H, W, 3] oldest first: the outputs of graph `condition`.
 
         `stream_gate` scales the spatial and the motion tokens (study modes; ones is the policy).
+        `seq` is the newest frame's, for the spans.
         """
         known = dict(self._of_instruction())
         known["stream_gate"] = np.asarray(stream_gate, dtype=np.float32)
-        known |= self._run("vae_spatial", {"frames": clip[np.newaxis, -1:]}, ring)
-        known |= self._run("vae_motion", {"frames": clip[np.newaxis]}, ring)
+        known |= self._run("vae_spatial", {"frames": clip[np.newaxis, -1:]}, ring, seq)
+        known |= self._run("vae_motion", {"frames": clip[np.newaxis]}, ring, seq)
         for name in ("vdm_spatial", "vdm_motion", "condition"):
-            known |= self._run(name, known, ring)
+            known |= self._run(name, known, ring, seq)
         return {spec.name: known[spec.name] for spec in self._specs["condition"].outputs}
 
     def chunk(
@@ -100,8 +110,8 @@ class PolicyGraphs:
         known["command_rad"] = command_rad[np.newaxis].astype(np.float32)
         known["condition_age_s"] = np.asarray([condition_age_s], dtype=np.float32)
         known["noise"] = noise
-        known |= self._run("observe", known, ring)
-        chunk_rad = self._run("denoise", known, ring)["chunk_rad"]
+        known |= self._run("observe", known, ring, frame.seq)
+        chunk_rad = self._run("denoise", known, ring, frame.seq)["chunk_rad"]
         return np.asarray(chunk_rad[0], dtype=np.float64)
 
     def close(self) -> None:
@@ -115,14 +125,21 @@ class PolicyGraphs:
     def _image_tokens(self, frame: FrameMsg, ring: SpanRing) -> Tensors:
         if self._image is None or self._image[0] != frame.seq:
             known = {"image": frame.image[np.newaxis]}
-            self._image = (frame.seq, self._run("frame_encode", known, ring))
+            self._image = (frame.seq, self._run("frame_encode", known, ring, frame.seq))
         return self._image[1]
 
-    def _run(self, name: str, known: Mapping[str, npt.NDArray[Any]], ring: SpanRing) -> Tensors:
+    def _run(
+        self, name: str, known: Mapping[str, npt.NDArray[Any]], ring: SpanRing, seq: int = 0
+    ) -> Tensors:
         feeds = {spec.name: known[spec.name] for spec in self._specs[name].inputs}
         start_ns = self._clock.now_ns()
-        outputs = self._engines[name].run(feeds)
-        ring.add(STAGE_INDEX[name], start_ns, self._clock.now_ns())
+        outputs = self._runs[name](feeds)
+        end_ns = self._clock.now_ns()
+        ring.add(STAGE_INDEX[name], start_ns, end_ns, seq)
+        if name in self._gpu_ms:
+            # The events give its length and not its place: it is shown up to the host's end.
+            gpu_ns = round(self._gpu_ms[name]() * 1e6)
+            ring.gpu.add(STAGE_INDEX[name], end_ns - gpu_ns, end_ns, seq)
         return outputs
 
 

@@ -1,166 +1,197 @@
-"""The recorder: chunks, states and spans to a folder, half a second at a time.
+"""The recorder, in the policy's process: takes messages, spans and changes of the safety state, and
+hands them on, twenty times a second, to who writes `run.mcap` (docs/recording.md).
 
-    run.json        what ran: robot, policy, instruction, versions
-    chunks.jsonl    one ChunkMsg a line
-    states.jsonl    one StateMsg a line
-    spans.jsonl     one span a line
-    summary.json    at the end
-
-Lines are only ever appended and flushed, so whatever was written before a crash can be read
-(`read_lines` leaves out a torn last line). Who offers a message never waits: when the recorder is
-behind, messages are dropped and counted. When the disk is full it stops writing, says so once, and
-the robot goes on.
+Who offers a message never waits: when the recorder is behind, messages are dropped and counted.
+When the disk is full or the recorder process dies, that is said once, and the robot goes on.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
-import numpy as np
-
-from runtime.mailbox import ChunkMsg, Message, StateMsg
+from runtime.mailbox import ConditionMsg, FrameMsg
+from runtime.recorded import NO_IMAGE, SafetyChange, Spans, to_json
+from runtime.recorder_desk import Setup, SinkSpec
+from runtime.recorder_link import Outlet, RecorderProcess, killed_after
+from runtime.safety import SafetyRecord
+from runtime.vitals import Vitals
 from v2a.errors import ConfigError
-from v2a.names import STAGES
 from v2a.spans import Tracer
 
-PERIOD_NS = 500_000_000
-WAITING_MAX = 4096  # 40 s of states at 100 Hz
+PERIOD_NS = 50_000_000  # what a power cut can cost
+VITALS_EVERY = 4  # the control process tells of its own as often
+END_S = 10.0  # how long a slow disk may take for the rest
 
-_FILES = {ChunkMsg: "chunks.jsonl", StateMsg: "states.jsonl"}
-_SPANS = "spans.jsonl"
+SUMMARY_FILE: Final = "summary.json"
+WAITING_MAX: Final = 4096  # of each kind: 40 s of states at 100 Hz
+PICTURES_MAX: Final = 60  # they are big: 2 s at 30 Hz
+
+
+def _without_history(frame: FrameMsg) -> FrameMsg:
+    return replace(frame, history=tuple((t_ns, NO_IMAGE) for t_ns, _ in frame.history))
+
+
+def _without_tensors(condition: ConditionMsg) -> ConditionMsg:
+    return replace(condition, tensors={})
+
+
+# What goes on its way lighter: pictures that went before, and what nobody records.
+_SLIM: Final[dict[type, Callable[[Any], object]]] = {
+    FrameMsg: _without_history,
+    ConditionMsg: _without_tensors,
+}
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Messages of one kind, written by one thread."""
+
+    messages: deque[Any] = field(default_factory=deque)
+    dropped: int = 0
 
 
 class Recorder:
-    """Drains the tracer; with a `folder` (new, made by `open`), writes the files above."""
+    """Drains the tracer; with a `folder` (new, made by `open`) or other `sinks`, feeds those."""
 
-    def __init__(self, tracer: Tracer, folder: Path | None) -> None:
-        self.folder = folder
-        self.dropped = 0
+    def __init__(
+        self,
+        tracer: Tracer,
+        safety: SafetyRecord,
+        folder: Path | None,
+        sinks: tuple[SinkSpec, ...] = (),
+        outlet: Callable[[Setup], Outlet] = RecorderProcess,
+    ) -> None:
         self.fault: str | None = None  # why it stopped writing
         self._tracer = tracer
-        self._waiting: deque[Message] = deque()
-        self._lock = threading.Lock()  # one drainer at a time: the recorder's thread or a summary
-        self._files: dict[str, IO[str]] = {}
+        self._safety = safety
+        self._folder = folder
+        self._sinks = sinks
+        self._make_outlet = outlet
+        self._outlet: Outlet | None = None
+        self._lost = 0  # by the outlet
+        self._waiting: defaultdict[type, Waiting] = defaultdict(Waiting)
+        self._counting = threading.Lock()  # the tracer has one reader: the thread or a summary
+        self._sending = threading.Lock()  # one sender: the thread or the end
+        self._told_change = safety.changes[-1]
 
-    def open(self) -> Recorder:
-        """Make the folder and its files. Raises ConfigError where that can't be."""
-        if self.folder is None:
+    @property
+    def dropped(self) -> int:
+        """Messages that were offered and are not in the recording."""
+        return self._lost + sum(kind.dropped for kind in list(self._waiting.values()))
+
+    def open(self, header: dict[str, Any]) -> Recorder:
+        """Make the folder and begin. Raises ConfigError where that can't be, and V2AError where a
+        sink can't."""
+        if self._folder is None and not self._sinks:
             return self
         try:
-            self.folder.mkdir(parents=True)
-            for name in (*_FILES.values(), _SPANS):
-                self._files[name] = (self.folder / name).open("a", encoding="utf-8")
+            if self._folder is not None:
+                self._folder.mkdir(parents=True)
+            self._outlet = self._make_outlet(Setup(self._folder, header, self._sinks))
         except OSError as error:
             raise ConfigError(
-                f"{self.folder}: can't record there: {error.strerror}; name a new folder"
+                f"{self._folder}: can't record there: {error.strerror or error}; name a new folder"
             ) from error
         return self
 
-    def offer(self, message: Message) -> None:
-        """Take a message to be written; never blocks."""
-        if self.fault or len(self._waiting) >= WAITING_MAX:
-            self.dropped += 1
-        elif self._files:
-            self._waiting.append(message)
+    def offer(self, message: object) -> None:
+        """Take a message for the sinks; never blocks."""
+        kind = type(message)
+        waiting = self._waiting[kind]
+        if self._outlet is None:
+            waiting.dropped += self.fault is not None
+        elif len(waiting.messages) >= (PICTURES_MAX if kind is FrameMsg else WAITING_MAX):
+            waiting.dropped += 1
+        else:
+            waiting.messages.append(_SLIM[kind](message) if kind in _SLIM else message)
 
     def drain(self) -> None:
-        """Write what has come since the last drain."""
-        with self._lock, self._or_stop_writing():
-            spans = self._tracer.drain()  # first: it is counted even where it can't be written
-            for _ in range(len(self._waiting)):
-                message = self._waiting.popleft()
-                self._write(_FILES[type(message)], _row(message))
-            for thread, rows in spans.items():
-                self._write_spans(thread, rows.tolist())
-            for file in self._files.values():
-                file.flush()
+        """Hand on what has come since the last drain. Waits for a slow disk."""
+        self._count_spans()
+        with self._sending:
+            batch = [*self._new_changes(), *self._all_waiting()]
+            if batch:
+                self._or_stop(batch, lambda outlet: outlet.send(batch))
 
     def stage_table(self) -> dict[str, dict[str, float]]:
-        self.drain()
-        with self._lock:
+        self._count_spans()
+        with self._counting:
             return self._tracer.stage_table()
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        if self.folder is not None:
-            with self._lock, self._or_stop_writing():
-                text = to_json(content, indent=1) + "\n"
-                (self.folder / name).write_text(text, encoding="utf-8")
-
-    def close(self) -> None:
-        self.drain()
-        self._close_files()
-
-    def _close_files(self) -> None:
-        files, self._files = self._files, {}
-        for file in files.values():
-            with suppress(OSError):  # of what `drain` could not flush, which it has said
-                file.close()
-
-    @contextmanager
-    def _or_stop_writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.dropped += len(self._waiting)
-            self._waiting.clear()
-            self._close_files()
-            self.fault = f"{self.folder}: recording stopped: {error.strerror or error}"
-            print(f"warning: {self.fault}; the run goes on", file=sys.stderr, flush=True)
-
-    def _write_spans(self, thread: str, spans: list[list[int]]) -> None:
-        if not self._files:
+    def close(self, summarise: Callable[[], dict[str, Any]] = dict) -> None:
+        """Hand on the rest and end. `summarise()`, asked for when all else is written, goes to the
+        end of the recording and to `summary.json`."""
+        if self._outlet is None:
             return
-        for stage, t0_ns, t1_ns, arg in spans:
-            row = {"thread": thread, "stage": STAGES[stage], "t0_ns": t0_ns, "t1_ns": t1_ns}
-            self._write(_SPANS, row | {"arg": arg})
+        with killed_after(END_S, self._outlet):
+            self.drain()
+            summary = summarise()
+            self.drain()
+            if summary and self._folder:
+                self._write_summary(self._folder, summary)
+            self._or_stop([], lambda outlet: outlet.close(summary))
+        self._outlet = None
 
-    def _write(self, name: str, row: dict[str, Any]) -> None:
-        # A line at a time: json keeps the GIL for as long as one call takes.
-        if name in self._files:
-            self._files[name].write(to_json(row) + "\n")
+    def _write_summary(self, folder: Path, summary: dict[str, Any]) -> None:
+        try:
+            text = to_json(summary, indent=1) + "\n"
+            (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+        except OSError as error:
+            self._say(f"{folder}: no {SUMMARY_FILE}: {error.strerror}")
+
+    def _count_spans(self) -> None:
+        with self._counting:
+            for thread, rows in self._tracer.drain().items():
+                if len(rows):
+                    self.offer(Spans(thread, rows))
+
+    def _all_waiting(self) -> Iterator[object]:
+        for waiting in list(self._waiting.values()):
+            for _ in range(len(waiting.messages)):
+                yield waiting.messages.popleft()
+
+    def _new_changes(self) -> Iterator[SafetyChange]:
+        changes = list(self._safety.changes)[::-1]
+        new = [*takewhile(lambda change: change is not self._told_change, changes)]
+        self._told_change = changes[0]
+        return (SafetyChange(c.t_ns, c.state.value, c.reason) for c in reversed(new))
+
+    def _or_stop(self, batch: list[object], action: Callable[[Outlet], None]) -> None:
+        """`action`, unless there is no outlet (any more); where it fails `batch` is lost."""
+        if self._outlet is None:
+            return
+        try:
+            action(self._outlet)
+            self._lost = self._outlet.told.dropped
+            self._say(self._outlet.told.fault)
+        except OSError as error:
+            self._outlet = None
+            self._say(f"{self._folder}: recording stopped: {error}")
+            batch += self._all_waiting()
+            self._lost += len(batch)
+
+    def _say(self, fault: str | None) -> None:
+        if fault and not self.fault:
+            self.fault = fault
+            print(f"warning: {fault}; the run goes on", file=sys.stderr, flush=True)
 
 
-def record_loop(recorder: Recorder, stopping: Callable[[], bool]) -> None:
-    """Drain twice a second until `stopping()`."""
-    while not stopping():
+def record_loop(
+    recorder: Recorder, vitals: Callable[[], Vitals], stopping: Callable[[], bool]
+) -> None:
+    """Drain until `stopping()`; every `VITALS_EVERY` times with the vitals."""
+    for number in count():
+        if stopping():
+            return
+        if number % VITALS_EVERY == 0:
+            recorder.offer(vitals())
         recorder.drain()
         time.sleep(PERIOD_NS / 1e9)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a `.jsonl` file, without a last line that a crash tore."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes: what is not a finite number becomes null."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _row(message: Message) -> dict[str, Any]:
-    return {field.name: getattr(message, field.name) for field in fields(message)}

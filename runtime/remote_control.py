@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 import v2a.errors
+from runtime import child
 from runtime.control import Verb
-from runtime.control_process import SIGNALS, VERBS, RobotKind, limits_to
+from runtime.control_process import VERBS, RobotKind, limits_to
 from runtime.control_record import ControlRecord
 from runtime.envelope import Limits
+from runtime.health import health_from
 from runtime.mailbox import ChunkMsg, Mailboxes
 from runtime.robot_yaml import RunConfig
 from runtime.safety import Change, SafetyRecord, State
@@ -172,6 +171,8 @@ class RemoteControl(ControlRecord):
         for ours, name in ((self.counts, "counts"), (self.safety.counts, "safety_counts")):
             dict.update(ours, note[name])
         self.torque_fault = note["torque_fault"]
+        self.health = health_from(note["health"])
+        self.thread = note["thread"]
         self.realtime = self._told.get("realtime", {})
 
     def _spans(self, packet: bytes) -> None:
@@ -210,18 +211,7 @@ _HEARD: dict[int, Callable[[RemoteControl, bytes], None]] = {
 
 
 def _spawn() -> tuple[subprocess.Popen[bytes], Link]:
-    """A fresh interpreter that imports no more than the control loop needs, and our end of the
-    link to it."""
+    """The process, and our end of the link to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    # numpy's BLAS would start threads, and the loop multiplies nothing.
-    environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "runtime.control_process", str(theirs.fileno())]
-    # Inherited: a signal must not reach it before it has its handlers.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-    return process, Link(ours)
+    with theirs:
+        return child.start("runtime.control_process", theirs.fileno()), Link(ours)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from runtime.record import Recorder
+from runtime.vitals import counts_of
 from runtime.workers import Workers
 
-PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless")
+PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless", "mcap")
 COLUMNS = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
 
 
@@ -31,19 +34,14 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, 
         "policy": workers.bundle.manifest.policy,
         "seconds": seconds,
         "stages": recorder.stage_table(),
+        "gpu_stages": workers.tracer.gpu_table(),
         "ages": {name: histogram.summary_ms() for name, histogram in ages.items()},
         "ticks": control.ticks,
         "missed_ticks": dict(control.missed_ticks),
         "late": control.late.summary_ms(),
         "realtime": control.realtime,
         "seam_jumps_rad": _spread(control.seam_jumps_rad),
-        "counts": {
-            "control": dict(control.counts),
-            "safety": dict(control.safety.counts),
-            "system1": dict(system1.counts),
-            "system2": dict(workers.system2.counts),
-            "camera": dict(workers.camera.counts),
-        },
+        "counts": counts_of(workers),
         "dropped": {
             "messages_of_an_older_epoch": workers.mailboxes.dropped_stale(),
             "spans": workers.tracer.dropped,
@@ -56,6 +54,22 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, 
         "torque_fault": control.torque_fault,
         "recording_fault": recorder.fault,
         "cpu": _cpu(),
+        "versions": versions(),
+    }
+
+
+def describe(workers: Workers, start_ns: int) -> dict[str, Any]:
+    """The header of a recording: what ran, from which everything that it did follows."""
+    manifest = workers.bundle.manifest
+    return {
+        "start_ns": start_ns,
+        "config": workers.config.model_dump(mode="json"),
+        "policy": manifest.policy,
+        "bundle": str(workers.bundle.path),
+        "bundle_sha256": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
+        "provenance": manifest.provenance,
+        "study": asdict(workers.study),
+        "seed": workers.seed,
         "versions": versions(),
     }
 

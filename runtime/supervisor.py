@@ -14,8 +14,11 @@ from typing import Any
 
 from runtime.control import Verb
 from runtime.record import Recorder, record_loop
-from runtime.summary import summarise, versions
+from runtime.recorded import ERROR, LogLine, Reset
+from runtime.recorder_desk import SinkSpec
+from runtime.summary import describe, summarise
 from runtime.threads import Crew, Loop, step_on_news
+from runtime.vitals import vitals_of
 from runtime.workers import Workers, WorkerSpec
 from v2a.errors import SafetyFault
 
@@ -25,31 +28,34 @@ POLL_S = 0.05
 
 
 class Runtime:
-    """Runs `workers` in real time; with `record_dir` (a new folder) it records.
+    """Runs `workers` in real time; with `record_dir` (a new folder) it records. The recorder
+    process feeds `sinks`, too.
 
     Use as a context manager, or call `start` and, whatever happens, `stop`. Nothing moves before
     `arm`. When a worker fails the control loop turns the torque off by itself at once; the error is
     raised, as it was, by the next `wait` or `arm`, or at the end of the `with` block.
     """
 
-    def __init__(self, workers: Workers, record_dir: Path | None = None) -> None:
+    def __init__(
+        self, workers: Workers, record_dir: Path | None = None, sinks: tuple[SinkSpec, ...] = ()
+    ) -> None:
         self._workers = workers
         self._crew = Crew()
         self._closing = ExitStack()
         self._starting_or_stopping = threading.Lock()
-        self._recorder = Recorder(workers.tracer, record_dir)
+        self._recorder = Recorder(workers.tracer, workers.control.safety, record_dir, sinks)
+        self._ended: dict[str, Any] | None = None
         self._start_ns = workers.clock.now_ns()
-        for mailbox in (workers.mailboxes.state, workers.mailboxes.chunk):
+        for mailbox in workers.mailboxes.all():
             mailbox.taps.append(self._recorder.offer)
 
     def start(self) -> Runtime:
         """Connect, warm the engines, start the threads: control last."""
         with self._starting_or_stopping, ExitStack() as opened:  # closed again if anything fails
+            opened.callback(self._end_recording)  # last: it tells how all else ended
             opened.callback(self._workers.close)
             self._workers.prepare()
-            self._recorder.open()
-            opened.callback(self._recorder.close)
-            self._recorder.write_json("run.json", self._header())
+            self._recorder.open(describe(self._workers, self._workers.clock.now_ns()))
             opened.enter_context(realtime_interpreter())
             self._start_ns = self._workers.clock.now_ns()
             for row in self._workers.table():
@@ -81,7 +87,9 @@ class Runtime:
         """
         if instruction is not None:
             self._workers.set_instruction(instruction)
-        epoch = self._workers.mailboxes.reset(self._workers.clock.now_ns())
+        now_ns = self._workers.clock.now_ns()
+        epoch = self._workers.mailboxes.reset(now_ns)
+        self._recorder.offer(Reset(now_ns, epoch, instruction))
         if not self._workers.control.safety.torque_on:
             gc.collect()  # now, when a pause of every thread moves nothing
         return epoch
@@ -91,16 +99,21 @@ class Runtime:
         self._crew.failed.wait(seconds)
         self._crew.raise_error()
 
-    def summary(self) -> dict[str, Any]:
-        """What happened so far: see `runtime.summary.summarise`."""
-        summary = summarise(self._workers, self._recorder, self._start_ns)
-        return summary | {"scheduling": dict(self._crew.scheduling), "hung": list(self._crew.hung)}
+    def stages(self) -> dict[str, dict[str, float]]:
+        """How long each stage took so far: see `Tracer.stage_table`."""
+        return self._recorder.stage_table()
 
-    def save_summary(self) -> dict[str, Any]:
-        """`summary`, also written to the recording."""
-        summary = self.summary()
-        self._recorder.write_json("summary.json", summary)
-        return summary
+    def summary(self) -> dict[str, Any]:
+        """What happened so far, or, after the end, what the recording says of it: see
+        `runtime.summary.summarise`."""
+        if self._ended is not None:
+            return self._ended
+        summary = summarise(self._workers, self._recorder, self._start_ns)
+        return summary | {
+            "threads": self._thread_times(),
+            "scheduling": dict(self._crew.scheduling),
+            "hung": list(self._crew.hung),
+        }
 
     def __enter__(self) -> Runtime:
         return self.start()
@@ -109,6 +122,13 @@ class Runtime:
         self.stop()
         if kind is None and not self._crew.error_raised:
             self._crew.raise_error()
+
+    def _thread_times(self) -> dict[str, dict[str, Any]]:
+        """A control loop in a process of its own is `control`, and our end of the link `link`."""
+        times = self._crew.thread_times()
+        if self._workers.control.thread:
+            times["link"], times["control"] = times["control"], self._workers.control.thread
+        return times
 
     def _ask(self, verb: Verb) -> None:
         # Before the request: one that nobody hears would be obeyed at the next start, unasked.
@@ -129,20 +149,24 @@ class Runtime:
     def _loop(self, row: WorkerSpec) -> Loop:
         workers = self._workers
         if row.name == "recorder":
-            return partial(record_loop, self._recorder)
+            return partial(record_loop, self._recorder, partial(vitals_of, workers))
         if row.name == "control":
             return workers.control.run
         inbox = getattr(workers.mailboxes, row.inbox) if row.inbox else None
         outbox = getattr(workers.mailboxes, str(row.output))
         return step_on_news(getattr(workers, row.name), inbox, outbox, workers.clock)
 
-    def _header(self) -> dict[str, Any]:
-        return {
-            "config": self._workers.config.model_dump(mode="json"),
-            "policy": self._workers.bundle.manifest.policy,
-            "provenance": self._workers.bundle.manifest.provenance,
-            "versions": versions(),
-        }
+    def _end_recording(self) -> None:
+        now_ns = self._workers.clock.now_ns()
+        for fault in (self._crew.error, self._workers.control.torque_fault):
+            if fault is not None:
+                self._recorder.offer(LogLine(now_ns, ERROR, str(fault)))
+
+        def summarised() -> dict[str, Any]:
+            self._ended = self.summary()
+            return self._ended
+
+        self._recorder.close(summarised)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
 from runtime.policy import PolicyGraphs
@@ -61,8 +62,7 @@ class System1:
 
     def step(self, now_ns: int) -> ChunkMsg | None:
         """A chunk from the newest frame, or None, with the reason counted."""
-        if self._mailboxes.epoch.number != self._epoch:
-            self._begin(self._mailboxes.epoch.number)
+        self._follow_epoch()
         frame = self._mailboxes.frame.get()
         if frame is None or frame.t_capture_ns < self._due_ns:
             return None
@@ -77,6 +77,13 @@ class System1:
             return None
         return self._chunk(frame, condition, age_ns)
 
+    def skip(self, chunks: int) -> None:
+        """Draw the noise of so many chunks of this epoch without making them: for a replay that
+        lacks what they were made from."""
+        self._follow_epoch()
+        for _ in range(chunks):
+            self._draw()
+
     def _chunk(self, frame: FrameMsg, condition: ConditionMsg, age_ns: int) -> ChunkMsg | None:
         state = self._mailboxes.state.get()
         if state is None:
@@ -88,7 +95,7 @@ class System1:
             state.command_rad,
             condition.tensors,
             min(age_ns / 1e9, self._trained_age_s),
-            self._noise_scale * self._noise.standard_normal(self._noise_shape, dtype=np.float32),
+            self._noise_scale * self._draw(),
             self.ring,
         )
         slow = age_ns > self._soft_age_s * 1e9
@@ -105,6 +112,8 @@ class System1:
             target_rad=target_rad,
             step_ns=round(self._step_ns * SLOW_FACTOR) if slow else self._step_ns,
             condition_age_ns=age_ns,
+            condition_seq=condition.seq,
+            state_seq=state.seq,
         )
 
     def _condition(self, now_ns: int) -> ConditionMsg | None:
@@ -117,6 +126,13 @@ class System1:
                 self._mailboxes.condition.put(message, self._clock.now_ns())
             self._calls += 1
         return self._mailboxes.condition.get()
+
+    def _draw(self) -> npt.NDArray[np.float32]:
+        return self._noise.standard_normal(self._noise_shape, dtype=np.float32)
+
+    def _follow_epoch(self) -> None:
+        if self._mailboxes.epoch.number != self._epoch:
+            self._begin(self._mailboxes.epoch.number)
 
     def _begin(self, epoch: int) -> None:
         """A new episode: the same seed and epoch give the same noise."""

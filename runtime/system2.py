@@ -68,7 +68,7 @@ class System2:
         if frame is None or clip is None:
             return None
         self._started = (frame.epoch, now_ns)
-        tensors = self._graphs.condition(clip, self._study.stream_gate, self.ring)
+        tensors = self._graphs.condition(clip, self._study.stream_gate, self.ring, frame.seq)
         self._seq += 1
         self.counts["conditions"] += 1
         return ConditionMsg(

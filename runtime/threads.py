@@ -6,9 +6,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.mailbox import Mailbox, Message
+from runtime.run_delay import ThreadMeter, meter
 from runtime.workers import WorkerSpec
 from v2a.clock import Clock
 from v2a.errors import CameraError
@@ -37,6 +38,7 @@ class Crew:
     def __init__(self) -> None:
         self.failed = threading.Event()
         self.scheduling: dict[str, str] = {}
+        self._meters: dict[str, ThreadMeter] = {}
         self.hung: list[str] = []  # did not end when they were told to
         self.error_raised = False
         self._ending = False
@@ -71,6 +73,15 @@ class Crew:
     def running(self, name: str) -> bool:
         return name in self._threads and self._threads[name][0].is_alive()
 
+    def thread_times(self) -> dict[str, dict[str, Any]]:
+        """`ThreadMeter.times` of each thread so far."""
+        return {name: found.times() for name, found in list(self._meters.items())}
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first exception of any thread."""
+        return self._error
+
     def raise_error(self) -> None:
         """Raise the first exception of any thread, as itself."""
         if self._error is not None:
@@ -80,6 +91,7 @@ class Crew:
     def _run(self, spec: WorkerSpec, loop: Loop, stopping: threading.Event) -> None:
         # The recorder outlives a failure, to write down what led to it.
         outlives = spec.name == "recorder"
+        self._meters[spec.name] = meter()
         try:
             self.scheduling[spec.name] = _schedule(spec)
             loop(lambda: stopping.is_set() or (self.failed.is_set() and not outlives))
@@ -89,6 +101,8 @@ class Crew:
             with self._lock:
                 self._error = self._error or error
             self.failed.set()
+        finally:
+            meter().close()
 
 
 def step_on_news(
@@ -100,10 +114,14 @@ def step_on_news(
         seen = -1
         while not stopping():
             if inbox is not None:
+                meter().waits()
+                waiting_ns = clock.now_ns()
                 news = inbox.wait_newer(seen, POLL_S)
                 if news is None:
                     continue
                 seen = news.seq
+                if news.t_publish_ns >= waiting_ns:
+                    meter().woke(news.t_publish_ns, clock.now_ns())
             message = worker.step(clock.now_ns())
             if message is not None:
                 start_ns = clock.now_ns()

@@ -59,6 +59,7 @@ class Workers:
     system1: System1
     control: Control | RemoteControl
     study: StudyMode
+    seed: int
 
     def table(self) -> tuple[WorkerSpec, ...]:
         """The rows that run by themselves: a synchronous System 2 is run by System 1."""
@@ -134,4 +135,5 @@ def build_workers(
         ),
         control=control,
         study=study,
+        seed=seed,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -186,13 +186,14 @@ class Bundle:
         return tokens
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path, hashed: Callable[[int], None] = lambda size: None) -> Bundle:
     """Read and verify a bundle: schema version, manifest, and the SHA-256 of every file.
 
-    Raises BundleError with one line per fault, each with what to do.
+    `hashed` is told of every so many bytes, for a progress bar. Raises BundleError with one line
+    per fault, each with what to do.
     """
     manifest = _read_manifest(path / MANIFEST)
-    if faults := list(_file_faults(path, manifest)):
+    if faults := list(_file_faults(path, manifest, hashed)):
         raise BundleError("\n".join(faults))
     return Bundle(path, manifest)
 
@@ -256,11 +257,11 @@ def _read_manifest(file: Path) -> Manifest:
         raise BundleError("\n".join(f"{file}: {f}; {_EXPORT_AGAIN}" for f in faults)) from None
 
 
-def _file_faults(path: Path, manifest: Manifest) -> Iterator[str]:
+def _file_faults(path: Path, manifest: Manifest, hashed: Callable[[int], None]) -> Iterator[str]:
     for ref in manifest.files():
         file = path / ref.file
         try:
-            found = _sha256(file)
+            found = _sha256(file, hashed)
         except FileNotFoundError:
             yield f"{file}: named in the manifest but missing; copy the whole folder again"
         except OSError as error:
@@ -274,9 +275,10 @@ def _file_faults(path: Path, manifest: Manifest) -> Iterator[str]:
                 )
 
 
-def _sha256(file: Path) -> str:
+def _sha256(file: Path, hashed: Callable[[int], None] = lambda size: None) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
+            hashed(len(block))
     return digest.hexdigest()

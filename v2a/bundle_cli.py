@@ -6,9 +6,17 @@ from pathlib import Path
 
 import click
 
-from v2a.bundle import GraphSpec, Manifest, TensorSpec, load_bundle
+from v2a.bundle import Bundle, GraphSpec, Manifest, TensorSpec, load_bundle
+from v2a.terminal import Bar
 
 _DIR = click.argument("directory", type=click.Path(path_type=Path))
+
+
+def load_with_bar(path: Path) -> Bundle:
+    """`load_bundle` with a bar: a video model's gigabytes take seconds to hash."""
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    with Bar("checking the bundle", size) as bar:
+        return load_bundle(path, bar.advance)
 
 
 @click.group()
@@ -20,7 +28,7 @@ def bundle() -> None:
 @_DIR
 def check(directory: Path) -> None:
     """Verify the manifest and the SHA-256 of every file."""
-    manifest = load_bundle(directory).manifest
+    manifest = load_with_bar(directory).manifest
     click.echo(f"{directory}: good; {len(list(manifest.files()))} files verified")
 
 
@@ -28,7 +36,7 @@ def check(directory: Path) -> None:
 @_DIR
 def show(directory: Path) -> None:
     """Verify it, then print policy, action space, camera, instructions and graphs by rate."""
-    for line in _lines(load_bundle(directory).manifest):
+    for line in _lines(load_with_bar(directory).manifest):
         click.echo(line)
 
 

@@ -23,6 +23,13 @@ class LazyCommand(NamedTuple):
 COMMANDS: Final = {
     "demo": LazyCommand("demo.cli", "demo", "Run the demo robot in simulation and report on it."),
     "run": LazyCommand("runtime.cli", "run", "Run a policy bundle on a robot."),
+    "profile": LazyCommand(
+        "runtime.profile.cli", "profile", "Time every stage; compare runs; keep to budgets."
+    ),
+    "record": LazyCommand("runtime.record_cli", "record", "Look into a recording, or export it."),
+    "replay": LazyCommand(
+        "runtime.replay.cli", "replay", "Make a recording's chunks again, with one bundle or two."
+    ),
     "export": LazyCommand("export.cli", "export", "Export a trained policy to a bundle."),
     "check-golden": LazyCommand(
         "export.cli", "check_golden", "Compare a released policy with its golden tensors."
@@ -39,6 +46,7 @@ COMMANDS: Final = {
 
 # The package that a room needs beyond the base install -> the extra that brings it.
 EXTRA_OF: Final = {
+    "av": "lerobot",
     "cuda": "gpu",
     "cv2": "vision",
     "matplotlib": "demo",
@@ -47,7 +55,9 @@ EXTRA_OF: Final = {
     "onnxruntime": "cpu",
     "onnxscript": "export",
     "PIL": "demo",
+    "pyarrow": "lerobot",
     "pycuda": "pycuda",
+    "rerun": "rerun",
     "safetensors": "export",
     "tensorrt_rtx": "validate",
     "torch": "export",

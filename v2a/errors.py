@@ -9,6 +9,7 @@ V2AError                    exit code 1
  +-- BusError               6  a servo does not answer, or answers with an error
  |    +-- PortError         6  the serial port is missing, busy, forbidden, or vanished
  +-- SafetyFault            7  a limit was crossed; the robot is disarmed
+ +-- OverBudget             8  `denoise p99 62 ms (limit 50)`: v2a profile --budgets
 
 The command line prints `error: <message>` on stderr and exits with the error's exit code.
 """
@@ -66,3 +67,9 @@ class SafetyFault(V2AError):  # noqa: N818 - a safety fault is the field's word
     """A safety limit was crossed; the robot was disarmed."""
 
     exit_code = 7
+
+
+class OverBudget(V2AError):  # noqa: N818  a verdict, not a fault of the program
+    """A run took longer than its budgets allow."""
+
+    exit_code = 8

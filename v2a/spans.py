@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import defaultdict
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy.typing as npt
 from v2a.names import STAGES
 
 STAGE_INDEX: Final = {stage: index for index, stage in enumerate(STAGES)}
+
+GPU: Final = "gpu "
+"""What goes before a thread's name in the name of its work on the GPU: "gpu system1"."""
 
 _SUB_BUCKETS: Final = 32  # per octave, so a bucket is at most 1/32 of its value wide
 _SUB_BITS: Final = 5
@@ -35,9 +39,21 @@ class SpanRing:
         self._written = 0
         self._drained = 0
         self.dropped = 0
+        self._gpu: SpanRing | None = None
+
+    @property
+    def has_gpu(self) -> bool:
+        return self._gpu is not None
+
+    @property
+    def gpu(self) -> SpanRing:
+        """A second ring of the same thread, for its work on a GPU; made when first asked for."""
+        if self._gpu is None:
+            self._gpu = SpanRing(self._slots - 1)
+        return self._gpu
 
     def add(self, stage_index: int, t0_ns: int, t1_ns: int, arg: int = 0) -> None:
-        """Note that a stage ran from `t0_ns` to `t1_ns`; `arg` is free, e.g. a sequence number."""
+        """Note that a stage ran from `t0_ns` to `t1_ns`; `arg` is its flow id (docs/tracing.md)."""
         written = self._written
         self._pack_into(self._buffer, written % self._slots * 32, stage_index, t0_ns, t1_ns, arg)
         self._written = written + 1
@@ -132,7 +148,8 @@ class Tracer:
 
     def __init__(self) -> None:
         self._rings: dict[str, SpanRing] = {}
-        self._stages: dict[str, Histogram] = {}
+        self._stages: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._gpu_stages: defaultdict[str, Histogram] = defaultdict(Histogram)
 
     def ring(self, thread_name: str) -> SpanRing:
         """The ring of that thread; made on the first call."""
@@ -141,17 +158,30 @@ class Tracer:
     @property
     def dropped(self) -> int:
         """Spans that were overwritten before they could be counted."""
-        return sum(ring.dropped for ring in self._rings.values())
+        return sum(ring.dropped for ring in self._all().values())
 
     def drain(self) -> dict[str, npt.NDArray[np.int64]]:
         """Count all new spans into the stage histograms and return them, by thread name."""
-        new = {name: ring.drain() for name, ring in list(self._rings.items())}
-        for rows in new.values():
+        new = {name: ring.drain() for name, ring in self._all().items()}
+        for name, rows in new.items():
+            stages = self._gpu_stages if name.startswith(GPU) else self._stages
             for stage_index, t0_ns, t1_ns, _ in rows.tolist():
-                histogram = self._stages.setdefault(STAGES[stage_index], Histogram())
-                histogram.observe(t1_ns - t0_ns)
+                stages[STAGES[stage_index]].observe(t1_ns - t0_ns)
         return new
 
     def stage_table(self) -> dict[str, dict[str, float]]:
         """Per stage, in the order of `STAGES`: its `Histogram.summary_ms` of all drained spans."""
-        return {s: self._stages[s].summary_ms() for s in STAGES if s in self._stages}
+        return _table(self._stages)
+
+    def gpu_table(self) -> dict[str, dict[str, float]]:
+        """The same of what the GPU did, by its own events, copies left out."""
+        return _table(self._gpu_stages)
+
+    def _all(self) -> dict[str, SpanRing]:
+        rings = dict(self._rings)
+        gpus = {GPU + name: ring.gpu for name, ring in rings.items() if ring.has_gpu}
+        return rings | gpus
+
+
+def _table(stages: dict[str, Histogram]) -> dict[str, dict[str, float]]:
+    return {stage: stages[stage].summary_ms() for stage in STAGES if stage in stages}

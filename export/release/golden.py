@@ -61,6 +61,15 @@ class Golden:
     tensors: Tensors
     unused_options: list[str]
 
+    @property
+    def comparisons(self) -> int:
+        """How many results `compare_golden` has."""
+        return len(ENGINES) * len(self.expected)
+
+    @property
+    def expected(self) -> Tensors:
+        return {key: value for key, value in self.tensors.items() if not key.startswith("in.")}
+
 
 def load_golden(folder: Path) -> Golden:
     """Raises ConfigError, one line per fault, where the folder's parts don't fit each other."""
@@ -94,7 +103,7 @@ def _tensor_faults(config: ReleaseConfig, tensors: Tensors) -> Iterator[str]:
 def compare_golden(golden: Golden) -> Iterator[Result]:
     """A result for each tensor of the folder that is no input, and each engine."""
     tensors = language_masks(golden.tensors) | golden.tensors
-    expected = {key: value for key, value in tensors.items() if not key.startswith("in.")}
+    expected = golden.expected
     graphs = (*STAGES, *filter_stages(golden.policy.config, tensors))
     made = set()
     for graph in graphs:

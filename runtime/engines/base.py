@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,35 @@ class Engine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class TimesGpu(Protocol):
+    """An engine that times its work on the GPU by events."""
+
+    def gpu_ms(self) -> float:
+        """GPU time of the last run, copies left out."""
+        ...
+
+
+class LayerTime(NamedTuple):
+    """What one layer of an engine takes in one run, on average; `kind` is its operator."""
+
+    name: str
+    kind: str
+    ms: float
+
+
+@runtime_checkable
+class TimesLayers(Protocol):
+    """An engine that can tell what its layers take."""
+
+    def layer_times(self, feeds: Mapping[str, npt.NDArray[Any]], runs: int) -> list[LayerTime]:
+        """Its layers in the order in which they run, over `runs` runs on `feeds`.
+
+        Measuring each layer slows all of them down: shares are worth more than sums.
+        """
+        ...
 
 
 EngineFactory = Callable[[GraphSpec, Path], Engine]

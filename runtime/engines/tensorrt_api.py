@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from v2a.errors import EngineError
 
@@ -75,6 +75,27 @@ def make_log(trt: Any) -> Any:
                 self.errors.append(message)
 
     return Log()
+
+
+class LayerProfile(Protocol):
+    """Layer -> ms in all runs so far, in the order in which layers run."""
+
+    total_ms: dict[str, float]
+
+
+def make_layer_profile(trt: Any) -> LayerProfile:
+    """A profiler for an execution context (TensorRT Python API, IProfiler: its own `__init__` has
+    to be called). Whoever sets it has to keep it alive for as long as the context."""
+
+    class Profile(trt.IProfiler):  # type: ignore[misc]  # the base is known at run time only
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.total_ms: dict[str, float] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.total_ms[layer_name] = self.total_ms.get(layer_name, 0.0) + ms
+
+    return Profile()
 
 
 def first_error(log: Any) -> str:

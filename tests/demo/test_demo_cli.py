@@ -17,9 +17,10 @@ import pytest
 
 from demo.cli import _text
 from demo.realtime import BUNDLE
-from runtime.record import read_lines
+from runtime.recording import Recording
 from tests.conftest import REPOSITORY
 from v2a.bundle import load_bundle, seal
+from v2a.errors import ConfigError
 
 pytestmark = pytest.mark.real_time
 
@@ -116,14 +117,23 @@ def test_report_and_recording_are_left_behind(finished: Finished) -> None:
     assert json.loads((finished.folder / "page" / "summary.json").read_text()) == finished.summary
     recorded = json.loads((finished.folder / "here" / "summary.json").read_text())
     assert recorded["ticks"] == finished.summary["ticks"]
-    assert list(read_lines(finished.folder / "here" / "chunks.jsonl"))
+    recording = Recording(finished.folder / "here")
+    assert recording.extent().messages["/frame"] > 0
+    assert recording.summary() == recorded
+
+
+def safety_states(run: Path) -> list[str]:
+    """Of safety, in the recording so far."""
+    try:
+        return [change.state for change in Recording(run).safety()]
+    except ConfigError:
+        return []
 
 
 def test_ctrl_c_lets_go_and_keeps_the_recording(tmp_path: Path) -> None:
     process = start(tmp_path, "--episodes", "99", "--record", "here")
-    chunks = tmp_path / "here" / "chunks.jsonl"
     deadline = time.monotonic() + 60
-    while not (chunks.exists() and chunks.stat().st_size > 0):
+    while "armed" not in safety_states(tmp_path / "here"):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -126,6 +126,18 @@ def test_graphs_name_no_path_of_the_exporting_machine(bundle: Bundle) -> None:
         assert source not in content, graph.name
 
 
+def test_a_node_is_named_after_the_module_that_holds_its_bias(bundle: Bundle) -> None:
+    """Engines report the time of their layers by these names."""
+    for model in _models(bundle).values():
+        assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+        for node in model.graph.node:
+            for name in node.input:
+                if node.op_type in ("Add", "Conv") and name.endswith(".bias"):
+                    assert node.name.startswith(name.removesuffix("bias")[:-1] + "/")
+            if node.op_type in ("MatMul", "Conv"):
+                assert node.name.startswith("policy.")
+
+
 def test_a_folder_that_is_no_bundle_is_left_alone(checkpoint_file: Path, tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     letter = tmp_path / "letters" / "dear.txt"

@@ -41,6 +41,21 @@ def test_a_video_is_paced_at_its_own_rate() -> None:
     assert frames[0].image.dtype == np.uint8
 
 
+def test_a_synthetic_camera_leaves_out_what_nobody_read_in_time() -> None:
+    clock = FakeClock(start_ns=7_000_000_000)
+    camera = open_for_test("synthetic:", clock)
+    frames = [camera.read(1.0) for _ in range(3)]
+    clock.advance_ns(220_000_000)
+    frames.append(camera.read(1.0))
+    camera.close()
+    assert [frame.seq for frame in frames] == [0, 1, 2, 6]
+    times_s = [(frame.t_capture_ns - 7_000_000_000) / 1e9 for frame in frames]
+    assert times_s == pytest.approx([0.0, 0.05, 0.1, 0.3])
+    assert frames[0].image.shape == (96, 96, 3)
+    assert frames[0].image.dtype == np.uint8
+    assert (frames[0].image != frames[1].image).any()
+
+
 @needs_video
 def test_a_video_is_rgb() -> None:
     camera = open_for_test(f"file:{VIDEO}")

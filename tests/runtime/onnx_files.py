@@ -16,6 +16,16 @@ def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, kind, spec.shape)
 
 
+def _save(nodes: list[onnx.NodeProto], graph: GraphSpec, path: Path) -> None:
+    inputs, outputs = [_value(s) for s in graph.inputs], [_value(s) for s in graph.outputs]
+    model = helper.make_model(
+        helper.make_graph(nodes, graph.name, inputs, outputs),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(model, path)
+
+
 def write_zeros(graph: GraphSpec, path: Path) -> None:
     """A graph with the inputs and outputs of `graph` that needs no input to know its answer."""
     nodes = [
@@ -27,13 +37,35 @@ def write_zeros(graph: GraphSpec, path: Path) -> None:
         )
         for spec in graph.outputs
     ]
-    inputs, outputs = [_value(s) for s in graph.inputs], [_value(s) for s in graph.outputs]
-    model = helper.make_model(
-        helper.make_graph(nodes, graph.name, inputs, outputs),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    onnx.save(model, path)
+    _save(nodes, graph, path)
+
+
+def write_mixed(graph: GraphSpec, path: Path, offset: float = 0.0) -> None:
+    """A graph whose every output is the mean of each input, each with a weight of its own, added
+    up, plus `offset`: whatever goes in shows in all that comes out."""
+    nodes, terms = [], []
+    for index, spec in enumerate(graph.inputs, start=1):
+        name = spec.name
+        weight = numpy_helper.from_array(np.float32(0.01 * index))
+        nodes += [
+            helper.make_node("Cast", [name], [f"{name}_f"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("ReduceMean", [f"{name}_f"], [f"{name}_mean"], keepdims=0),
+            helper.make_node("Constant", [], [f"{name}_weight"], value=weight),
+            helper.make_node("Mul", [f"{name}_mean", f"{name}_weight"], [f"{name}_term"]),
+        ]
+        terms.append(f"{name}_term")
+    constant = numpy_helper.from_array(np.float32(offset))
+    nodes += [
+        helper.make_node("Constant", [], ["offset"], value=constant),
+        helper.make_node("Sum", [*terms, "offset"], ["total"]),
+    ]
+    for spec in graph.outputs:
+        shape = numpy_helper.from_array(np.array(spec.shape, np.int64))
+        nodes += [
+            helper.make_node("Constant", [], [f"{spec.name}_shape"], value=shape),
+            helper.make_node("Expand", ["total", f"{spec.name}_shape"], [spec.name]),
+        ]
+    _save(nodes, graph, path)
 
 
 def write_double(path: Path, dtype: type = np.float32, size: int | str = 3) -> None:

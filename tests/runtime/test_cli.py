@@ -18,9 +18,10 @@ pytest.importorskip("onnx", reason="the bundle of these tests is written with on
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
 from hw_drivers.virtual.pty import PtyServer
-from runtime.record import read_lines
+from runtime.recording import Recording
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import TASK, make_chain, torques, write_tiny_bundle
+from tests.runtime.messages import states_of
 from tests.runtime.onnx_files import write_zeros
 from tests.runtime.outside import ROBOT_YAML, Simulator
 
@@ -64,19 +65,20 @@ def test_a_dry_run_prints_one_json_object_and_records(folder: Path) -> None:
     assert [change["state"] for change in summary["safety"]][:2] == ["disarmed", "hold"]
     assert summary["safety"][-1]["reason"] == "end of the run"
     assert json.loads((folder / "here" / "summary.json").read_text())["ticks"] == summary["ticks"]
-    header = json.loads((folder / "here" / "run.json").read_text())
-    assert header["config"]["instruction"] == TASK
-    first, *_, last = read_lines(folder / "here" / "states.jsonl")
-    np.testing.assert_allclose(first["position_rad"], [0.3, 0.0], atol=1e-3)
-    assert last["command_rad"][0] >= 0.3  # the policy says 0, the limit says 0.3
+    recording = Recording(folder / "here")
+    assert recording.header["config"]["instruction"] == TASK
+    assert recording.summary() == summary
+    first, *_, last = recording.states()
+    np.testing.assert_allclose(first.position_rad, [0.3, 0.0], atol=1e-3)
+    assert last.command_rad[0] >= 0.3  # the policy says 0, the limit says 0.3
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_go_and_keeps_the_recording(folder: Path, sign: int, code: int) -> None:
     process = start(folder, "--dry-run")
-    states = folder / "runs" / "two-1" / "states.jsonl"
+    recorded = folder / "runs" / "two-1"
     deadline = time.monotonic() + 60
-    while not (states.exists() and states.stat().st_size > 0):
+    while not states_of(recorded):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -84,13 +86,13 @@ def test_a_signal_lets_go_and_keeps_the_recording(folder: Path, sign: int, code:
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "missed:" in out
-    summary = json.loads((states.parent / "summary.json").read_text())
+    summary = json.loads((recorded / "summary.json").read_text())
     assert summary["safety"][-1] == summary["safety"][-1] | {
         "state": "disarmed",
         "reason": "end of the run",
     }
     assert summary["torque_fault"] is None
-    assert list(read_lines(states))
+    assert Recording(recorded).extent().whole
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -22,6 +22,7 @@ from runtime.control_process import RobotKind
 from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.remote_control import RemoteControl
 from runtime.robot_yaml import check_fit
+from runtime.run_delay import SCHEDSTAT
 from runtime.safety import State
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import K, manifest, run_config
@@ -104,6 +105,21 @@ def running(**parts: Any) -> Iterator[Policy]:
         yield policy.start()
     finally:
         policy.close()
+
+
+def test_its_spans_name_the_chunk_in_play_and_its_notes_have_its_threads_times() -> None:
+    with running() as policy:
+        assert policy.ask("arm") is State.HOLD
+        policy.chunk(0.1, seq=7)
+        about: set[int] = set()
+
+        def seen() -> bool:
+            about.update(policy.tracer.drain()["control"][:, 3].tolist())
+            return 7 in about and (bool(policy.control.thread) or not SCHEDSTAT.exists())
+
+        until(seen)
+        assert about == {0, 7}
+        assert set(policy.control.thread) <= {"cpu_s", "run_delay_ms"}
 
 
 def test_it_arms_follows_chunks_and_lets_go() -> None:

@@ -17,8 +17,8 @@ pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.pty import PtyServer
-from runtime.record import read_lines
 from tests.runtime.conftest import make_chain, torques
+from tests.runtime.messages import states_of
 from tests.runtime.outside import ROBOT_YAML, Simulator, run_command
 
 pytestmark = pytest.mark.real_time
@@ -31,7 +31,7 @@ class Robot:
         self.chain: VirtualChain = make_chain()
         self.chain.servos[1].set_present_rad(0.5)
         self.pty = PtyServer(self.chain, moves=True)
-        self._states = folder / "runs" / "two-1" / "states.jsonl"
+        self._run = folder / "runs" / "two-1"
         text = ROBOT_YAML.replace("/dev/not-there", self.pty.path)
         # Patient where a busy test machine needs it: only what a test injects may go wrong.
         text += "control: {serial_faults_max: 1000}\n"
@@ -40,7 +40,7 @@ class Robot:
     def is_running(self) -> bool:
         """Armed, of which the last servo's watchdog is the last act, and recorded."""
         armed = self.chain.servos[2]["bus_watchdog"] != 0
-        return armed and self._states.exists() and self._states.stat().st_size > 0
+        return armed and bool(states_of(self._run))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def recording(folder: Path) -> tuple[int, dict[str, object]]:
     """How many states were recorded, and the summary."""
     run_dir = folder / "runs" / "two-1"
     summary: dict[str, object] = json.loads((run_dir / "summary.json").read_text())
-    return len(list(read_lines(run_dir / "states.jsonl"))), summary
+    return len(states_of(run_dir)), summary
 
 
 def test_a_camera_that_stops_in_the_run_lets_go_of_the_arm(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +20,9 @@ from hw_drivers.camera import Frame
 from hw_drivers.robot import Robot
 from hw_drivers.virtual.pty import PtyServer
 from runtime.engines.base import EngineFactory
-from runtime.record import read_lines
+from runtime.recorded import to_json
+from runtime.recorder_link import RecorderProcess
+from runtime.recording import Recording
 from runtime.supervisor import Runtime
 from runtime.workers import WORKERS, Workers, WorkerSpec, build_workers
 from tests.runtime.conftest import SIZE, fakes, make_chain, run_config, torques
@@ -117,10 +122,12 @@ def test_a_run_moves_the_robot_records_it_and_leaves_it_limp(
     assert set(summary["stages"]) >= {"capture", "denoise", "condition", "tick", "bus_read"}
     assert summary["ages"]["frame_to_motor"]["n"] > 0
     assert summary["scheduling"].keys() == {row.name for row in WORKERS}
-    states = list(read_lines(tmp_path / "run" / "states.jsonl"))
-    assert [row["seq"] for row in states] == list(range(1, len(states) + 1))
-    assert list(read_lines(tmp_path / "run" / "chunks.jsonl"))
-    assert (tmp_path / "run" / "run.json").is_file()
+    recording = Recording(tmp_path / "run")
+    states = [state.seq for state in recording.states()]
+    assert states == list(range(1, len(states) + 1))
+    counts = recording.extent().messages
+    assert all(counts[topic] for topic in ("/frame", "/condition", "/chunk", "/spans", "/safety"))
+    assert recording.summary() == json.loads(to_json(runtime.summary()))
 
 
 def test_a_system_2_that_hangs_stops_neither_control_nor_system_1(
@@ -160,11 +167,32 @@ def test_a_vanished_serial_port_ends_the_run_as_port_error_and_keeps_the_recordi
         with pytest.raises(PortError, match="vanished"):
             runtime.wait(PATIENCE_S)
         runtime.stop()
-        summary = runtime.save_summary()
+        summary = runtime.summary()
     assert summary["safety"][-1]["state"] == "fault"
     assert "vanished" in summary["safety"][-1]["reason"]
     assert summary["torque_fault"].startswith("torque may still be on: base: ")  # it was tried
-    assert len(list(read_lines(tmp_path / "run" / "states.jsonl"))) > 20
+    recording = Recording(tmp_path / "run")
+    assert len(list(recording.states())) > 20
+    assert any("vanished" in line.text for line in recording.log())
+
+
+def test_a_recorder_process_that_is_killed_leaves_the_motors_alone(
+    make_bench: Callable[..., Bench], capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench = make_bench()
+    with bench.runtime as runtime:
+        runtime.arm()
+        recorder = runtime._recorder
+        assert isinstance(recorder._outlet, RecorderProcess)
+        os.kill(recorder._outlet.pid, signal.SIGKILL)
+        until(lambda: recorder.fault is not None)
+        ticks, chunks = bench.ticks, bench.chunk_seq()
+        until(lambda: bench.ticks >= ticks + 50 and bench.chunk_seq() >= chunks + 5)
+        assert torques(bench.chain) == [True, True]
+        summary = runtime.summary()
+    assert "the recorder process died (exit code -9)" in summary["recording_fault"]
+    assert summary["dropped"]["recorded_messages"] > 50
+    assert capfd.readouterr().err.count("recorder process died") == 1
 
 
 def test_a_camera_that_stops_ends_the_run_with_torque_off(

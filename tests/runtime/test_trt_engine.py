@@ -124,6 +124,20 @@ def test_it_computes_and_frees_all_of_it_once(
     assert len(rt.calls) == frees
 
 
+def test_layer_times_are_tensorrt_s_own(rt: FakeRuntime, cuda: Cuda) -> None:
+    trt = FakeTensorRt(rt, graph(), compute)
+    trt.layers = [{"Name": "core.blocks.0.kv/MatMul"}, {"Name": "core.out/MatMul_1"}]
+    with TrtEngine(graph(), PLAN, trt, cuda) as engine:
+        captured = trt.enqueued
+        layers = engine.layer_times(feeds(), runs=4)
+        # Not the captured graph, which TensorRT's profiler does not see.
+        assert trt.enqueued == captured + 4
+    assert layers == [
+        ("core.blocks.0.kv/MatMul", "layer", 1.5),
+        ("core.out/MatMul_1", "layer", 1.5),
+    ]
+
+
 def test_pycuda_leaves_no_context_behind(
     rt: FakeRuntime, install: Callable[[str, Any], None]
 ) -> None:

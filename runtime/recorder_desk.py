@@ -1,0 +1,91 @@
+"""The recorder's desk: what messages are handed to, whether in a process of its own or in this one,
+and what that process is told."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+from runtime.mcap_file import McapFile, Told
+
+FILE: Final = "run.mcap"
+
+
+class Sink(Protocol):
+    """What takes every message: see `runtime.topics.TOPICS`. An error ends it, not the run."""
+
+    def take(self, message: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSpec:
+    """A sink by name, "module:Class", and what it is made with: picklable."""
+
+    target: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self) -> Sink:
+        module, _, name = self.target.partition(":")
+        return cast("Sink", getattr(importlib.import_module(module), name)(**self.options))
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The first message to the process. It answers with a `Told`, or with the V2AError or OSError
+    that one of the sinks could not be made for."""
+
+    folder: Path | None
+    header: dict[str, Any]
+    sinks: tuple[SinkSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last message to the process; it answers with a `Told` and ends."""
+
+    summary: dict[str, Any] | None
+
+
+class Desk:
+    """The file and the other sinks: what messages are handed to, a batch at a time."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Raises what a sink can't be made for."""
+        self._sinks = [spec.make() for spec in setup.sinks]
+        self._file = McapFile(setup.folder / FILE, setup.header) if setup.folder else None
+
+    @property
+    def told(self) -> Told:
+        return self._file.told if self._file else Told()
+
+    def take(self, batch: list[object]) -> None:
+        """A batch a chunk of the file: what has arrived is safe."""
+        for message in batch:
+            for sink in [*self._sinks]:
+                self._or_end(sink, lambda: sink.take(message))  # noqa: B023  called at once
+            if self._file:
+                self._file.take(message)
+        if self._file:
+            self._file.flush()
+
+    def close(self, summary: dict[str, Any] | None) -> None:
+        if self._file:
+            self._file.close(summary)
+        for sink in [*self._sinks]:
+            self._or_end(sink, sink.close)
+
+    def _or_end(self, sink: Sink, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception:
+            self._sinks.remove(sink)
+            traceback.print_exc()
+            name = type(sink).__name__
+            print(f"warning: {name} failed and ended; the run goes on", file=sys.stderr, flush=True)

@@ -1,0 +1,118 @@
+"""The policy's side of the recorder: a process of its own, or the same desk in this one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Pipe
+from typing import Any, Protocol
+
+from runtime import child
+from runtime.mcap_file import Told
+from runtime.recorder_desk import Desk, End, Setup
+
+START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
+
+
+class Outlet(Protocol):
+    """Where the recorder's batches go; `told` is the newest word from there."""
+
+    told: Told
+
+    def send(self, batch: list[object]) -> None:
+        """May block. Raises OSError where nobody takes it any more."""
+
+    def close(self, summary: dict[str, Any] | None) -> None:
+        """End the recording. Raises OSError as `send`."""
+
+    def kill(self) -> None:
+        """End it now, and whoever waits for it."""
+
+
+class InProcess:
+    """No process: for lockstep, whose clock stands still meanwhile."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._desk = Desk(setup)
+        self.told = self._desk.told
+
+    def send(self, batch: list[object]) -> None:
+        self._desk.take(batch)
+        self.told = self._desk.told
+
+    def close(self, summary: dict[str, Any] | None) -> None:
+        self._desk.close(summary)
+        self.told = self._desk.told
+
+    def kill(self) -> None:
+        """Nobody waits here."""
+
+
+class RecorderProcess:
+    """`runtime.recorder_process` at the other end of a pipe."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Raises the V2AError or OSError of what could not be opened there."""
+        self.told = Told()
+        self._pipe, theirs = Pipe()
+        self._process = child.start("runtime.recorder_process", theirs.fileno())
+        theirs.close()
+        try:
+            with self._or_died(), killed_after(START_S, self):
+                self._pipe.send(setup)
+                self._hear()
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, batch: list[object]) -> None:
+        with self._or_died():
+            self._pipe.send(batch)
+            while self._pipe.poll():
+                self._hear()
+
+    def close(self, summary: dict[str, Any] | None) -> None:
+        with self._or_died():
+            self._pipe.send(End(summary))
+            with suppress(EOFError):
+                while True:
+                    self._hear()
+            if self._process.wait() != 0:
+                raise EOFError
+        self._end()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def _hear(self) -> None:
+        told = self._pipe.recv()
+        if isinstance(told, BaseException):
+            raise told
+        self.told = told
+
+    @contextmanager
+    def _or_died(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            raise OSError(f"the recorder process died (exit code {self._end()})") from error
+
+    def _end(self) -> int:
+        self._pipe.close()
+        return self._process.wait()
+
+
+@contextmanager
+def killed_after(seconds: float, outlet: Outlet) -> Iterator[None]:
+    """Whoever waits for an outlet in here waits for so long at most."""
+    killer = threading.Timer(seconds, outlet.kill)
+    killer.start()
+    try:
+        yield
+    finally:
+        killer.cancel()
