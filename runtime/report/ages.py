@@ -1,0 +1,91 @@
+"""How old the data was that moved the motors, over the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.report.markup import Markup, canvas, path, section, tag
+from runtime.report.run_facts import Points, RunFacts
+from runtime.report.scale import axis_labels, ceiling
+from runtime.report.words import MISSING, Profile, known, ms, phrase
+
+WIDTH, HEIGHT = 1000, 120
+NEAR: Final = 3  # times the highest age
+QUARTERED: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # a quarter of each is short to read
+COLUMNS: Final = 300  # more points than this are drawn as their range and median a column
+
+_MEANING: Final = {
+    "frame_to_motor": "from a picture's capture to the goal that it became, at each write",
+    "chunk_age": "since the chunk in play was published, at each tick",
+    "condition_age": "of System 2's newest picture, when System 1 used it",
+}
+
+
+def ages(profile: Profile, run: RunFacts) -> Markup:
+    rows = profile.get("ages") or {}
+    lead = "Over the run; the line is the median, the band around it from youngest to oldest."
+    parts = (_age(name, rows.get(name) or {}, run) for name in _MEANING)
+    return section("How old the data was", lead, *parts)
+
+
+def columns(points: Points, n: int) -> npt.NDArray[np.float64]:
+    """At most `n` columns of equal time, float64 [<= n, 4]: seconds, least, median, greatest ms."""
+    t_s = points[:, 0]
+    place = np.floor((t_s - t_s.min()) / max(float(np.ptp(t_s)), 1e-9) * (n - 1e-6))
+    groups = (points[place == k] for k in np.unique(place))
+    return np.array(
+        [[np.median(g[:, 0]), g[:, 1].min(), np.median(g[:, 1]), g[:, 1].max()] for g in groups]
+    )
+
+
+def _age(name: str, row: Mapping[str, Any], run: RunFacts) -> Markup:
+    points = run.ages[name]
+    quantiles = f"p50 {ms(row.get('p50_ms'))}, p99 {ms(row.get('p99_ms'))}"
+    says = quantiles if known(row.get("p50_ms")) else f"{MISSING}: no chunk moved the motors"
+    heading = tag("h3", phrase(name), tag("small", f" {_MEANING[name]}"))
+    parts = [heading, tag("p", says, _over(row), class_="says")]
+    if len(points):
+        parts.append(_plot(points, row.get("budget_ms"), run.at_s(run.t1_ns)))
+    return tag("div", *parts, class_="age")
+
+
+def _over(row: Mapping[str, Any]) -> str:
+    if not known(row.get("budget_ms")):
+        return "; no budget"
+    return f"; {row.get('misses')} over the budget of {ms(row['budget_ms'])}"
+
+
+def _plot(points: Points, budget_ms: object, seconds: float) -> Markup:
+    drawn = columns(points, COLUMNS)
+    highest = float(drawn[:, 3].max())
+    # A budget far above all that was found would press the curve flat: then it is only said.
+    limits = [budget_ms] if known(budget_ms) and budget_ms <= NEAR * highest else []
+    top_ms = ceiling(1.05 * max(highest, *limits, 0.1), QUARTERED)
+    shapes = _curve(drawn, seconds, top_ms) + [_across(v / top_ms, "limit") for v in limits]
+    step_s = ceiling(seconds / 5)
+    times = (k * step_s for k in range(math.ceil(seconds / step_s)))
+    heights = (tag("span", f"{top_ms * k / 4:g}") for k in (4, 3, 2, 1, 0))
+    return tag(
+        "div",
+        tag("div", *heights, class_="heights"),
+        canvas(WIDTH, HEIGHT, *(_across(k / 4, "grid") for k in (1, 2, 3)), *shapes),
+        axis_labels((t_s / seconds, f"{t_s:g} s") for t_s in times),
+        class_="plot",
+    )
+
+
+def _across(height: float, class_: str) -> Markup:
+    y = HEIGHT * (1 - height)
+    return path([(0, y), (WIDTH, y)], class_=class_)
+
+
+def _curve(drawn: npt.NDArray[np.float64], seconds: float, top_ms: float) -> list[Markup]:
+    x = (WIDTH * np.clip(drawn[:, 0] / seconds, 0, 1)).tolist()
+    low, middle, high = (HEIGHT * (1 - drawn[:, 1:] / top_ms)).T.tolist()
+    around = zip(x + x[::-1], high + low[::-1], strict=True)
+    return [path(around, class_="band"), path(zip(x, middle, strict=True), class_="line")]

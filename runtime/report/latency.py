@@ -1,0 +1,160 @@
+"""How long each stage took: its distribution on one logarithmic axis, and the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from runtime.report.markup import Markup, canvas, joined, path, section, table, tag, upright
+from runtime.report.scale import LogAxis, decade_labels, log_axis
+from runtime.report.words import DASH, QUANTILES, Profile, known, ms, number, percent
+from v2a.names import STAGES
+
+BINS: Final = 150
+WIDTH, HEIGHT = 1000, 38
+BASE, LOWER, LOW = 27, 29, 36  # the histogram stands on BASE, the quantiles lie between the others
+
+_LEAD: Final = (
+    "All on one logarithmic axis, by thread. Heights are square roots of counts, so that the rare "
+    "slow ones can still be seen."
+)
+_LEGEND: Final = (
+    ("p50", "p50: half were faster"),
+    ("p99", "to p99: 99 of 100 were"),
+    ("max", "to the maximum"),
+    ("limit", "budget"),
+)
+
+
+def latency(profile: Profile) -> Markup:
+    stages = profile.get("stages") or {}
+    rows = {stage: stages[stage] for stage in STAGES if (stages.get(stage) or {}).get("n")}
+    if not rows:
+        return section("Latency of each stage", "No stage ran: nothing was measured.")
+    axis = log_axis(_extent(rows))
+    by_thread: dict[str, list[str]] = {}
+    for stage, row in rows.items():
+        by_thread.setdefault(row.get("thread") or "no thread", []).append(stage)
+    groups = (
+        joined(
+            [
+                tag("h3", thread, tag("small", _period(rows[names[0]]))),
+                *(_row(stage, rows[stage], axis) for stage in names),
+            ]
+        )
+        for thread, names in by_thread.items()
+    )
+    scale = tag("div", tag("b"), decade_labels(axis, "ms"), class_="stage head")
+    plot = tag("div", scale, *groups, class_="stages")
+    numbers = stage_table(rows, profile.get("gpu") or {})
+    folded = tag("details", tag("summary", "All numbers"), numbers)
+    return section("Latency of each stage", _LEAD, _legend(), plot, folded)
+
+
+def stage_table(stages: Profile, gpu: Profile) -> Markup:
+    rows = {**stages, **{f"{stage}, GPU": row for stage, row in gpu.items()}}
+    head = ("ms", "n", *QUANTILES.values(), "share", "budget", "over it")
+    body = (
+        (
+            name,
+            number(row.get("n")),
+            *(number(row.get(key)) for key in QUANTILES),
+            percent(row.get("share")),
+            number(row.get("budget_ms")),
+            number(row.get("misses")) if known(row.get("budget_ms")) else DASH,
+        )
+        for name, row in rows.items()
+    )
+    note = f"share: the mean by the period. {DASH} not measured, or no budget."
+    return joined([table(head, body), tag("p", note, class_="note")])
+
+
+def density(histogram: Mapping[str, Any], axis: LogAxis) -> list[float]:
+    """The histogram on the axis' own BINS bins, as heights from 0 to 1; empty without counts.
+
+    A source bin is spread evenly over its logarithmic width.
+    """
+    counts = np.asarray(histogram.get("counts") or [], dtype=np.float64)
+    edges = np.asarray(histogram.get("edges_ms") or [], dtype=np.float64)
+    if counts.size == 0 or edges.size != counts.size + 1 or counts.sum() <= 0:
+        return []
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    logs = np.log(np.maximum(edges, axis.low * 1e-3))
+    heights = np.sqrt(np.diff(np.interp(np.log(axis.edges(BINS)), logs, below)))
+    peak = heights.max()
+    return [float(height / peak) for height in heights] if peak > 0 else []
+
+
+def _extent(rows: Profile) -> Iterator[object]:
+    for row in rows.values():
+        yield from (row.get("p50_ms"), row.get("max_ms"), row.get("budget_ms"))
+        histogram = row.get("histogram") or {}
+        filled = zip(histogram.get("edges_ms") or (), histogram.get("counts") or (), strict=False)
+        yield next((edge for edge, count in filled if count), None)
+
+
+def _row(stage: str, row: Mapping[str, Any], axis: LogAxis) -> Markup:
+    heights = density(row.get("histogram") or {}, axis)
+    shapes = [upright(WIDTH * axis.at(v), 0, HEIGHT, "grid") for v in axis.decades()]
+    if heights:
+        shapes.append(_area(heights, f"fill {stage}"))
+    shapes += _quantiles(row, axis)
+    if known(budget := row.get("budget_ms")):
+        shapes.append(upright(WIDTH * axis.at(budget), 0, HEIGHT, "limit"))
+    says = f"{stage}: p50 {ms(row.get('p50_ms'))}, p99 {ms(row.get('p99_ms'))}"
+    return tag(
+        "div",
+        tag("b", stage),
+        canvas(WIDTH, HEIGHT, *shapes, role="img", aria_label=says),
+        tag("span", tag("small", "p50 "), ms(row.get("p50_ms"))),
+        tag("span", tag("small", "p99 "), ms(row.get("p99_ms"))),
+        _misses(row),
+        class_="stage",
+    )
+
+
+def _quantiles(row: Mapping[str, Any], axis: LogAxis) -> list[Markup]:
+    """A mark at p50, a bar from there to p99, a line on to the maximum."""
+    places = [row.get(f"{kind}_ms") for kind in ("p50", "p99", "max")]
+    p50, p99, longest = (WIDTH * axis.at(v) if known(v) else math.nan for v in places)
+    middle = (LOWER + LOW) / 2
+    shapes = []
+    if p99 <= longest:
+        shapes.append(path([(p99, middle), (longest, middle)], class_="max"))
+    if p50 <= p99:
+        shapes.append(
+            tag("rect", x=p50, y=LOWER, width=p99 - p50, height=LOW - LOWER, class_="p99")
+        )
+    if known(p50):
+        shapes.append(upright(p50, LOWER - 2, LOW + 2, "p50"))
+    return shapes
+
+
+def _area(heights: list[float], class_: str) -> Markup:
+    step = WIDTH / len(heights)
+    points = [(0.0, float(BASE))]
+    for k, height in enumerate(heights):
+        y = BASE * (1 - height)
+        points += [(k * step, y), ((k + 1) * step, y)]
+    return path([*points, (float(WIDTH), float(BASE))], class_=class_)
+
+
+def _misses(row: Mapping[str, Any]) -> Markup:
+    if not known(row.get("budget_ms")):
+        return tag("span", "", class_="says")
+    misses = row.get("misses")
+    text = f"{number(misses)} of {number(row.get('n'))} over {ms(row['budget_ms'])}"
+    return tag("span", text, class_=f"says {'bad' if known(misses) and misses else 'ok'}")
+
+
+def _period(row: Mapping[str, Any]) -> str:
+    several = "," in (row.get("thread") or "")
+    return f" every {ms(row['period_ms'])}" if known(row.get("period_ms")) and not several else ""
+
+
+def _legend() -> Markup:
+    items = (tag("span", tag("i", class_=kind), f" {what}") for kind, what in _LEGEND)
+    return tag("p", *items, class_="legend")

@@ -1,0 +1,73 @@
+"""The page: its parts in their order, in one file that needs no network."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from runtime.report.ages import ages
+from runtime.report.engines import engines, layers
+from runtime.report.facts import machine, missed_ticks
+from runtime.report.latency import latency
+from runtime.report.markup import Markup, joined, tag
+from runtime.report.run_facts import Recorded, read_run
+from runtime.report.timeline import timeline
+from runtime.report.verdict import budget_bars, figures, headline
+from runtime.report.words import Profile, known, number, phrase, with_unit
+
+# Nothing from outside, whatever a name in a profile may try.
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def write_report(profile: Profile, recording: Recorded, path: Path) -> None:
+    """Write the page about a profile (the content of profile.json) and the run it was made from."""
+    path.write_text(page(profile, recording), encoding="utf-8")
+
+
+def page(profile: Profile, recording: Recorded) -> Markup:
+    run = read_run(recording)
+    named = [f"{name} {profile[name]}" for name in ("policy", "engine") if profile.get(name)]
+    options = [f"{phrase(name)} {value}" for name, value in (profile.get("options") or {}).items()]
+    others = profile.get("others_cores")
+    beside = [f"other programs used {number(others)} cores"] if known(others) else []
+    what = " · ".join([*named, *options, with_unit(profile.get("seconds"), "s"), *beside])
+    body = tag(
+        "main",
+        tag("header", tag("h1", "v2a profile"), tag("p", what, class_="what")),
+        headline(profile),
+        figures(profile),
+        budget_bars(profile),
+        latency(profile),
+        timeline(run),
+        missed_ticks(profile),
+        ages(profile, run),
+        engines(profile),
+        layers(profile),
+        machine(profile),
+        _footer(),
+    )
+    head = tag(
+        "head",
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        tag("title", f"v2a profile: {profile.get('policy')}"),
+        tag("style", Markup(_file("page.css"))),
+    )
+    script = tag("script", Markup(_file("page.js")))
+    return joined(
+        [Markup("<!doctype html>"), tag("html", head, tag("body", body, script), lang="en")]
+    )
+
+
+def _footer() -> Markup:
+    text = (
+        "p99: 99 of 100 were faster. The same numbers for machines are in profile.json beside this "
+        "page, every span in trace.perfetto-trace, which the Perfetto UI opens."
+    )
+    return tag("footer", tag("p", text))
+
+
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

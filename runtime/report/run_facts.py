@@ -1,0 +1,102 @@
+"""What the page takes from a recording, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.mailbox import ChunkMsg, ConditionMsg
+from runtime.report.stalls import Rows, Stall, Ticks, against_grid, find_stalls, ticks_of
+from v2a.spans import STAGE_INDEX
+
+Points = npt.NDArray[np.float64]  # [n, 2]: seconds into the run, age in ms
+
+
+class Recorded(Protocol):
+    """The part of `runtime.recording.Recording` that is read here."""
+
+    header: dict[str, Any]
+
+    @property
+    def t0_ns(self) -> int: ...
+
+    def spans(self) -> Mapping[str, Rows]: ...
+
+    def chunks(self) -> Iterable[ChunkMsg]: ...
+
+    def conditions(self) -> Iterable[ConditionMsg]: ...
+
+    def safety(self) -> Iterable[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    t0_ns: int
+    t1_ns: int
+    spans: dict[str, Rows]  # of each thread that has some, by their beginning
+    stalls: list[Stall]
+    ticks: Ticks | None  # None: no control loop ran
+    ages: dict[str, Points]
+    frames: dict[str, dict[int, int]]  # thread -> what `arg` counts there -> seq of its frame
+    safety: list[Any]
+
+    def at_s(self, t_ns: int) -> float:
+        return (t_ns - self.t0_ns) / 1e9
+
+
+def read_run(recording: Recorded) -> RunFacts:
+    raw = {thread: np.asarray(rows).reshape(-1, 4) for thread, rows in recording.spans().items()}
+    spans = {
+        thread: rows[np.lexsort((-rows[:, 2], rows[:, 1]))]
+        for thread, rows in raw.items()
+        if len(rows)
+    }
+    chunks = list(recording.chunks())
+    t0_ns, starts_ns = recording.t0_ns, ticks_of(spans)
+    period_ns = round(1e9 / recording.header["config"]["control"]["rate_hz"])
+    return RunFacts(
+        t0_ns=t0_ns,
+        t1_ns=max((int(rows[:, 2].max()) for rows in spans.values()), default=t0_ns),
+        spans=spans,
+        stalls=find_stalls(spans),
+        ticks=against_grid(starts_ns, period_ns) if len(starts_ns) else None,
+        ages=_ages(spans.get("control"), chunks, t0_ns),
+        frames=_frames(chunks, list(recording.conditions())),
+        safety=list(recording.safety()),
+    )
+
+
+def _ages(control: Rows | None, chunks: list[ChunkMsg], t0_ns: int) -> dict[str, Points]:
+    """As the runtime counts them: see `Control._note_ages` and `System1.step`."""
+    known_chunks = {chunk.seq: chunk for chunk in chunks}
+    none = np.zeros((0, 4), np.int64)
+    rows = none if control is None else control
+    played = rows[np.isin(rows[:, 3], list(known_chunks))]
+
+    def since(stage: str, column: int, what: str) -> Points:
+        kind = played[played[:, 0] == STAGE_INDEX[stage]]
+        born = np.array([getattr(known_chunks[seq], what) for seq in kind[:, 3].tolist()], np.int64)
+        return _points(kind[:, column], kind[:, column] - born, t0_ns)
+
+    published = np.array([chunk.t_publish_ns for chunk in chunks], np.int64)
+    condition_age = np.array([chunk.condition_age_ns for chunk in chunks], np.int64)
+    return {
+        "frame_to_motor": since("bus_write", 2, "t_capture_ns"),
+        "chunk_age": since("tick", 1, "t_publish_ns"),
+        "condition_age": _points(published, condition_age, t0_ns),
+    }
+
+
+def _points(t_ns: npt.NDArray[np.int64], age_ns: npt.NDArray[np.int64], t0_ns: int) -> Points:
+    return np.stack([(t_ns - t0_ns) / 1e9, np.maximum(age_ns, 0) / 1e6], axis=1)
+
+
+def _frames(chunks: list[ChunkMsg], conditions: list[ConditionMsg]) -> dict[str, dict[int, int]]:
+    of_chunk = {chunk.seq: chunk.parent_seq for chunk in chunks}
+    return {"control": of_chunk, "publish system1": of_chunk} | {
+        "publish system2": {condition.seq: condition.parent_seq for condition in conditions}
+    }
