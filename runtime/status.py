@@ -1,58 +1,66 @@
-"""What a running robot shows: one line that is rewritten on a terminal, plain lines elsewhere."""
+"""What a running robot shows: a table that stays in place on a terminal, a line elsewhere."""
 
 from __future__ import annotations
 
 import shutil
-import sys
-
-import click
+from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
+from typing import Final
 
 from runtime.workers import Workers
+from v2a.spans import Histogram
+from v2a.terminal import LiveLines
 
 PERIOD_S = 1.0
 # One lost frame is nobody's business; a camera that is too slow repeats far more than this.
 REPEATED_SHARE_MAX = 0.1
 
-_ERASE_LINE = "\r\x1b[K"
+Row = Mapping[str, float]
+_QUANTILES: Final = ("p50_ms", "p99_ms", "max_ms")
+_CELL: Final = 40  # two columns of stages fit on any terminal
+_HEAD: Final = f"{'ms':<15}" + "".join(f"{name[:-3]:>7}" for name in _QUANTILES)
 
 
 class Status:
-    """The line on stderr: time, safety state, chunks so far, joints. And a warning, once."""
+    """On stderr. `stages` gives `Tracer.stage_table`, for the table alone."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, stages: Callable[[], Mapping[str, Row]]) -> None:
         self._workers = workers
-        self._start_ns = workers.clock.now_ns()
-        self._live = sys.stderr.isatty()
+        self._stages = stages
+        self._start_ns = self._last_ns = workers.clock.now_ns()
+        self._last = counted(workers)
+        self._screen = LiveLines(err=True)
         self._warned = False
 
     def show(self) -> None:
         self._warn_of_repeated_pictures()
-        line = self._line()
-        if self._live:
-            columns = shutil.get_terminal_size().columns
-            click.echo(_ERASE_LINE + line[: columns - 1], err=True, nl=False)
-        else:
-            click.echo(line, err=True)
+        if not self._screen.in_place:
+            self._screen.show([f"{self._seconds:6.0f} s  {line(self._workers)}"])
+            return
+        columns, rows = shutil.get_terminal_size()
+        shown = [f"{self._seconds:6.1f} s  {state(self._workers)}", *self._table()]
+        self._screen.show([each[: columns - 1] for each in shown[: rows - 1]])
 
-    def say(self, text: str) -> None:
-        """A line of its own, above the status."""
-        click.echo(f"{_ERASE_LINE}{text}" if self._live else text, err=True)
+    @property
+    def _seconds(self) -> float:
+        return (self._workers.clock.now_ns() - self._start_ns) / 1e9
 
-    def close(self) -> None:
-        """Leave the last status standing."""
-        if self._live:
-            click.echo(err=True)
-
-    def _line(self) -> str:
+    def _table(self) -> Iterator[str]:
         workers = self._workers
-        state = workers.mailboxes.state.get()
-        where = "no reading yet"
-        if state is not None:
-            joints = zip(workers.config.robot.joints, state.position_rad, strict=True)
-            where = "  ".join(f"{joint.name} {rad:+.3f}" for joint, rad in joints) + " rad"
-        seconds = (workers.clock.now_ns() - self._start_ns) / 1e9
-        safety, chunks = workers.control.safety.state.value, workers.system1.counts["chunks"]
-        return f"{seconds:6.0f} s  {safety:<9} chunks {chunks:<5} {where}"
+        yield f"{'rates':<10}{rates(self._since_last())}"
+        missed = "  ".join(f"{cause} {n}" for cause, n in workers.control.missed_ticks.items())
+        yield f"{'missed':<10}{missed}  of {workers.control.ticks} ticks"
+        yield f"{'joints':<10}{joints(workers)}"
+        ages = {name: age.summary_ms() for name, age in ages_of(workers).items() if age.count}
+        yield from side_by_side([cell(*row) for row in {**ages, **self._stages()}.items()])
+
+    def _since_last(self) -> dict[str, float]:
+        """Of each of `counted`, how many a second came since the last time."""
+        now_ns, now = self._workers.clock.now_ns(), counted(self._workers)
+        seconds = max((now_ns - self._last_ns) / 1e9, 1e-9)
+        found = {name: (now[name] - self._last[name]) / seconds for name in now}
+        self._last_ns, self._last = now_ns, now
+        return found
 
     def _warn_of_repeated_pictures(self) -> None:
         counts = self._workers.system2.counts
@@ -61,8 +69,62 @@ class Status:
             return
         self._warned = True
         interval_s = self._workers.bundle.manifest.cameras[0].interval_s
-        self.say(
+        self._screen.say(
             f"warning: the policy looks at pictures {interval_s:g} s apart and the camera brings "
             "fewer: pictures are repeated (counts.system2.repeated_pictures in the summary); use a "
             f"camera of at least {1 / interval_s:g} fps"
         )
+
+
+def line(workers: Workers) -> str:
+    """All in one line: safety state, chunks so far, joints."""
+    safety, chunks = workers.control.safety.state.value, workers.system1.counts["chunks"]
+    return f"{safety:<9} chunks {chunks:<5} {joints(workers)}"
+
+
+def state(workers: Workers) -> str:
+    last = workers.control.safety.changes[-1]
+    return f"{last.state.value.upper()}  {last.reason}"
+
+
+def joints(workers: Workers) -> str:
+    found = workers.mailboxes.state.get()
+    if found is None:
+        return "no reading yet"
+    named = zip(workers.config.robot.joints, found.position_rad, strict=True)
+    return "  ".join(f"{joint.name} {rad:+.3f}" for joint, rad in named) + " rad"
+
+
+def counted(workers: Workers) -> dict[str, int]:
+    """What has a rate, by who brings it."""
+    return {
+        "camera": workers.camera.counts["frames"],
+        "System 2": workers.system2.counts["conditions"],
+        "System 1": workers.system1.counts["chunks"],
+        "control": workers.control.ticks,
+    }
+
+
+def rates(by_name: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {hz:.1f}" for name, hz in by_name.items()) + " Hz"
+
+
+def ages_of(workers: Workers) -> dict[str, Histogram]:
+    control = workers.control
+    return {
+        "condition_age": workers.system1.condition_age,
+        "chunk_age": control.chunk_age,
+        "frame_to_motor": control.frame_to_motor,
+    }
+
+
+def cell(name: str, row: Row) -> str:
+    return f"{name:<15}" + "".join(f"{row[q]:>7.{2 if row[q] < 10 else 0}f}" for q in _QUANTILES)
+
+
+def side_by_side(cells: list[str]) -> Iterator[str]:
+    """Two columns, the first one full, under their heads."""
+    yield f"{_HEAD:<{_CELL}}{_HEAD}"
+    half = (len(cells) + 1) // 2
+    for left, right in zip_longest(cells[:half], cells[half:], fillvalue=""):
+        yield f"{left:<{_CELL}}{right}".rstrip()

@@ -26,12 +26,12 @@ from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
 from hw_drivers.motors import options
 from hw_drivers.motors.settings import changes, read_settings, setup_line, write_settings
 from hw_drivers.motors.sweep import Range, Sweep, place_range
-from hw_drivers.motors.table import LiveLines, columns
 from hw_drivers.robot import Robot
 from hw_drivers.robot_config import MODELS, JointConfig, RobotConfig
 from v2a.clock import Clock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError, ConfigError
+from v2a.terminal import LiveLines, columns
 
 _PERIOD_NS: Final = 20_000_000
 _SHOWN_EVERY: Final = 5  # readings: ten times a second

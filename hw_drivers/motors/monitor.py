@@ -16,10 +16,10 @@ from hw_drivers.bus_block import NEVER_NS, NO_RAW, Block
 from hw_drivers.bus_reader import BlockReader
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, find_first, open_bus
-from hw_drivers.motors.table import LiveLines, columns
 from hw_drivers.robot_config import PROTOCOLS
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.terminal import LiveLines, columns
 
 _PERIOD_NS: Final = 200_000_000
 _BUDGET_S: Final = 0.1

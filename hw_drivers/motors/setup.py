@@ -14,10 +14,10 @@ from hw_drivers.feetech import models as feetech
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Look, Servo, look_at_all, nobody, open_bus, places
 from hw_drivers.motors.settings import Change, check_settings, needed_changes, write_settings
-from hw_drivers.motors.table import columns
 from hw_drivers.registers import Model
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
+from v2a.terminal import columns
 
 _BAUD_RATES = {"dynamixel2": dynamixel.BAUD_RATES, "feetech": feetech.BAUD_RATES}
 _TRIES = 7  # to hear a servo that has just changed its id or rate: a second

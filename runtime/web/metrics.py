@@ -1,0 +1,133 @@
+"""The numbers of a run as Prometheus' text exposition format, version 0.0.4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from runtime.safety import State
+from runtime.web.tally import EDGES_S, Tally
+from runtime.web.view import View
+from v2a.names import AGES, STAGES
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+Samples = Iterator[tuple[str, dict[str, object], float]]  # suffix of the name, labels, value
+
+
+def metrics(view: View, now_ns: int) -> str:
+    """Everything that `view` has, counted since the start of the run."""
+    with view.lock:
+        return "\n".join([*_lines(view, now_ns), ""])
+
+
+def _lines(view: View, now_ns: int) -> Iterator[str]:
+    for name, (kind, what, samples) in _FAMILIES.items():
+        found = list(samples(view, now_ns))
+        if found:
+            yield f"# HELP {name} {what}"
+            yield f"# TYPE {name} {kind}"
+        for suffix, labels, value in found:
+            yield f"{name}{suffix}{_text(labels)} {float(value)!r}"
+
+
+def _text(labels: Mapping[str, object]) -> str:
+    inside = ",".join(f'{key}="{str(value).translate(_ESCAPES)}"' for key, value in labels.items())
+    return f"{{{inside}}}" if inside else ""
+
+
+def _run(view: View, now_ns: int) -> Samples:
+    yield "", {"robot": view.about.robot, "policy": view.about.policy}, 1
+
+
+def _silent(view: View, now_ns: int) -> Samples:
+    yield "", {}, (now_ns - view.heard_ns) / 1e9
+
+
+def _state(view: View, now_ns: int) -> Samples:
+    for state in State:
+        yield "", {"state": state.value}, state.value == view.changes[-1].state
+
+
+def _messages(view: View, now_ns: int) -> Samples:
+    for kind, rate in view.rates.items():
+        yield "", {"kind": kind}, rate.count
+
+
+def _ticks(view: View, now_ns: int) -> Samples:
+    if view.vitals is not None:
+        yield "", {}, view.vitals.ticks
+
+
+def _missed(view: View, now_ns: int) -> Samples:
+    if view.vitals is not None:
+        for cause, ticks in view.vitals.missed_ticks.items():
+            yield "", {"cause": cause}, ticks
+
+
+def _events(view: View, now_ns: int) -> Samples:
+    if view.vitals is not None:
+        for worker, counts in view.vitals.counts.items():
+            for event, n in counts.items():
+                yield "", {"worker": worker, "event": event}, n
+
+
+def _stages(view: View, now_ns: int) -> Samples:
+    for stage in STAGES:
+        yield from _histogram({"stage": stage}, view.stages.get(stage))
+
+
+def _gpu_stages(view: View, now_ns: int) -> Samples:
+    for stage in STAGES:
+        yield from _histogram({"stage": stage}, view.gpu_stages.get(stage))
+
+
+def _ages(view: View, now_ns: int) -> Samples:
+    for age in AGES:
+        yield from _histogram({"age": age}, view.ages.get(age))
+
+
+def _histogram(labels: dict[str, object], tally: Tally | None) -> Samples:
+    if tally is None:
+        return
+    for edge, count in zip([*EDGES_S, "+Inf"], tally.buckets.cumsum().tolist(), strict=True):
+        yield "_bucket", labels | {"le": edge}, count
+    yield "_sum", labels, tally.total_ns / 1e9
+    yield "_count", labels, tally.count
+
+
+def _of_joints(key: str) -> Callable[[View, int], Samples]:
+    def samples(view: View, now_ns: int) -> Samples:
+        for joint in view.joints():
+            if joint.get(key) is not None:
+                yield "", {"joint": joint["name"]}, joint[key]
+
+    return samples
+
+
+def _alarms(view: View, now_ns: int) -> Samples:
+    for joint in view.joints():
+        if "alarm" in joint:
+            yield "", {"joint": joint["name"]}, bool(joint["alarm"])
+
+
+# name -> kind, what it is, where its samples come from
+_FAMILIES: Final[dict[str, tuple[str, str, Callable[[View, int], Samples]]]] = {
+    "v2a_run_info": ("gauge", "What runs.", _run),
+    "v2a_silent_seconds": ("gauge", "Since the policy's process told anything.", _silent),
+    "v2a_safety_state": ("gauge", "1 for the state that safety is in.", _state),
+    "v2a_stage_seconds": ("histogram", "How long a stage took.", _stages),
+    "v2a_gpu_stage_seconds": ("histogram", "The part of a stage on the GPU.", _gpu_stages),
+    "v2a_age_seconds": ("histogram", "How old was what was used.", _ages),
+    "v2a_messages_total": ("counter", "Messages that came to the recorder.", _messages),
+    "v2a_ticks_total": ("counter", "Control ticks.", _ticks),
+    "v2a_missed_ticks_total": ("counter", "Control ticks without their work.", _missed),
+    "v2a_events_total": ("counter", "The counts of the run's summary.", _events),
+    "v2a_joint_position_radians": ("gauge", "Where the joint is.", _of_joints("position_rad")),
+    "v2a_joint_command_radians": ("gauge", "Where it was sent.", _of_joints("command_rad")),
+    "v2a_motor_temperature_celsius": ("gauge", "Of the servo.", _of_joints("temperature_c")),
+    "v2a_motor_voltage_volts": ("gauge", "At the servo.", _of_joints("voltage_v")),
+    "v2a_motor_current_amperes": ("gauge", "Through the servo.", _of_joints("current_a")),
+    "v2a_motor_alarm": ("gauge", "1 while the servo reports an error.", _alarms),
+}

@@ -1,0 +1,185 @@
+"""The live page over HTTP: a few routes, on threads of the recorder process.
+
+The standard library's server, and a page that asks again once it has drawn the last answer: nothing
+to install on the robot, and nothing that queues up for a slow viewer, who only asks less often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+from runtime.estop import listening, press
+from runtime.recorded import to_json, to_png
+from runtime.web.guard import Guard
+from runtime.web.metrics import CONTENT_TYPE, metrics
+from runtime.web.view import View, snapshot
+from v2a.clock import Clock
+
+# One more takes the place of the oldest, so that a crowd can't keep the button from being pressed.
+CONNECTIONS_MAX: Final = 24
+STUCK_S: Final = 5.0  # a client that takes or sends nothing for so long is let go
+FRESH_NS: Final = 50_000_000  # viewers who ask within so long of each other get the same answer
+CONFIRM_NS: Final = 2_000_000_000
+CONFIRM_STEP_S: Final = 0.02
+LAST_LOOK_S: Final = 0.3  # for viewers to see how the run ended
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# What anybody may have, for it tells nothing of the run: path -> file, content type.
+_FILES: Final = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the handlers work with. `estop` is the path of the control loop's socket."""
+
+    view: View
+    guard: Guard
+    estop: str
+    clock: Clock
+
+
+class Server(ThreadingHTTPServer):
+    """Serves on `listener` until `end`."""
+
+    daemon_threads = True
+    block_on_close = False  # a stuck client must not hold up the end of a run
+
+    def __init__(self, listener: socket.socket, room: Room) -> None:
+        super().__init__(listener.getsockname()[:2], Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.room = room
+        self._connections: OrderedDict[Any, None] = OrderedDict()
+        self._counting = threading.Lock()
+        self._drawing = threading.Lock()
+        self._drawn = (-FRESH_NS, b"")
+
+    def snapshot(self) -> bytes:
+        """As JSON; made once for all who ask at the same time."""
+        with self._drawing:
+            now_ns = self.room.clock.now_ns()
+            if now_ns - self._drawn[0] >= FRESH_NS:
+                self._drawn = now_ns, to_json(snapshot(self.room.view, now_ns)).encode()
+            return self._drawn[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._counting:
+            self._connections[request] = None
+            if len(self._connections) > CONNECTIONS_MAX:
+                oldest, _ = self._connections.popitem(last=False)
+                with contextlib.suppress(OSError):  # it has gone by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._counting:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left or got stuck is nobody's error."""
+
+    def end(self) -> None:
+        time.sleep(LAST_LOOK_S)
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The requests of one connection."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    timeout = STUCK_S
+    server_version, sys_version = "v2a", ""
+
+    def do_GET(self) -> None:
+        if self.path in _FILES:
+            name, kind = _FILES[self.path]
+            self._answer(HTTPStatus.OK, kind, (Path(__file__).parent / name).read_bytes())
+        else:
+            self._guarded(_GET)
+
+    def do_POST(self) -> None:
+        self.close_connection = True  # a body, if it has one, is not read
+        self._guarded(_POST)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent: the terminal is the run's."""
+
+    def live(self) -> None:
+        self._answer(HTTPStatus.OK, "application/json", self.server.snapshot())
+
+    def picture(self) -> None:
+        with self.server.room.view.lock:
+            image = self.server.room.view.picture()
+        if image is None:
+            self._refuse(HTTPStatus.NOT_FOUND, "no picture yet")
+        else:
+            self._answer(HTTPStatus.OK, "image/png", to_png(image))
+
+    def metrics(self) -> None:
+        room = self.server.room
+        text = metrics(room.view, room.clock.now_ns())
+        self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
+
+    def estop(self) -> None:
+        """Press, and wait a little for the loop to let go of the motors, which ends its socket."""
+        clock, path = self.server.room.clock, self.server.room.estop
+        if not press(path):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "no control loop listens")
+            return
+        end_ns = clock.now_ns() + CONFIRM_NS
+        while (goes_on := listening(path)) and clock.now_ns() < end_ns:
+            time.sleep(CONFIRM_STEP_S)
+        answer = to_json({"stopped": not goes_on})
+        self._answer(HTTPStatus.OK, "application/json", answer.encode())
+
+    def _guarded(self, routes: dict[str, Callable[[Handler], None]]) -> None:
+        if self.path not in routes:
+            self._refuse(HTTPStatus.NOT_FOUND, "no such page")
+        elif why := self.server.room.guard.refusal(self.headers, button=routes is _POST):
+            self._refuse(HTTPStatus.FORBIDDEN, why)
+        else:
+            routes[self.path](self)
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        self._answer(status, "text/plain; charset=utf-8", why.encode())
+
+    def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        own = {"Content-Type": kind, "Content-Length": str(len(body))}
+        for name, value in {**_HEADERS, **own}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+_GET: Final[dict[str, Callable[[Handler], None]]] = {
+    "/live": Handler.live,
+    "/picture": Handler.picture,
+    "/metrics": Handler.metrics,
+}
+_POST: Final[dict[str, Callable[[Handler], None]]] = {"/estop": Handler.estop}

@@ -1,0 +1,32 @@
+"""The live page as a sink of the recorder process: it costs the policy's process no GIL time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from runtime.web.guard import Address, Guard, listen
+from runtime.web.server import Room, Server
+from runtime.web.view import About, View
+from v2a.clock import MonotonicClock
+
+
+class WebSink:
+    """Serves from the moment it is made until `close`."""
+
+    def __init__(self, address: Address, token: str | None, estop: str, about: About) -> None:
+        """Raises ConfigError where the address can't be had."""
+        clock = MonotonicClock()
+        listener = listen(address)
+        self._view = View(about, clock)
+        self._server = Server(listener, Room(self._view, Guard(token), estop, clock))
+        threading.Thread(target=self._server.serve_forever, name="web", daemon=True).start()
+        url = Address(address.host, listener.getsockname()[1]).url
+        key = "" if token is None else f"#{token}"
+        print(f"live page: {url}{key}", file=sys.stderr, flush=True)
+
+    def take(self, message: object) -> None:
+        self._view.take(message)
+
+    def close(self) -> None:
+        self._server.end()

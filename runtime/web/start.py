@@ -1,0 +1,58 @@
+"""From `v2a run --web` to a sink for the recorder process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.recorder_desk import SinkSpec
+from runtime.robot_yaml import RunConfig
+from runtime.web.guard import Address, new_token, parse_address
+from runtime.web.view import About
+from runtime.workers import Workers
+from v2a.errors import ConfigError
+
+
+def page_address(text: str, remote: bool) -> Address:
+    """Raises ConfigError on what is no address, or one beyond this machine without `remote`."""
+    address = parse_address(text)
+    if not (remote or address.is_loopback):
+        raise ConfigError(
+            f"--web {text}: other machines could reach it; add --web-remote if they shall, or "
+            "leave out the address and come by `ssh -L`"
+        )
+    return address
+
+
+@contextmanager
+def with_button(config: RunConfig) -> Iterator[RunConfig]:
+    """`config` with a socket for the emergency stop: its own, or a private one until the end."""
+    if config.safety.estop.socket is not None:
+        yield config
+        return
+    with tempfile.TemporaryDirectory(prefix="v2a-") as folder:  # nobody else may enter it
+        socket = str(Path(folder) / "estop")
+        estop = config.safety.estop.model_copy(update={"socket": socket})
+        safety = config.safety.model_copy(update={"estop": estop})
+        yield config.model_copy(update={"safety": safety})
+
+
+def web_sink(address: Address, remote: bool, workers: Workers) -> SinkSpec:
+    """The page of these workers, whose configuration is one of `with_button`."""
+    config = workers.config
+    about = About(
+        robot=config.robot.name,
+        policy=workers.bundle.manifest.policy,
+        instruction=config.instruction,
+        joints=tuple(joint.name for joint in config.robot.joints),
+        temperature_max_c=config.safety.health.temperature_max_c,
+    )
+    options = {
+        "address": address,
+        "token": new_token() if remote else None,
+        "estop": config.safety.estop.socket,
+        "about": about,
+    }
+    return SinkSpec("runtime.web.sink:WebSink", options)

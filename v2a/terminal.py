@@ -1,0 +1,93 @@
+"""Text for a person: columns, lines that are rewritten in place on a terminal, progress bars."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final
+
+import click
+
+_REST_OF_SCREEN: Final = "\x1b[J"
+_REST_OF_LINE: Final = "\x1b[K"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The header and the rows as lines, each column as wide as its widest cell."""
+    cells = [header, *rows]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+class LiveLines:
+    """Lines that take the place of those before them on a terminal, and follow them elsewhere."""
+
+    def __init__(self, *, err: bool = False) -> None:
+        self.in_place = (sys.stderr if err else sys.stdout).isatty()
+        self._err = err
+        self._shown = 0
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show `lines` instead of the last ones."""
+        if self.in_place:
+            text = self._up() + "".join(f"{_REST_OF_LINE}{line}\n" for line in lines)
+            click.echo(text + _REST_OF_SCREEN, nl=False, err=self._err)
+            self._shown = len(lines)
+        else:
+            click.echo("\n".join(lines), err=self._err)
+
+    def say(self, text: str) -> None:
+        """A text that stays, above the lines."""
+        click.echo((self._up() + _REST_OF_SCREEN if self.in_place else "") + text, err=self._err)
+        self._shown = 0
+
+    def _up(self) -> str:
+        return f"\x1b[{self._shown}A" if self._shown else ""
+
+
+class Bar:
+    """A progress bar on stderr where that is a terminal, and nothing elsewhere: there the lines
+    that `done` is given tell how far it is."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.in_place = sys.stderr.isatty()
+        self._bar = click.progressbar(
+            length=total,
+            label=label,
+            item_show_func=lambda item: item,
+            update_min_steps=0,  # a new item is shown before its first step
+            file=sys.stderr,
+            hidden=not self.in_place,
+        )
+
+    def begin(self, item: str) -> None:
+        """Name what is being worked at."""
+        self._bar.update(0, item)
+
+    def done(self, line: str | None = None, *, err: bool = False) -> None:
+        """One step more; its `line`, if it has one, stays above the bar."""
+        if line is not None:
+            if self.in_place:
+                click.echo("\r" + _REST_OF_LINE, nl=False, err=True)
+            click.echo(line, err=err)
+        self._bar.update(1)
+
+    def advance(self, steps: int) -> None:
+        """So many steps more."""
+        self._bar.update(steps)
+
+    def __enter__(self) -> Bar:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
