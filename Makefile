@@ -46,7 +46,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 
 $(DEV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,validate,dev]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,validate,lerobot,rerun,dev]'
 	touch $@
 
 # System packages, as a Jetson's TensorRT is one.

@@ -62,9 +62,7 @@ class PolicyGraphs:
             self._runs = {name: ranged(name, engine.run) for name, engine in loaded.items()}
             self._closing = opened.pop_all()
         self._gpu_ms: dict[str, Callable[[], float]] = {
-            name: engine.gpu_ms
-            for name, engine in loaded.items()
-            if isinstance(engine, TimesGpu)
+            name: engine.gpu_ms for name, engine in loaded.items() if isinstance(engine, TimesGpu)
         }
 
     def warm(self) -> None:

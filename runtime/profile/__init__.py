@@ -1,0 +1,1 @@
+"""`v2a profile`: which stage costs what, how old the data was, and did it get better or worse."""

@@ -1,0 +1,101 @@
+"""Budgets: how long stages may take and how old data may be. They are data, in a YAML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydantic import PositiveFloat, create_model
+
+from runtime.profile.statistics import QUANTILES, Series, quantiles_ms
+from runtime.robot_yaml import RunConfig
+from v2a.config import Strict, load_yaml
+from v2a.names import AGES, STAGES
+
+# In order of what an operator would call the budget of one event: the farthest into the tail.
+LIMITS: Final = ("mean_ms", *QUANTILES, "max_ms")
+
+Budgets = dict[str, dict[str, float]]  # stage or age -> quantile, one of `LIMITS` -> ms
+
+_Limit = create_model(  # type: ignore[call-overload]  # fields by name, from the table
+    "Limit", __base__=Strict, **dict.fromkeys(LIMITS, (PositiveFloat | None, None))
+)
+_File = create_model(  # type: ignore[call-overload]
+    "Budgets", __base__=Strict, **dict.fromkeys((*STAGES, *AGES), (_Limit | None, None))
+)
+
+
+def load_budgets(path: Path) -> Budgets:
+    """Raises ConfigError, which names a misspelt stage or quantile with its line."""
+    return dict(load_yaml(path, _File).model_dump(exclude_none=True))
+
+
+def default_budgets(config: RunConfig, horizon_ms: float) -> Budgets:
+    """What the periods and limits of robot.yaml promise, with a chunk of `horizon_ms`.
+
+    A stage that takes longer than its worker's period can't keep up; a picture older than the chunk
+    made from it leaves nothing to play.
+    """
+    frame_ms, tick_ms = config.frame_period_ns / 1e6, config.control_period_ns / 1e6
+    system1_ms, system2_ms = 1e3 * config.system1.period_s, 1e3 * config.system2.period_s
+    bus_ms = min(1e3 * config.robot.bus.budget_s, tick_ms)
+    limits = {
+        "preprocess": ("p99_ms", frame_ms),
+        **dict.fromkeys(("frame_encode", "observe", "denoise"), ("p99_ms", system1_ms)),
+        "tick": ("p999_ms", tick_ms),
+        "bus_read": ("p99_ms", bus_ms),
+        "bus_write": ("p99_ms", bus_ms),
+        "condition_age": ("p99_ms", 1e3 * config.system2.soft_age_s),
+        "frame_to_motor": ("p99_ms", horizon_ms),
+    }
+    if system2_ms:
+        slow = ("vae_spatial", "vae_motion", "vdm_spatial", "vdm_motion", "condition")
+        limits |= dict.fromkeys(slow, ("p99_ms", system2_ms))
+    return {what: {name: limit} for what, (name, limit) in limits.items() if math.isfinite(limit)}
+
+
+def event_limit_ms(budgets: Budgets, what: str) -> float | None:
+    """The budget that a single event is held to: that of the farthest quantile."""
+    limits = budgets.get(what, {})
+    return next((limits[name] for name in reversed(LIMITS) if name in limits), None)
+
+
+def judge(budgets: Budgets, samples_ms: Mapping[str, Series]) -> dict[str, Any]:
+    """The rows and a sentence. What did not happen keeps no budget and breaks none."""
+    rows = [
+        _judged(what, name, limit_ms, found_ms)
+        for what, limits in budgets.items()
+        for name, limit_ms in limits.items()
+        if math.isfinite(found_ms := _found(samples_ms, what, name))
+    ]
+    broken = [row for row in rows if not row["ok"]]
+    return {"ok": not broken, "verdict": _sentence(rows, broken), "rows": rows}
+
+
+def _judged(what: str, name: str, limit_ms: float, found_ms: float) -> dict[str, Any]:
+    row = {"what": what, "quantile": name, "limit_ms": limit_ms, "found_ms": found_ms}
+    return row | {"ok": found_ms <= limit_ms}
+
+
+def misses(values_ms: Series, limit_ms: float | None) -> int | None:
+    return None if limit_ms is None else int(np.count_nonzero(values_ms > limit_ms))
+
+
+def _found(samples_ms: Mapping[str, Series], what: str, name: str) -> float:
+    return quantiles_ms(samples_ms.get(what, np.array([])))[name]
+
+
+def _sentence(rows: list[dict[str, Any]], broken: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "no budget was put to the test"
+    if not broken:
+        return f"all {len(rows)} budgets are kept"
+    named = ", ".join(
+        f"{row['what']} {row['quantile'].removesuffix('_ms')} {row['found_ms']:.3g} ms "
+        f"(limit {row['limit_ms']:g})"
+        for row in sorted(broken, key=lambda row: -row["found_ms"] / row["limit_ms"])
+    )
+    return f"{len(broken)} of {len(rows)} budgets are broken: {named}"

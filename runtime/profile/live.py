@@ -1,0 +1,178 @@
+"""A measured run: engines alone, then everything at once, recorded; the profile is made of both."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from hw_drivers.camera import open_camera
+from runtime.control_process import RobotKind
+from runtime.engines import load
+from runtime.engines.base import EngineFactory
+from runtime.policy import SUPPLIED
+from runtime.profile import machine
+from runtime.profile.alone import Alone, engines_alone
+from runtime.profile.budgets import Budgets
+from runtime.profile.from_recording import profile_of
+from runtime.profile.jetson import Sampler, is_jetson
+from runtime.profile.layers import layers_of
+from runtime.recording import Recording
+from runtime.robot_yaml import RunConfig
+from runtime.supervisor import Runtime
+from runtime.workers import Workers, build_workers
+from v2a.bundle import Bundle, Manifest
+from v2a.clock import Clock, MonotonicClock
+from v2a.errors import CameraEnded
+from v2a.spans import Tracer
+
+SAMPLE_S: Final = 0.5  # between two readings of the board
+_WIDEST_RAD: Final = 3.1  # a servo has one turn
+_FASTEST_RAD_S: Final = 5.0
+
+Profile = dict[str, Any]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured. A real robot is read, with its torque off; a virtual one is moved."""
+
+    bundle: Bundle
+    config: RunConfig
+    robot: RobotKind
+    engine: str = "ort"
+    threads: int = 1
+
+    def engines(self) -> EngineFactory:
+        return partial(load, backend=self.engine, threads=self.threads)
+
+
+def virtual_config(manifest: Manifest, camera: str) -> RunConfig:
+    """A robot.yaml for a robot that is not there, with the joints and the camera of the bundle."""
+    view, step = manifest.cameras[0], manifest.action_space
+    joints = [
+        {
+            "name": joint.name,
+            "id": number,
+            "model": "xl430-w250",
+            "lower_rad": max(joint.lower, -_WIDEST_RAD),
+            "upper_rad": min(joint.upper, _WIDEST_RAD),
+            "velocity_limit_rad_s": min(joint.velocity_limit, _FASTEST_RAD_S),
+        }
+        for number, joint in enumerate(step.joints, start=1)
+    ]
+    bus = {"protocol": "dynamixel2", "port": "none", "baud": 1_000_000}
+    fps = 1 / view.interval_s
+    return RunConfig.model_validate(
+        {
+            "robot": {"name": "virtual", "bus": bus, "joints": joints},
+            "camera": {"source": camera, "fps": fps, "width": view.width, "height": view.height},
+            "instruction": next(iter(manifest.instructions)),
+        }
+    )
+
+
+def measure(subject: Subject, seconds: float, folder: Path, budgets: Budgets | None) -> Profile:
+    """Measure `subject` for `seconds` and record it into `folder`, which is new.
+
+    Raises what `v2a run` raises; the end of a video just ends the run.
+    """
+    facts = machine.facts()
+    clock = MonotonicClock()
+    with _progress("engines alone, twice each", len(SUPPLIED)) as step:
+        alone = engines_alone(
+            subject.bundle,
+            subject.config.instruction,
+            subject.engines(),
+            clock,
+            lambda graph: step(1),
+        )
+    with _progress("layers", 1):
+        feeds = {graph: found.feeds for graph, found in alone.items()}
+        layers = layers_of(subject.bundle, subject.engines(), feeds)
+    aside = _run(subject, seconds, folder, clock)
+    profile = profile_of(Recording(folder), budgets)
+    return profile | _measured(alone, profile) | {
+        "engine": subject.engine,
+        "options": {"threads": subject.threads},
+        "machine": profile["machine"] | facts,
+        "layers": layers,
+        **aside,
+    }  # fmt: skip
+
+
+def of_recording(path: Path, budgets: Budgets | None) -> Profile:
+    """The same picture of a run that is over, less what only a measured run can have."""
+    profile = profile_of(Recording(path), budgets)
+    nothing: Profile = {"memory": {}, "layers": {}, "options": {}}
+    unknown = dict.fromkeys(("engine", "device", "others_cores", "yardstick_ms"))
+    return nothing | unknown | profile | _measured({}, profile)
+
+
+def _measured(alone: dict[str, Alone], profile: Profile) -> Profile:
+    """Engines alone beside the same stages of the whole run."""
+    nothing: Profile = {"alone": None, "overhead_ms": None}
+    columns = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
+    engines = {
+        graph: (alone[graph].as_json() if graph in alone else nothing)
+        | {"under_load": {name: profile["stages"][graph][name] for name in columns}}
+        for graph in SUPPLIED
+        if graph in profile["stages"]
+    }
+    floor = {graph: found.floor.as_json() for graph, found in alone.items()}
+    return {"engines": engines, "noise_floor": floor}
+
+
+def _run(subject: Subject, seconds: float, folder: Path, clock: Clock) -> Profile:
+    """Everything at once. Returns what is not in the recording."""
+    workers = _workers(subject, clock)
+    board = Sampler() if is_jetson() else None
+    with Runtime(workers, folder) as runtime:
+        if subject.robot == "virtual":
+            runtime.arm()
+        meanwhile = machine.Meanwhile(clock)
+        try:
+            _watch(runtime, seconds, meanwhile, board)
+        except CameraEnded as ended:
+            click.echo(f"{ended}: the run is shorter than asked for", err=True)
+        aside = meanwhile.summary()
+    return aside | {"device": board.summary() if board else None}
+
+
+def _workers(subject: Subject, clock: Clock) -> Workers:
+    config = subject.config
+    size = (config.camera.width, config.camera.height)
+    camera = open_camera(config.camera.source, size, config.camera.fps, clock)
+    try:
+        return build_workers(
+            subject.bundle, subject.robot, camera, config, clock, Tracer(), subject.engines()
+        )
+    except BaseException:
+        camera.close()
+        raise
+
+
+def _watch(
+    runtime: Runtime, seconds: float, meanwhile: machine.Meanwhile, board: Sampler | None
+) -> None:
+    with _progress("the whole run", round(seconds * 1e3)) as step:
+        while (left_s := seconds - meanwhile.seconds) > 0:
+            meanwhile.sample()
+            if board is not None:
+                board.sample(meanwhile.seconds)
+            runtime.wait(min(left_s, SAMPLE_S))
+            step(round(min(left_s, SAMPLE_S) * 1e3))
+
+
+@contextmanager
+def _progress(label: str, length: int) -> Iterator[Progress]:
+    """A bar on a terminal's stderr, a plain line elsewhere."""
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
