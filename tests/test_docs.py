@@ -89,7 +89,7 @@ def paths(value: Any, above: str = "") -> Iterator[str]:
 def test_the_robot_yaml_of_the_page_is_valid_complete_and_true_about_defaults(
     tmp_path: Path,
 ) -> None:
-    (text,) = blocks("yaml").values()
+    (text,) = (text for where, text in blocks("yaml").items() if where.startswith("run.md"))
     file = tmp_path / "robot.yaml"
     file.write_text(text)
     config = load_yaml(file, RunConfig)

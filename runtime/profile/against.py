@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from runtime.profile.statistics import FEWEST, Interval, ratio
+from runtime.profile.statistics import FEWEST, Interval, ratio, typical
 from runtime.profile.tail import Row, excess_ms, in_words, kind
 from v2a.errors import ConfigError
 from v2a.names import AGES, STAGES
@@ -22,9 +22,6 @@ RUN_TO_RUN: Final = 0.05
 # Above so much, others made stages wait for a core. A difference that such waits explain is not of
 # the program.
 OTHERS_CORES: Final = 0.1
-# All of it is a wake-up, so it varies by far more than its thread waits on average.
-WAKE_UPS: Final = ("capture",)
-_OF_AGES: Final = ("camera", "system2", "system1", "control")
 NEW_STALL: Final = 2.0  # times as long as any of the same thread and stage in the other run
 _FIX: Final = "give a profile.json of v2a profile, or its folder"
 
@@ -101,22 +98,21 @@ def _machine(before: Profile, after: Profile) -> float:
 
 
 def _waiting(before: Profile, after: Profile, name: str) -> float:
-    """What waiting for a core explains of a ratio's logarithm."""
-    one, other = _waited(before, name), _waited(after, name)
-    return max(one, other) if name in WAKE_UPS else abs(one - other)
+    """What waiting for a core can explain: all of it may have fallen on this stage, which is the
+    first after a wake-up in one run and not in the other."""
+    waited_ms = max(_waited_ms(before, name), _waited_ms(after, name))
+    short_ms = min(typical(np.array(profile["samples"][name])) for profile in (before, after))
+    return math.log1p(waited_ms / short_ms) if short_ms > 0 else math.inf
 
 
-def _waited(profile: Profile, name: str) -> float:
-    """Logarithm of the factor by which a stage's threads were slower for want of a core; of an age,
-    that of the slowest thread."""
-    threads = profile["stages"][name]["thread"].split(", ") if name in STAGES else _OF_AGES
-    times = (profile["threads"].get(thread, {}) for thread in threads)
-    return max((_slower(time) for time in times), default=0.0)
-
-
-def _slower(time: Mapping[str, Any]) -> float:
-    cpu_s, delay_s = time.get("cpu_s", 0.0), time.get("run_delay_ms", 0.0) / 1e3
-    return math.log((cpu_s + delay_s) / cpu_s) if cpu_s else 0.0
+def _waited_ms(profile: Profile, name: str) -> float:
+    """For each run of the stage, how long its threads were without a core; of an age, for each
+    chunk, all threads."""
+    stages, threads = profile["stages"], profile["threads"]
+    row = stages[name] if name in STAGES else stages.get("denoise", {"n": 1})
+    names = row["thread"].split(", ") if name in STAGES else threads
+    delays_ms = (threads.get(thread, {}).get("run_delay_ms", 0.0) for thread in names)
+    return float(sum(delays_ms)) / max(row["n"], 1)
 
 
 def new_stalls(before: Profile, after: Profile) -> list[Row]:

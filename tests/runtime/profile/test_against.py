@@ -93,8 +93,9 @@ def test_what_waiting_for_a_core_beside_other_programs_explains_is_noise(
     bundle: Bundle, usual: VirtualRun
 ) -> None:
     slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.5})
-    before = usual.profile | {"threads": {"system1": {"cpu_s": 1.0, "run_delay_ms": 0.0}}}
-    after = slower.profile | {"threads": {"system1": {"cpu_s": 1.0, "run_delay_ms": 600.0}}}
+    waited_ms = 5.0 * slower.profile["stages"]["denoise"]["n"]
+    before = usual.profile | {"threads": {"system1": {"run_delay_ms": 0.0}}}
+    after = slower.profile | {"threads": {"system1": {"run_delay_ms": waited_ms}}}
     found = compare(before, after | {"others_cores": 1.4})
     assert found["stages"]["denoise"]["verdict"] == "within_noise"
     assert found["verdict"] == "within noise; other programs used 0 and 1.4 cores"
