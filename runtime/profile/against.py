@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -110,9 +110,9 @@ def _waited_ms(profile: Profile, name: str) -> float:
     chunk, all threads."""
     stages, threads = profile["stages"], profile["threads"]
     row = stages[name] if name in STAGES else stages.get("denoise", {"n": 1})
-    names = row["thread"].split(", ") if name in STAGES else threads
+    names: Iterable[str] = row["thread"].split(", ") if name in STAGES else threads
     delays_ms = (threads.get(thread, {}).get("run_delay_ms", 0.0) for thread in names)
-    return float(sum(delays_ms)) / max(row["n"], 1)
+    return float(sum(delays_ms) / max(row["n"], 1))
 
 
 def new_stalls(before: Profile, after: Profile) -> list[Row]:
