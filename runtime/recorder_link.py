@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from runtime import child
 from runtime.mcap_file import Told
-from runtime.recorder_desk import Desk, End, Setup
+from runtime.recorder_desk import Desk, End, Setup, receive, send
 
 START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
 
@@ -60,7 +60,7 @@ class RecorderProcess:
         theirs.close()
         try:
             with self._or_died(), killed_after(START_S, self):
-                self._pipe.send(setup)
+                send(self._pipe, setup)
                 self._hear()
         except BaseException:
             self._end()
@@ -72,13 +72,13 @@ class RecorderProcess:
 
     def send(self, batch: list[object]) -> None:
         with self._or_died():
-            self._pipe.send(batch)
+            send(self._pipe, batch)
             while self._pipe.poll():
                 self._hear()
 
     def close(self, summary: dict[str, Any] | None) -> None:
         with self._or_died():
-            self._pipe.send(End(summary))
+            send(self._pipe, End(summary))
             with suppress(EOFError):
                 while True:
                     self._hear()
@@ -90,7 +90,7 @@ class RecorderProcess:
         self._process.kill()
 
     def _hear(self) -> None:
-        told = self._pipe.recv()
+        told = receive(self._pipe)
         if isinstance(told, BaseException):
             raise told
         self.told = told

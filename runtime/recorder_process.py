@@ -13,7 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from runtime.recorder_desk import Desk, End
+from runtime.recorder_desk import Desk, End, receive, send
 from v2a.errors import V2AError
 
 NICE: Final = 10
@@ -24,15 +24,15 @@ def main() -> None:
     os.nice(NICE)
     connection = Connection(int(sys.argv[1]))
     try:
-        desk = Desk(connection.recv())
+        desk = Desk(receive(connection))
     except (V2AError, OSError) as error:
-        connection.send(error)
+        send(connection, error)
         return
     except EOFError:
         return  # the policy's process has died or ended before it
     desk.close(_serve(connection, desk))
     with suppress(ConnectionError):
-        connection.send(desk.told)
+        send(connection, desk.told)
 
 
 def _serve(connection: Connection, desk: Desk) -> dict[str, Any] | None:
@@ -42,8 +42,8 @@ def _serve(connection: Connection, desk: Desk) -> dict[str, Any] | None:
         while True:
             if desk.told != told:
                 told = desk.told
-                connection.send(told)
-            batch = connection.recv()
+                send(connection, told)
+            batch = receive(connection)
             if isinstance(batch, End):
                 return batch.summary
             desk.take(batch)

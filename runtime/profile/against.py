@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from runtime.profile.statistics import FEWEST, Interval, ratio, typical
+from runtime.profile.statistics import FEWEST, Interval, Series, between_runs, ratio, typical
 from runtime.profile.tail import Row, excess_ms, in_words, kind
 from v2a.errors import ConfigError
 from v2a.names import AGES, STAGES
@@ -66,8 +66,15 @@ def _row(name: str, before: Profile, after: Profile, comparisons: int) -> dict[s
     floor += _waiting(before, after, name) if _crowded(before, after) else 0.0
     floor += _machine(before, after)
     over, under = (np.array(profile["samples"][name], float) for profile in (after, before))
-    found = ratio(over, under, comparisons, floor)
+    between = between_runs(_repeats(before, name), _repeats(after, name))
+    found = ratio(over, under, comparisons, floor, between)
     return found.as_json() | {"verdict": _verdict(found)}
+
+
+def _repeats(profile: Profile, name: str) -> Series:
+    """What the stage typically took in the run itself and in each repetition."""
+    again = profile["repeats"].get(name, [])
+    return np.array([typical(np.array(profile["samples"][name])), *again] if again else [])
 
 
 def _verdict(found: Interval) -> str:

@@ -1,8 +1,10 @@
-"""A measured run: engines alone, then everything at once, recorded; the profile is made of both."""
+"""A measured run: engines alone, then everything at once, recorded; the profile is made of both.
+Then everything again, more shortly, to see how much one run differs from the next."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import numpy as np
 
 from hw_drivers.camera import open_camera
 from runtime.control_process import RobotKind
@@ -23,6 +26,7 @@ from runtime.profile.budgets import Budgets
 from runtime.profile.from_recording import profile_of
 from runtime.profile.jetson import Sampler, is_jetson
 from runtime.profile.layers import layers_of
+from runtime.profile.statistics import COLUMNS, typical
 from runtime.recording import Recording
 from runtime.robot_yaml import RunConfig
 from runtime.supervisor import Runtime
@@ -32,6 +36,7 @@ from v2a.clock import Clock, MonotonicClock
 from v2a.errors import CameraEnded
 from v2a.spans import Tracer
 
+REPEATS: Final = 3
 SAMPLE_S: Final = 0.5  # between two readings of the board
 _WIDEST_RAD: Final = 3.1  # a servo has one turn
 _FASTEST_RAD_S: Final = 5.0
@@ -97,21 +102,36 @@ def measure(subject: Subject, seconds: float, folder: Path, budgets: Budgets | N
     with _progress("layers", 1):
         feeds = {graph: found.feeds for graph, found in alone.items()}
         layers = layers_of(subject.bundle, subject.engines(), feeds)
-    aside = _run(subject, seconds, folder, clock)
+    aside = _run(subject, seconds, folder, clock, "the whole run")
     profile = profile_of(Recording(folder), budgets)
     return profile | _measured(alone, profile) | {
         "engine": subject.engine,
         "options": {"threads": subject.threads},
         "machine": profile["machine"] | facts,
         "layers": layers,
+        "repeats": _repeats(subject, seconds / REPEATS, clock),
         **aside,
     }  # fmt: skip
+
+
+def _repeats(subject: Subject, seconds: float, clock: Clock) -> dict[str, list[float]]:
+    """Stage or age -> its typical ms in each of `REPEATS` more runs, from new processes to loaded
+    engines: what one run can't see is how much the next one differs."""
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(1, 1 + REPEATS):
+            place = Path(folder) / str(number)
+            _run(subject, seconds, place, clock, f"again, {number} of {REPEATS}")
+            for name, samples in profile_of(Recording(place))["samples"].items():
+                if samples:
+                    found.setdefault(name, []).append(typical(np.array(samples)))
+    return found
 
 
 def of_recording(path: Path, budgets: Budgets | None) -> Profile:
     """The same picture of a run that is over, less what only a measured run can have."""
     profile = profile_of(Recording(path), budgets)
-    nothing: Profile = {"memory": {}, "layers": {}, "options": {}}
+    nothing: Profile = {"memory": {}, "layers": {}, "options": {}, "repeats": {}}
     unknown = dict.fromkeys(("engine", "device", "others_cores", "yardstick_ms"))
     return nothing | unknown | profile | _measured({}, profile)
 
@@ -119,10 +139,9 @@ def of_recording(path: Path, budgets: Budgets | None) -> Profile:
 def _measured(alone: dict[str, Alone], profile: Profile) -> Profile:
     """Engines alone beside the same stages of the whole run."""
     nothing: Profile = {"alone": None, "overhead_ms": None}
-    columns = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
     engines = {
         graph: (alone[graph].as_json() if graph in alone else nothing)
-        | {"under_load": {name: profile["stages"][graph][name] for name in columns}}
+        | {"under_load": {name: profile["stages"][graph][name] for name in COLUMNS}}
         for graph in SUPPLIED
         if graph in profile["stages"]
     }
@@ -130,8 +149,8 @@ def _measured(alone: dict[str, Alone], profile: Profile) -> Profile:
     return {"engines": engines, "noise_floor": floor}
 
 
-def _run(subject: Subject, seconds: float, folder: Path, clock: Clock) -> Profile:
-    """Everything at once. Returns what is not in the recording."""
+def _run(subject: Subject, seconds: float, folder: Path, clock: Clock, label: str) -> Profile:
+    """Everything at once, recorded into `folder`. Returns what is not in the recording."""
     workers = _workers(subject, clock)
     board = Sampler() if is_jetson() else None
     with Runtime(workers, folder) as runtime:
@@ -139,7 +158,7 @@ def _run(subject: Subject, seconds: float, folder: Path, clock: Clock) -> Profil
             runtime.arm()
         meanwhile = machine.Meanwhile(clock)
         try:
-            _watch(runtime, seconds, meanwhile, board)
+            _watch(runtime, seconds, meanwhile, board, label)
         except CameraEnded as ended:
             click.echo(f"{ended}: the run is shorter than asked for", err=True)
         aside = meanwhile.summary()
@@ -160,9 +179,13 @@ def _workers(subject: Subject, clock: Clock) -> Workers:
 
 
 def _watch(
-    runtime: Runtime, seconds: float, meanwhile: machine.Meanwhile, board: Sampler | None
+    runtime: Runtime,
+    seconds: float,
+    meanwhile: machine.Meanwhile,
+    board: Sampler | None,
+    label: str,
 ) -> None:
-    with _progress("the whole run", round(seconds * 1e3)) as step:
+    with _progress(label, round(seconds * 1e3)) as step:
         while (left_s := seconds - meanwhile.seconds) > 0:
             meanwhile.sample()
             if board is not None:

@@ -26,6 +26,7 @@ FEWEST: Final = 16  # samples, below which nothing can be said
 BATCHES: Final = 8
 TRIM: Final = 0.1
 DRAWS: Final = 500
+_FEW_REPEATS: Final = 1.55
 _FORGOTTEN: Final = 0.1  # an autocorrelation below this is none
 
 
@@ -66,16 +67,22 @@ def typical(values: Series) -> float:
     return float(_typical(values))
 
 
-def ratio(over: Series, under: Series, comparisons: int = 1, floor: float = 0.0) -> Interval:
+def ratio(
+    over: Series,
+    under: Series,
+    comparisons: int = 1,
+    floor: float = 0.0,
+    between_runs: float = 0.0,
+) -> Interval:
     """`typical(over)` by `typical(under)`, of two runs.
 
     The interval holds for `comparisons` of them together (Bonferroni), so that of fifteen stages
     none is called slower by luck. `floor` widens it on both sides: the logarithm of a factor that
-    the same thing, measured twice, is known to differ by.
+    the same thing, measured twice, is known to differ by. `between_runs`: see `between_runs`.
     """
     if min(len(over), len(under)) < FEWEST or typical(under) <= 0 or typical(over) <= 0:
         return Interval(math.nan, 0.0, math.inf)
-    error = math.hypot(_log_error(over), _log_error(under))
+    error = math.hypot(_log_error(over), _log_error(under), between_runs)
     wide = NormalDist().inv_cdf(1 - 0.025 / comparisons) * error + floor
     return _interval(typical(over) / typical(under), wide)
 
@@ -88,6 +95,14 @@ def paired_ratio(over: Series, under: Series) -> Interval:
     drift = _logs(_batches(over)) - _logs(_batches(under))
     wide = NormalDist().inv_cdf(0.975) * math.hypot(float(drawn.std()), _of_mean(drift))
     return _interval(typical(over) / typical(under), wide)
+
+
+def between_runs(*repeats_ms: Series) -> float:
+    """Standard error of the logarithm of a ratio of two runs, from what each was when it was
+    repeated, [n] typical values each (0 where none was). Few repeats tell little of their spread:
+    for the normal quantile it is made wider by what Student's t is at 6 degrees and 0.15 %."""
+    spreads = [float(_logs(ms).std(ddof=1)) for ms in repeats_ms if len(ms) > 1]
+    return _FEW_REPEATS * math.hypot(*spreads)
 
 
 def _interval(middle: float, wide: float) -> Interval:

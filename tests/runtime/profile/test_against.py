@@ -103,6 +103,16 @@ def test_what_waiting_for_a_core_beside_other_programs_explains_is_noise(
     assert compare(before, after)["stages"]["denoise"]["verdict"] == "worse"
 
 
+def test_what_differs_from_run_to_run_as_much_is_noise(bundle: Bundle, usual: VirtualRun) -> None:
+    slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.2})
+    steady = {"denoise": [11.0, 11.1, 10.9]}
+    restless = {"denoise": [11.0, 14.0, 9.5]}
+    kept = compare(usual.profile | {"repeats": steady}, slower.profile)
+    assert kept["stages"]["denoise"]["verdict"] == "worse"
+    found = compare(usual.profile | {"repeats": restless}, slower.profile)
+    assert found["stages"]["denoise"]["verdict"] == "within_noise"
+
+
 def test_what_a_slower_machine_explains_is_noise(bundle: Bundle, usual: VirtualRun) -> None:
     slower = VirtualRun(bundle, seed=1, factors=dict.fromkeys(USUAL_MS, 1.2))
     assert "worse" in verdicts(compare(usual.profile, slower.profile)).values()

@@ -65,6 +65,7 @@ def test_a_bundle_is_profiled_without_a_robot_and_its_run_again(folder: Path) ->
     assert "control_process" in found["memory"]
     assert found["others_cores"] >= 0
     assert found["yardstick_ms"] > 0
+    assert [len(found["repeats"][name]) for name in ("denoise", "frame_to_motor")] == [3, 3]
     assert found["machine"]["cores"] >= 1
     assert "python" in found["machine"]["versions"]
     assert found["machine"]["realtime"].keys() >= {"scheduling", "memory"}
