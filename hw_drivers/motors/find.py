@@ -5,7 +5,6 @@ Nothing is written to a servo here.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +22,7 @@ from hw_drivers.registers import Model, find_model
 from hw_drivers.robot_config import PROTOCOLS
 from v2a.clock import Clock
 from v2a.errors import BusError, PortError
+from v2a.terminal import Bar
 
 TIMEOUT_S: Final = 0.05  # for one answer: more than an FTDI adapter holds it back
 TABLES: Final[dict[str, tuple[Model, ...]]] = {
@@ -102,14 +102,13 @@ def _unlikeliness(baud: int) -> int:
 
 def look_at_all(to_do: Sequence[Place], clock: Clock) -> Iterator[Look]:
     """Look at each place, with a bar on a terminal that says which one is next."""
-    with click.progressbar(
-        to_do,
-        label="looking for servos",
-        item_show_func=lambda place: str(place or ""),
-        file=sys.stderr,
-    ) as bar:
-        for place in bar:
+    with Bar("looking for servos", len(to_do)) as bar:
+        if not bar.in_place:
+            click.echo("looking for servos", err=True)
+        for place in to_do:
+            bar.begin(str(place))
             yield look(place, clock)
+            bar.done()
 
 
 def find_first(port: str, protocol: str | None, baud: int | None, clock: Clock) -> Look:

@@ -3,7 +3,6 @@ Then everything again, more shortly, to see how much one run differs from the ne
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from v2a.bundle import Bundle, Manifest
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import CameraEnded
 from v2a.spans import Tracer
+from v2a.terminal import Bar
 
 REPEATS: Final = 3
 SAMPLE_S: Final = 0.5  # between two readings of the board
@@ -197,5 +197,7 @@ def _watch(
 @contextmanager
 def _progress(label: str, length: int) -> Iterator[Progress]:
     """A bar on a terminal's stderr, a plain line elsewhere."""
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-        yield bar.update
+    with Bar(label, length) as bar:
+        if not bar.in_place:
+            click.echo(label, err=True)
+        yield bar.advance
