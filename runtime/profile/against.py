@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ def compare(before: Profile, after: Profile) -> dict[str, Any]:
     rows = {name: _row(name, before, after, len(names)) for name in names}
     stalls = new_stalls(before, after)
     return {
-        "verdict": "; ".join([*_named(rows), *_new(stalls), *_others(before, after)]),
+        "verdict": "; ".join([*named(rows), *_new(stalls), *_others(before, after)]),
         "stages": {name: row for name, row in rows.items() if name in STAGES},
         "ages": {name: row for name, row in rows.items() if name in AGES},
         "new_stalls": stalls,
@@ -68,7 +68,7 @@ def _row(name: str, before: Profile, after: Profile, comparisons: int) -> dict[s
     over, under = (np.array(profile["samples"][name], float) for profile in (after, before))
     between = between_runs(_repeats(before, name), _repeats(after, name))
     found = ratio(over, under, comparisons, floor, between)
-    return found.as_json() | {"verdict": _verdict(found)}
+    return found.as_json() | {"verdict": verdict(found)}
 
 
 def _repeats(profile: Profile, name: str) -> Series:
@@ -77,7 +77,8 @@ def _repeats(profile: Profile, name: str) -> Series:
     return np.array([typical(np.array(profile["samples"][name])), *again] if again else [])
 
 
-def _verdict(found: Interval) -> str:
+def verdict(found: Interval) -> str:
+    """Of a ratio of times: `better`, `worse` or `within_noise`."""
     if found.low > 1:
         return "worse"
     return "better" if found.high < 1 else "within_noise"
@@ -86,8 +87,12 @@ def _verdict(found: Interval) -> str:
 def _floor(profile: Profile, graph: str) -> float:
     """How far from 1 the same engine, run twice, came out in that run; 0 where it was not tried."""
     measured = profile["noise_floor"].get(graph)
-    bounds = [bound for bound in measured["ci95"] if bound] if measured else []
-    return max((abs(math.log(bound)) for bound in bounds), default=0.0)
+    return widest(measured) if measured else 0.0
+
+
+def widest(measured: Mapping[str, Any]) -> float:
+    """How far from 1 the `ci95` of an A/A reaches, as a logarithm."""
+    return max((abs(math.log(bound)) for bound in measured["ci95"] if bound), default=0.0)
 
 
 def _crowded(before: Profile, after: Profile) -> bool:
@@ -134,15 +139,16 @@ def new_stalls(before: Profile, after: Profile) -> list[Row]:
     ]
 
 
-def _named(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
-    for verdict in ("worse", "better"):
-        named = [
+def named(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """In words what is worse, what is better, or that it is all within noise."""
+    for which in ("worse", "better"):
+        found = [
             f"{name} {row['ratio']:.2f} ({row['ci95'][0]:.2f} to {row['ci95'][1]:.2f})"
             for name, row in rows.items()
-            if row["verdict"] == verdict
+            if row["verdict"] == which
         ]
-        if named:
-            yield f"{verdict}: {', '.join(named)}"
+        if found:
+            yield f"{which}: {', '.join(found)}"
     if all(row["verdict"] == "within_noise" for row in rows.values()):
         yield "within noise"
 

@@ -8,7 +8,7 @@ can't tell apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -80,23 +80,29 @@ def engines_alone(
     measured: Callable[[str], object] = lambda graph: None,
 ) -> dict[str, Alone]:
     """Graph -> what was found, in the order in which graphs run; `measured` hears of each."""
-    noted: dict[str, Noted] = {}
-
-    def note(graph: GraphSpec, path: Path) -> Noted:
-        noted[graph.name] = Noted(engines(graph, path), clock)
-        return noted[graph.name]
-
+    note, noted = noting(engines, clock)
     found: dict[str, Alone] = {}
     with PolicyChain(bundle, instruction, note, clock) as chain:
         spans_ms = chain.run(CHAINS)
         for name in SUPPLIED:
             inside_ms = np.array(noted[name].took_ns[-len(spans_ms[name]) :]) / 1e6
             overhead_ms = float(np.median(spans_ms[name] - inside_ms))
-            a, b = _twice(noted[name].engine, noted[name].feeds, clock)
+            a, b = in_turn([(noted[name].engine, noted[name].feeds)] * 2, clock)
             both = np.stack([a, b], axis=1).reshape(-1)  # in order of time
             found[name] = Alone(both, paired_ratio(b, a), overhead_ms, noted[name].feeds)
             measured(name)
     return found
+
+
+def noting(engines: EngineFactory, clock: Clock) -> tuple[EngineFactory, dict[str, Noted]]:
+    """`engines`, and by graph those that it has made."""
+    noted: dict[str, Noted] = {}
+
+    def note(graph: GraphSpec, path: Path) -> Noted:
+        noted[graph.name] = Noted(engines(graph, path), clock)
+        return noted[graph.name]
+
+    return note, noted
 
 
 class PolicyChain:
@@ -142,17 +148,20 @@ class PolicyChain:
         self._graphs.close()
 
 
-def _twice(engine: Engine, feeds: Feeds, clock: Clock) -> tuple[Series, Series]:
-    """ms of each run as `a` and as `b`. Every other round goes backwards, so that neither is
-    always the one that comes second."""
+def in_turn(
+    arms: Sequence[tuple[Engine, Feeds]], clock: Clock, fewest: int = FEWEST
+) -> list[Series]:
+    """ms of each run of each arm, the arms in turn, `fewest` rounds at least. Each round begins
+    with another, so that none is always the one that comes after the same other."""
     for _ in range(WARM_UPS):
-        once_ns = _time_ns(engine, feeds, clock)
-    rounds = int(np.clip(GRAPH_S * 1e9 / (2 * max(once_ns, 1)), FEWEST, MOST))
-    taken = np.empty((rounds, 2))
+        once_ns = [_time_ns(engine, feeds, clock) for engine, feeds in arms]
+    rounds = int(np.clip(GRAPH_S * 1e9 / max(sum(once_ns), 1), fewest, MOST))
+    taken = np.empty((len(arms), rounds))
     for number in range(rounds):
-        for arm in (0, 1) if number % 2 else (1, 0):
-            taken[number, arm] = _time_ns(engine, feeds, clock) / 1e6
-    return taken[:, 0], taken[:, 1]
+        for place in range(len(arms)):
+            arm = (number + place) % len(arms)
+            taken[arm, number] = _time_ns(*arms[arm], clock) / 1e6
+    return list(taken)
 
 
 def _time_ns(engine: Engine, feeds: Feeds, clock: Clock) -> int:

@@ -5,22 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from runtime.control_process import RobotKind
-from runtime.engines import BACKENDS
+from runtime.engines import BACKENDS, load
+from runtime.engines.base import EngineFactory
+from runtime.policy import SUPPLIED
 from runtime.profile.against import as_text as comparison_text
 from runtime.profile.against import compare, read_profile
 from runtime.profile.budgets import Budgets, load_budgets
-from runtime.profile.live import Profile, Subject, measure, of_recording, virtual_config
+from runtime.profile.in_turn import as_text as in_turn_text
+from runtime.profile.in_turn import compare_engines
+from runtime.profile.live import (
+    Profile,
+    Subject,
+    measure,
+    of_recording,
+    progress,
+    virtual_config,
+)
 from runtime.profile.sweep import as_text as sweep_text
 from runtime.profile.sweep import sweep
 from runtime.profile.text import as_text
 from runtime.recorded import to_json
 from runtime.recording import Recording
 from runtime.robot_yaml import RunConfig
-from v2a.bundle import Manifest, load_bundle
+from v2a.bundle import Bundle, Manifest, load_bundle
+from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import ConfigError, OverBudget
 
@@ -28,7 +41,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("words", metavar="[BUNDLE]", nargs=-1)
+@click.argument("words", metavar="[BUNDLE [OTHER]]", nargs=-1)
 @click.option("--robot", "robot_yaml", type=_PATH, help="robot.yaml; left out, a virtual robot.")
 @click.option(
     "--camera", metavar="SOURCE", help="file:clip.mp4, ...; left out, robot.yaml's or noise."
@@ -76,6 +89,7 @@ def profile(
     On the robot:      v2a profile BUNDLE --robot robot.yaml --budgets budgets.yaml
     After any run:     v2a profile --run runs/arm-1
     Better or worse?   v2a profile --against A/profile.json B/profile.json
+    Quicker engines?   v2a profile BUNDLE OTHER
     Options:           v2a profile BUNDLE --sweep threads=1,2 rate_hz=50,100
     """
     if against:
@@ -88,8 +102,19 @@ def profile(
         folder = output or (run_path if run_path.is_dir() else run_path.parent)
         _show(_kept(of_recording(run_path, budgets), run_path, folder), folder, as_json, budgets)
         return
-    bundle, axes = _bundle_and_axes(words, axes)
-    loaded, folder = load_bundle(bundle), output or _new_folder()
+    bundles, axes = _bundles_and_axes(words, axes)
+    loaded, folder = load_bundle(bundles[0]), output or _new_folder()
+    if len(bundles) == 2:
+        if robot_yaml or camera or axes or budgets or output:
+            raise click.UsageError(
+                "two bundles are compared engine by engine: of the options only --engine, "
+                "--threads and --json have a meaning there"
+            )
+        found = _in_turn(
+            loaded, load_bundle(bundles[1]), partial(load, backend=engine, threads=threads)
+        )
+        click.echo(to_json(found, indent=1) if as_json else in_turn_text(found))
+        return
     config = _config(loaded.manifest, robot_yaml, camera)
     robot: RobotKind = "real" if robot_yaml else "virtual"
     subject = Subject(loaded, config, robot, engine, threads)
@@ -102,13 +127,20 @@ def profile(
     _show(once(subject, folder), folder, as_json, budgets)
 
 
-def _bundle_and_axes(words: Sequence[str], axes: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+def _bundles_and_axes(
+    words: Sequence[str], axes: tuple[str, ...]
+) -> tuple[list[Path], tuple[str, ...]]:
     """`--sweep a=1,2 b=3,4` takes one word; the others come as arguments beside the bundle."""
     more = tuple(word for word in words if axes and "=" in word)
-    bundles = [word for word in words if word not in more]
-    if len(bundles) != 1:
-        raise click.UsageError("name one BUNDLE, or give --run RUN or --against A B")
-    return Path(bundles[0]), (*axes, *more)
+    bundles = [Path(word) for word in words if word not in more]
+    if len(bundles) not in (1, 2):
+        raise click.UsageError("name a BUNDLE or two, or give --run RUN or --against A B")
+    return bundles, (*axes, *more)
+
+
+def _in_turn(before: Bundle, after: Bundle, engines: EngineFactory) -> dict[str, Any]:
+    with progress("engines of both in turn", len(SUPPLIED)) as step:
+        return compare_engines(before, after, engines, MonotonicClock(), lambda graph: step(1))
 
 
 def _config(manifest: Manifest, robot_yaml: Path | None, camera: str | None) -> RunConfig:

@@ -91,7 +91,7 @@ def measure(subject: Subject, seconds: float, folder: Path, budgets: Budgets | N
     """
     facts = machine.facts()
     clock = MonotonicClock()
-    with _progress("engines alone, twice each", len(SUPPLIED)) as step:
+    with progress("engines alone, twice each", len(SUPPLIED)) as step:
         alone = engines_alone(
             subject.bundle,
             subject.config.instruction,
@@ -99,7 +99,7 @@ def measure(subject: Subject, seconds: float, folder: Path, budgets: Budgets | N
             clock,
             lambda graph: step(1),
         )
-    with _progress("layers", 1):
+    with progress("layers", 1):
         feeds = {graph: found.feeds for graph, found in alone.items()}
         layers = layers_of(subject.bundle, subject.engines(), feeds)
     aside = _run(subject, seconds, folder, clock, "the whole run")
@@ -185,7 +185,7 @@ def _watch(
     board: Sampler | None,
     label: str,
 ) -> None:
-    with _progress(label, round(seconds * 1e3)) as step:
+    with progress(label, round(seconds * 1e3)) as step:
         while (left_s := seconds - meanwhile.seconds) > 0:
             meanwhile.sample()
             if board is not None:
@@ -195,7 +195,7 @@ def _watch(
 
 
 @contextmanager
-def _progress(label: str, length: int) -> Iterator[Progress]:
+def progress(label: str, length: int) -> Iterator[Progress]:
     """A bar on a terminal's stderr, a plain line elsewhere."""
     with Bar(label, length) as bar:
         if not bar.in_place:

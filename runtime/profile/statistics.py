@@ -83,18 +83,17 @@ def ratio(
     if min(len(over), len(under)) < FEWEST or typical(under) <= 0 or typical(over) <= 0:
         return Interval(math.nan, 0.0, math.inf)
     error = math.hypot(_log_error(over), _log_error(under), between_runs)
-    wide = NormalDist().inv_cdf(1 - 0.025 / comparisons) * error + floor
-    return _interval(typical(over) / typical(under), wide)
+    return _interval(typical(over) / typical(under), _wide(error, comparisons, floor))
 
 
-def paired_ratio(over: Series, under: Series) -> Interval:
-    """The same of two series that were measured in turn, [n] each: what moves both moves neither
-    end of the interval."""
-    rows = _block_rows(len(over), max(block_length(over), block_length(under)))
-    drawn = _logs(_typical(over[rows])) - _logs(_typical(under[rows]))
-    drift = _logs(_batches(over)) - _logs(_batches(under))
-    wide = NormalDist().inv_cdf(0.975) * math.hypot(float(drawn.std()), _of_mean(drift))
-    return _interval(typical(over) / typical(under), wide)
+def paired_ratio(over: Series, under: Series, comparisons: int = 1, floor: float = 0.0) -> Interval:
+    """What `over` typically is of `under`, round by round, of two series that were measured in
+    turn, [n] each: what moves both moves neither end of the interval."""
+    logs = _logs(over) - _logs(under)
+    drawn = _typical(logs[_block_rows(len(logs), block_length(logs))])
+    drift = np.array([np.median(part) for part in np.array_split(logs, BATCHES)])
+    error = math.hypot(float(drawn.std()), _of_mean(drift))
+    return _interval(math.exp(typical(logs)), _wide(error, comparisons, floor))
 
 
 def between_runs(*repeats_ms: Series) -> float:
@@ -103,6 +102,10 @@ def between_runs(*repeats_ms: Series) -> float:
     for the normal quantile it is made wider by what Student's t is at 6 degrees and 0.15 %."""
     spreads = [float(_logs(ms).std(ddof=1)) for ms in repeats_ms if len(ms) > 1]
     return _FEW_REPEATS * math.hypot(*spreads)
+
+
+def _wide(error: float, comparisons: int, floor: float) -> float:
+    return NormalDist().inv_cdf(1 - 0.025 / comparisons) * error + floor
 
 
 def _interval(middle: float, wide: float) -> Interval:

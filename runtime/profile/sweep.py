@@ -65,9 +65,9 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 }
 REFUSED: Final = {
     "steps": "the solver's steps are unrolled in denoise.onnx when the bundle is exported: export "
-    "one with other steps, profile both, and compare with --against",
-    "precision": "a graph's precision is chosen when the bundle is exported: export another, "
-    "profile both, and compare with --against",
+    "one with other steps, then v2a profile BUNDLE OTHER",
+    "precision": "a graph's precision is chosen when the bundle is exported: export another, then "
+    "v2a profile BUNDLE OTHER",
 }
 
 

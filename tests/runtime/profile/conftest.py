@@ -35,7 +35,7 @@ USUAL_MS = {
     "observe": 5.0,
     "denoise": 11.0,
 }
-SPREAD, MEMORY = 0.05, 0.9
+SPREAD = 0.05
 MEASURED: dict[str, Any] = {
     "noise_floor": {},
     "others_cores": 0.0,
@@ -47,6 +47,8 @@ MEASURED: dict[str, Any] = {
 class Engine(FakeEngine):
     """Lets the virtual clock go on by what it takes: an AR(1) series around the usual, sometimes
     three times as much, and on call number `stalls[0]` by `stalls[1]` ms more."""
+
+    memory = 0.9
 
     def __init__(
         self,
@@ -64,8 +66,8 @@ class Engine(FakeEngine):
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
         self._calls += 1
-        fresh = self._rng.normal() * SPREAD * np.sqrt(1 - MEMORY**2)
-        self._now = MEMORY * self._now + fresh
+        fresh = self._rng.normal() * SPREAD * np.sqrt(1 - self.memory**2)
+        self._now = self.memory * self._now + fresh
         outlier = 3.0 if self._rng.random() < 0.01 else 1.0
         took_ms = self._usual_ms * self._factor * np.exp(self._now) * outlier
         if self._stalls is not None and self._calls == self._stalls[0]:

@@ -18,6 +18,7 @@ from hw_drivers.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
+from runtime.policy import SUPPLIED
 from runtime.profile.live import of_recording, virtual_config
 from runtime.supervisor import Runtime
 from runtime.workers import build_workers
@@ -91,11 +92,25 @@ def test_a_bundle_is_profiled_without_a_robot_and_its_run_again(folder: Path) ->
     assert taken.stderr.splitlines()[-1].startswith("error: out: ")
 
 
+def test_the_engines_of_two_bundles_are_run_in_turn(folder: Path) -> None:
+    found = profile("bundle", "bundle", "--json")
+    assert found.exit_code == 0, found.output
+    compared = json.loads(found.stdout)
+    assert compared.keys() == {"verdict", "engines"}
+    assert compared["engines"].keys() == set(SUPPLIED)
+    row = compared["engines"]["denoise"]
+    assert row["before"]["n"] == row["after"]["n"] >= 16
+    assert row["ci95"][0] < row["ratio"] < row["ci95"][1]
+    assert row["verdict"] in ("better", "worse", "within_noise")
+    assert not (folder / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ((), 2, "name one BUNDLE"),
-        (("bundle", "other"), 2, "name one BUNDLE"),
+        ((), 2, "name a BUNDLE or two"),
+        (("bundle", "bundle", "bundle"), 2, "name a BUNDLE or two"),
+        (("bundle", "bundle", "-o", "out"), 2, "only --engine, --threads and --json"),
         (("bundle", "--sweep", "threads=1", "steps=3,5"), 2, "unrolled in denoise.onnx"),
         (("nowhere",), 3, "nowhere"),
         (("--run", "nowhere"), 2, "nowhere"),

@@ -99,7 +99,7 @@ def test_what_both_of_a_pair_share_is_not_in_their_interval() -> None:
     rng = np.random.default_rng(1)
     a, b = (mood * np.exp(0.01 * rng.normal(size=len(mood))) for _ in range(2))
     apart, together = ratio(b, a), paired_ratio(b, a)
-    assert together.ratio == apart.ratio
+    assert together.ratio == pytest.approx(apart.ratio, rel=0.01)
     assert together.low < 1 < together.high
     assert together.high - together.low < 0.1 * (apart.high - apart.low)
 
