@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from demo.train import POLICY_YAML
 from export.checkpoints import load_checkpoint
 from export.models.config import PolicyConfig
 from export.rates import GRAPHS, Stage
-from runtime.engines.base import Tensors
+from runtime.engines.base import Engine, Tensors
 from v2a.bundle import GraphSpec
 from v2a.config import load_yaml
 
@@ -32,7 +31,7 @@ class TorchEngines:
         return TorchEngine(Stage(self._policy, row), graph)
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """One stage as an `Engine`."""
 
     def __init__(self, stage: Stage, graph: GraphSpec) -> None:
@@ -50,14 +49,3 @@ class TorchEngine:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> TorchEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from v2a.bundle import GraphSpec, TensorSpec
 from v2a.errors import BundleError, ConfigError, EngineError
 
 Tensors = dict[str, npt.NDArray[Any]]
+E = TypeVar("E", bound="Engine")
 Signature = tuple[str, str, tuple[int, ...]]  # name, numpy dtype name, shape
 
 
@@ -34,14 +35,16 @@ class Engine(Protocol):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Engine: ...
+    def __enter__(self: E) -> E:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 @runtime_checkable

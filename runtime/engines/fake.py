@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtime.engines.base import Tensors, check_tensor, zeros
+from runtime.engines.base import Engine, Tensors, check_tensor, zeros
 from v2a.bundle import GraphSpec
 
 Function = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Checks its feeds against the manifest, then gives `function(feeds)` over zeros.
 
     `function` may name only the outputs that it cares about; the others stay zero.
@@ -45,9 +45,3 @@ class FakeEngine:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> FakeEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
-from runtime.engines.base import LayerTime, Signature, Tensors, check_signature
+from runtime.engines.base import Engine, LayerTime, Signature, Tensors, check_signature
 from v2a.bundle import GraphSpec
 from v2a.errors import EngineError
 
@@ -25,7 +25,7 @@ DTYPES = {
 }
 
 
-class OrtEngine:
+class OrtEngine(Engine):
     """One graph in one session.
 
     Each worker calls its graphs from a thread of its own, so parallelism is between workers: one
@@ -75,12 +75,6 @@ class OrtEngine:
     def close(self) -> None:
         """Free the session's memory; the engine can't be run again."""
         self._session = None
-
-    def __enter__(self) -> OrtEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _options(threads: int) -> Any:

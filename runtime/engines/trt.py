@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.engines.base import LayerTime, Signature, Tensors, check_signature, check_tensor
+from runtime.engines.base import (
+    Engine,
+    LayerTime,
+    Signature,
+    Tensors,
+    check_signature,
+    check_tensor,
+)
 from runtime.engines.cuda import Bytes, Cuda, open_cuda
 from runtime.engines.plan_cache import PlanCache, machine_of
 from runtime.engines.tensorrt_api import (
@@ -53,7 +60,7 @@ def _from_cache(graph: GraphSpec, flavour: str) -> TrtEngine:
     return TrtEngine(graph, plan, trt, cuda)
 
 
-class TrtEngine:
+class TrtEngine(Engine):
     """One graph. A run copies in what changed, launches, copies out and waits.
 
     Outputs are new arrays that nobody can write to. Such an array, fed again, is still on the GPU
@@ -144,12 +151,6 @@ class TrtEngine:
         self._closed = True
         self._fed = {}
         self._closing.close()
-
-    def __enter__(self) -> TrtEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _Plan:

@@ -34,7 +34,7 @@ Feeds = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(slots=True)
-class Noted:
+class Noted(Engine):
     """An engine that keeps its last feeds and the time of each run."""
 
     engine: Engine
@@ -51,12 +51,6 @@ class Noted:
 
     def close(self) -> None:
         self.engine.close()
-
-    def __enter__(self) -> Noted:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from v2a.errors import BundleError, ConfigError
 from v2a.spans import SpanRing
 
 
-class Tap:
+class Tap(Engine):
     """An engine that also notes what it gave."""
 
     def __init__(self, engine: Engine, stage: str, calls: list[Call]) -> None:
@@ -38,12 +38,6 @@ class Tap:
 
     def close(self) -> None:
         self._engine.close()
-
-    def __enter__(self) -> Tap:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Player:

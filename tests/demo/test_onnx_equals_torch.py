@@ -21,7 +21,7 @@ from demo.torch_engine import TorchEngines
 TOLERANCE = 1e-4  # radians for chunks; the same bound for every tensor in between
 
 
-class Both:
+class Both(Engine):
     """An engine that answers with ONNX and keeps the largest difference to PyTorch."""
 
     def __init__(self, onnx: Engine, torch: Engine) -> None:
@@ -39,12 +39,6 @@ class Both:
 
     def close(self) -> None:
         self._onnx.close()
-
-    def __enter__(self) -> Both:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def test_every_graph_equals_its_pytorch_stage_in_closed_loop() -> None:
