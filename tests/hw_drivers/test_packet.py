@@ -9,7 +9,7 @@ from typing import Any
 import dynamixel_sdk
 import pytest
 from dynamixel_sdk.protocol2_packet_handler import Protocol2PacketHandler
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hw_drivers.dynamixel import packet
@@ -235,7 +235,10 @@ def test_noise_before_a_packet_does_not_lose_it(
 def test_a_truncated_packet_does_not_lose_the_next(
     first: Status, missing: int, second: Status
 ) -> None:
-    cut = encode(first)[: -min(missing, len(encode(first)))]
+    whole = encode(first)
+    cut = whole[: -min(missing, len(whole))]
+    # Where the checksum ends as a packet begins, in FF, the next one makes the cut one whole.
+    assume(not (cut + encode(second)).startswith(whole))
     assert StatusParser().feed(cut + encode(second))[-1:] == [second]
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import dynamixel_sdk
 from dynamixel_sdk.protocol2_packet_handler import Protocol2PacketHandler
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hw_drivers.dynamixel.packet import Status, crc16, make_status
@@ -146,6 +146,8 @@ def test_a_cut_off_answer_does_not_lose_the_next(
 ) -> None:
     whole = encode(parts)
     cut = whole[: -min(missing, len(whole))]
+    # Where the checksum ends as an answer begins, in FF, the next one makes the cut one whole.
+    assume(not (cut + whole).startswith(whole) or not cut)
     received = feed_in_pieces(FastStatusParser(sizes(parts)), cut + whole, cuts)
     assert received[-len(parts) :] == parts
 
