@@ -17,6 +17,7 @@ import numpy.typing as npt
 from runtime.flows import Key, flows, key_of
 from runtime.mailbox import ChunkMsg
 from runtime.recording import Recording
+from runtime.span_ages import ages_of_spans
 from v2a.names import STAGES
 from v2a.spans import GPU
 
@@ -66,7 +67,7 @@ def write_trace(recording: Recording, path: Path) -> None:
             writer.thread(name, [s for s in slices if s.name != "capture"])
         end_ns = max((s.t1_ns for slices in threads.values() for s in slices), default=0)
         writer.track("safety", _safety(recording, end_ns))
-        writer.counters(_ages(threads.get("control", []), chunks))
+        writer.counters(_ages(spans.get("control"), chunks))
 
 
 def _place(thread: str) -> tuple[int, str]:
@@ -101,17 +102,13 @@ def _safety(recording: Recording, end_ns: int) -> list[Slice]:
     ]
 
 
-def _ages(control: Iterable[Slice], chunks: Mapping[int, ChunkMsg]) -> Iterator[Age]:
+def _ages(control: npt.NDArray[np.int64] | None, chunks: Mapping[int, ChunkMsg]) -> Iterator[Age]:
     """As System 1 and the control loop measure them."""
     for chunk in chunks.values():
         yield Age("condition_age", chunk.t_publish_ns, chunk.condition_age_ns)
-    for span in control:
-        if (playing := chunks.get(span.seq)) is None:
-            continue
-        if span.name == "tick":
-            yield Age("chunk_age", span.t0_ns, max(span.t0_ns - playing.t_publish_ns, 0))
-        if span.name == "bus_write":
-            yield Age("frame_to_motor", span.t1_ns, span.t1_ns - playing.t_capture_ns)
+    if control is not None:
+        for name, found in ages_of_spans(control, chunks).items():
+            yield from (Age(name, t_ns, age_ns) for t_ns, age_ns in found.tolist())
 
 
 def in_order(slices: Iterable[Slice]) -> list[Slice]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from runtime.mailbox import ChunkMsg, ConditionMsg
 from runtime.report.stalls import Rows, Stall, Ticks, against_grid, find_stalls, ticks_of
-from v2a.spans import STAGE_INDEX
+from runtime.span_ages import ages_of_spans
 
 Points = npt.NDArray[np.float64]  # [n, 2]: seconds into the run, age in ms
 
@@ -71,28 +71,19 @@ def read_run(recording: Recorded) -> RunFacts:
 
 
 def _ages(control: Rows | None, chunks: list[ChunkMsg], t0_ns: int) -> dict[str, Points]:
-    """As the runtime counts them: see `Control._note_ages` and `System1.step`."""
-    known_chunks = {chunk.seq: chunk for chunk in chunks}
+    """As the runtime counts them: see `ages_of_spans` and `System1.step`."""
     none = np.zeros((0, 4), np.int64)
-    rows = none if control is None else control
-    played = rows[np.isin(rows[:, 3], list(known_chunks))]
-
-    def since(stage: str, column: int, what: str) -> Points:
-        kind = played[played[:, 0] == STAGE_INDEX[stage]]
-        born = np.array([getattr(known_chunks[seq], what) for seq in kind[:, 3].tolist()], np.int64)
-        return _points(kind[:, column], kind[:, column] - born, t0_ns)
-
+    of_spans = ages_of_spans(
+        none if control is None else control, {chunk.seq: chunk for chunk in chunks}
+    )
     published = np.array([chunk.t_publish_ns for chunk in chunks], np.int64)
     condition_age = np.array([chunk.condition_age_ns for chunk in chunks], np.int64)
-    return {
-        "frame_to_motor": since("bus_write", 2, "t_capture_ns"),
-        "chunk_age": since("tick", 1, "t_publish_ns"),
-        "condition_age": _points(published, condition_age, t0_ns),
-    }
+    of_chunks = {"condition_age": np.stack([published, condition_age], axis=1)}
+    return {name: _points(found, t0_ns) for name, found in (of_spans | of_chunks).items()}
 
 
-def _points(t_ns: npt.NDArray[np.int64], age_ns: npt.NDArray[np.int64], t0_ns: int) -> Points:
-    return np.stack([(t_ns - t0_ns) / 1e9, np.maximum(age_ns, 0) / 1e6], axis=1)
+def _points(found: npt.NDArray[np.int64], t0_ns: int) -> Points:
+    return np.stack([(found[:, 0] - t0_ns) / 1e9, np.maximum(found[:, 1], 0) / 1e6], axis=1)
 
 
 def _frames(chunks: list[ChunkMsg], conditions: list[ConditionMsg]) -> dict[str, dict[int, int]]:

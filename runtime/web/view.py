@@ -17,11 +17,12 @@ from runtime.health import QUANTITIES
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
 from runtime.recorded import SafetyChange, Spans
 from runtime.safety import State
+from runtime.span_ages import ages_of_spans
 from runtime.vitals import Vitals
 from runtime.web.tally import Rate, Tally
 from v2a.clock import Clock
 from v2a.names import AGES, STAGES
-from v2a.spans import GPU, STAGE_INDEX
+from v2a.spans import GPU
 
 _SHOWN: Final = ("robot", "policy", "instruction", "temperature_max_c")
 CHANGES_SHOWN: Final = 8
@@ -29,12 +30,6 @@ CHUNKS_KEPT: Final = 64  # a tick is told of some 0.5 s after its chunk came
 KINDS: Final[dict[type, str]] = {
     FrameMsg: "frame", ConditionMsg: "condition", ChunkMsg: "chunk", StateMsg: "state",
 }  # fmt: skip
-# age -> at which end (column) of which stage's span it counts, and since which time of the chunk
-# in play, whose seq is the span's arg
-_AGES_OF_SPANS: Final[dict[str, tuple[str, int, Callable[[ChunkMsg], int]]]] = {
-    "chunk_age": ("tick", 1, lambda chunk: chunk.t_publish_ns),
-    "frame_to_motor": ("bus_write", 2, lambda chunk: chunk.t_capture_ns),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +113,8 @@ class View:
         for stage in np.unique(rows[:, 0]).tolist():
             of_stage = rows[rows[:, 0] == stage]
             self._add(stages, STAGES[stage], of_stage[:, 2] - of_stage[:, 1])
-        for age, (stage, moment, since) in _AGES_OF_SPANS.items():
-            of_stage = rows[rows[:, 0] == STAGE_INDEX[stage]]
-            found = [
-                at_ns - since(self._chunks[seq])
-                for at_ns, seq in of_stage[:, [moment, 3]].tolist()
-                if seq in self._chunks
-            ]
-            self._add(self.ages, age, np.array(found, np.int64))
+        for age, found in ages_of_spans(rows, self._chunks).items():
+            self._add(self.ages, age, found[:, 1])
 
     def _add(self, to: dict[str, Tally], name: str, durations_ns: npt.NDArray[np.int64]) -> None:
         if len(durations_ns):
