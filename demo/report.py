@@ -14,8 +14,7 @@ from typing import Any, Final
 from demo import plots
 from demo.film import Film, animation
 from demo.statistics import RESULTS
-
-_COLUMNS: Final = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
+from v2a.spans import COLUMNS
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -120,10 +119,10 @@ def _image(data: bytes, kind: str, alt: str) -> str:
 
 
 def _table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    head = "".join(f"<th>{html.escape(column.replace('_ms', ', ms'))}</th>" for column in _COLUMNS)
+    head = "".join(f"<th>{html.escape(column.replace('_ms', ', ms'))}</th>" for column in COLUMNS)
     body = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{row['n']}</td>"
-        + "".join(f"<td>{row[column]:.3f}</td>" for column in _COLUMNS[1:])
+        + "".join(f"<td>{row[column]:.3f}</td>" for column in COLUMNS[1:])
         + "</tr>"
         for name, row in rows.items()
         if row["n"]

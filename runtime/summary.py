@@ -15,9 +15,9 @@ import numpy as np
 from runtime.record import Recorder
 from runtime.vitals import counts_of
 from runtime.workers import Workers
+from v2a.spans import COLUMNS
 
 PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless", "mcap")
-COLUMNS = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
 
 
 def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, Any]:

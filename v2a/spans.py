@@ -25,6 +25,8 @@ _SUB_BUCKETS: Final = 32  # per octave, so a bucket is at most 1/32 of its value
 _SUB_BITS: Final = 5
 _BUCKETS: Final = _SUB_BUCKETS * (63 - _SUB_BITS + 1)  # enough for any int64
 _NS_PER_MS: Final = 1e6
+COLUMNS: Final = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
+"""Of every table of times, in their order."""
 
 
 class SpanRing:

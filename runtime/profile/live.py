@@ -25,7 +25,7 @@ from runtime.profile.budgets import Budgets
 from runtime.profile.from_recording import profile_of
 from runtime.profile.jetson import Sampler, is_jetson
 from runtime.profile.layers import layers_of
-from runtime.profile.statistics import COLUMNS, typical
+from runtime.profile.statistics import typical
 from runtime.recording import Recording
 from runtime.robot_yaml import RunConfig
 from runtime.supervisor import Runtime
@@ -33,7 +33,7 @@ from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, Manifest
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import CameraEnded
-from v2a.spans import Tracer
+from v2a.spans import COLUMNS, Tracer
 from v2a.terminal import Bar
 
 REPEATS: Final = 3

@@ -17,10 +17,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from v2a.spans import COLUMNS
+
 Series = npt.NDArray[np.float64]
 
 QUANTILES: Final = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999}
-COLUMNS: Final = ("n", "mean_ms", *QUANTILES, "max_ms")
 BINS: Final = 48
 FEWEST: Final = 16  # samples, below which nothing can be said
 BATCHES: Final = 8

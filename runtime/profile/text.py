@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runtime.profile.against import OTHERS_CORES
-from runtime.profile.statistics import COLUMNS
+from v2a.spans import COLUMNS
 
 _HEADS = ("n", "mean", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "misses")
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.profile.statistics import (
-    COLUMNS,
     FEWEST,
     Series,
     block_length,
@@ -20,6 +19,7 @@ from runtime.profile.statistics import (
     ratio,
     typical,
 )
+from v2a.spans import COLUMNS
 
 LATENCY = st.floats(1e-3, 1e4)
 LATENCIES = st.lists(LATENCY, min_size=1, max_size=200).map(np.array)
