@@ -20,7 +20,7 @@ from runtime.mailbox import FrameMsg, Image
 from runtime.record_rows import Episode, read_rows
 from runtime.record_video import VIDEO, mp4
 from runtime.recording import Recording
-from v2a.errors import ConfigError
+from v2a.files import new_folder
 from v2a.terminal import Bar
 
 PICTURE: Final = "observation.images.camera"
@@ -58,12 +58,7 @@ def export(recording: Recording, folder: Path) -> None:
     import pyarrow  # noqa: F401
 
     fps, episodes = read_rows(recording)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: can't export there: {error.strerror}; name a new folder"
-        ) from error
+    new_folder(folder, "export")
     samples = []
     with Bar("exporting", len(episodes)) as bar:
         for index, pictures in enumerate(_pictures(recording, episodes)):

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from runtime.mailbox import ChunkMsg
 from runtime.recorded import to_json, to_png
 from runtime.recording import Recording
-from v2a.errors import ConfigError
+from v2a.files import new_folder
 from v2a.names import STAGES
 from v2a.spans import GPU
 
@@ -41,12 +41,7 @@ def export(recording: Recording, folder: Path) -> None:
     """
     import rerun  # before anything is written: the extra [rerun] may not be there
 
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: can't export there: {error.strerror}; name a new folder"
-        ) from error
+    new_folder(folder, "export")
     # A copy of a recording is the same recording.
     stream = rerun.RecordingStream("v2a", recording_id=f"v2a-{recording.t0_ns}")
     stream.save(folder / FILE)
