@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, GraphSpec, Manifest, load_bundle, seal
 from v2a.clock import FakeClock
 from v2a.spans import Tracer
+
+if TYPE_CHECKING:
+    from tests.runtime.outside import Simulator
 
 J, K, T, SIZE = 2, 16, 3, 8
 STEP_S = 0.05
@@ -231,3 +234,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "robot.yaml").write_text(ROBOT_YAML)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def simulator(folder: Path) -> Iterator[Simulator]:
+    """Pictures for `robot.yaml`."""
+    from tests.runtime.outside import Simulator  # here: it imports this file
+
+    simulator = Simulator(folder / "camera.sock")
+    yield simulator
+    simulator.close()
+
+
+@pytest.fixture
+def filmed(folder: Path, simulator: Simulator) -> Path:
+    """`folder`, with pictures coming in."""
+    return folder

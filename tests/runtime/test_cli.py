@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +19,16 @@ pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 from hw_drivers.virtual.pty import PtyServer
 from runtime.recording import Recording
 from tests.conftest import REPOSITORY
-from tests.runtime.conftest import TASK, make_chain, torques, write_tiny_bundle
+from tests.runtime.conftest import TASK, make_chain, torques
 from tests.runtime.messages import states_of
-from tests.runtime.onnx_files import write_zeros
-from tests.runtime.outside import ROBOT_YAML, Simulator
+from tests.runtime.outside import ROBOT_YAML
 
 pytestmark = pytest.mark.real_time
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A working folder with robot.yaml, a bundle of real ONNX files, and pictures coming in."""
-    write_tiny_bundle(tmp_path / "bundle", write_zeros)
-    (tmp_path / "robot.yaml").write_text(ROBOT_YAML)
-    simulator = Simulator(tmp_path / "camera.sock")
-    yield tmp_path
-    simulator.close()
+def folder(filmed: Path) -> Path:
+    return filmed
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:

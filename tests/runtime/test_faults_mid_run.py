@@ -50,13 +50,6 @@ def robot(folder: Path) -> Iterator[Robot]:
     robot.pty.close()
 
 
-@pytest.fixture
-def simulator(folder: Path) -> Iterator[Simulator]:
-    simulator = Simulator(folder / "camera.sock")
-    yield simulator
-    simulator.close()
-
-
 def once(condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
     """Do `action` in a thread as soon as `condition` holds."""
 

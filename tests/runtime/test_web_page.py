@@ -25,9 +25,6 @@ from runtime.recording import Recording
 from runtime.web.guard import BUTTON_HEADER
 from tests.chromium import Page, find_chromium, open_page
 from tests.conftest import REPOSITORY
-from tests.runtime.conftest import write_tiny_bundle
-from tests.runtime.onnx_files import write_zeros
-from tests.runtime.outside import ROBOT_YAML, Simulator
 from v2a.errors import ConfigError
 
 pytestmark = pytest.mark.real_time
@@ -70,12 +67,8 @@ class Run:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    write_tiny_bundle(tmp_path / "bundle", write_zeros)
-    (tmp_path / "robot.yaml").write_text(ROBOT_YAML)
-    simulator = Simulator(tmp_path / "camera.sock")
-    yield tmp_path
-    simulator.close()
+def folder(filmed: Path) -> Path:
+    return filmed
 
 
 @pytest.fixture

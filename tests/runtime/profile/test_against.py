@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from runtime.profile.against import compare
-from runtime.profile.budgets import judge
+from runtime.profile.from_recording import profile_of
 from runtime.recorded import to_json
-from tests.runtime.profile.conftest import PERIOD_NS, USUAL_MS, VirtualRun
+from runtime.report.page import page
+from tests.runtime.profile.conftest import MEASURED, PERIOD_NS, USUAL_MS, VirtualRun
 from v2a.bundle import Bundle
 from v2a.cli import cli
 
@@ -55,6 +55,7 @@ def test_a_stall_is_named_with_its_thread_stage_and_time(bundle: Bundle, usual: 
     assert worst["ms"] - worst["usual_ms"] == pytest.approx(50, abs=2)
     started_s = (39 * PERIOD_NS) / 1e9
     assert started_s < worst["at_s"] + 0.01 < started_s + PERIOD_NS / 1e9
+    assert "system1: observe took 5" in page(stalled.profile, stalled.recording)  # the report
     found = compare(usual.profile, stalled.profile)
     assert found["new_stalls"][0] == worst
     assert "new: system1 stood " in found["verdict"]
@@ -68,10 +69,11 @@ def test_budgets_measured_before_name_the_stage_that_is_slower_now(
 ) -> None:
     budgets = {name: {"p50_ms": 1.1 * usual.profile["stages"][name]["p50_ms"]} for name in USUAL_MS}
     slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.2})
-    samples = {name: np.array(ms) for name, ms in slower.profile["samples"].items()}
-    found = judge(budgets, samples)
-    assert not found["ok"]
-    assert found["verdict"].startswith("1 of 9 budgets are broken: denoise p50 ")
+    found = profile_of(slower.recording, budgets)  # type: ignore[arg-type]
+    assert not found["budgets"]["ok"]
+    says = "1 of 9 budgets are broken: denoise p50 "
+    assert found["budgets"]["verdict"].startswith(says)
+    assert says in page(found | MEASURED, slower.recording)  # the report names it, too
 
 
 def test_a_stage_that_ran_a_few_times_is_not_judged(bundle: Bundle) -> None:
