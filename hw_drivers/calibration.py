@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
 from hw_drivers.robot_config import JointConfig, RobotConfig
 from v2a.config import Strict, load_yaml
 from v2a.errors import BusError, ConfigError

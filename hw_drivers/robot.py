@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus import ServoBus
-from hw_drivers.bus_block import Block, BlockReading, Reading
-from hw_drivers.bus_reader import BlockReader
+from hw_drivers.bus.block import Block, BlockReading, Reading
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.bus.port import Port, SerialPort
+from hw_drivers.bus.reader import BlockReader
 from hw_drivers.dynamixel.models import WATCHDOG_TICK_S, WATCHDOG_TRIPPED
-from hw_drivers.port import Port, SerialPort
 from hw_drivers.robot_checks import check_limits, check_servos
 from hw_drivers.robot_config import MODELS, PROTOCOLS, BusConfig, JointConfig, RobotConfig
 from hw_drivers.robot_health import HEALTH_REGISTERS, Health, alarm_message, newest_health

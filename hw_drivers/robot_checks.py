@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hw_drivers.bus import Pong, ServoBus
+from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.calibration import calibration_faults, limits_outside
 from hw_drivers.dynamixel.models import DRIVE_MODES
 from hw_drivers.robot_config import MODELS, PROTOCOLS, JointConfig, Protocol, RobotConfig

@@ -9,15 +9,15 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.bus.port import Port
+from hw_drivers.bus.registers import Model
 from hw_drivers.dynamixel import models as dynamixel
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.packet import ALERT_BIT, MAX_ID
 from hw_drivers.feetech import models as feetech
 from hw_drivers.feetech import packet as feetech_packet
 from hw_drivers.feetech.bus import FeetechBus
-from hw_drivers.port import Port
-from hw_drivers.registers import Model
 from v2a.clock import Clock
 from v2a.config import Strict
 

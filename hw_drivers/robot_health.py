@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hw_drivers.bus_block import BlockReading, Reading
+from hw_drivers.bus.block import BlockReading, Reading
 from hw_drivers.robot_config import JointConfig
 
 HEALTH_REGISTERS = {

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus_block import Reading
+from hw_drivers.bus.block import Reading
 from hw_drivers.robot import Health
 from runtime.safety_yaml import HealthConfig
 

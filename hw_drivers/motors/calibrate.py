@@ -14,7 +14,7 @@ from typing import Final
 import click
 from pydantic import BaseModel
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
 from hw_drivers.calibration import (
     REGISTERS,
     Calibration,

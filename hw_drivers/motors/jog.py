@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import click
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Look, Servo, find_first, open_bus
 from hw_drivers.robot_config import PROTOCOLS

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import click
 import numpy as np
 
-from hw_drivers.bus import ServoBus
-from hw_drivers.bus_block import NEVER_NS, NO_RAW, Block
-from hw_drivers.bus_reader import BlockReader
+from hw_drivers.bus.block import NEVER_NS, NO_RAW, Block
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.bus.reader import BlockReader
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, find_first, open_bus
 from hw_drivers.robot_config import PROTOCOLS

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus_block import Reading
+from hw_drivers.bus.block import Reading
 from runtime.health import QUANTITIES
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
 from runtime.recorded import SafetyChange, Spans

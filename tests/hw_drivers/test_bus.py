@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_drivers.bus import Pong
-from hw_drivers.bus_block import NO_RAW
+from hw_drivers.bus.block import NO_RAW
+from hw_drivers.bus.bus import Pong
+from hw_drivers.bus.registers import Item, Model
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.dynamixel.packet import (
@@ -22,7 +23,6 @@ from hw_drivers.dynamixel.packet import (
     make_status,
     make_sync_read,
 )
-from hw_drivers.registers import Item, Model
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.servo import VirtualServo

@@ -80,7 +80,7 @@ CLIENT = """
 import json, sys, threading
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.port import SerialPort
+from hw_drivers.bus.port import SerialPort
 from v2a.clock import MonotonicClock
 clock = MonotonicClock()
 models = dict.fromkeys((1, 2, 3), MODELS["xl330-m288"])

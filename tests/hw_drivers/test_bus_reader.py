@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_drivers.bus_block import NEVER_NS, NO_RAW
-from hw_drivers.bus_wire import Request
+from hw_drivers.bus.block import NEVER_NS, NO_RAW
+from hw_drivers.bus.wire import Request
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.frames import SyncWriter, fast_read_request, sync_read_request
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK, TABLES

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_drivers.bus.registers import Item
 from hw_drivers.feetech.models import BAUD_RATES, MODELS, NO_SYNC_READ
-from hw_drivers.registers import Item
 
 RECORDED = json.loads(Path(__file__).with_name("peers.json").read_text())
 # rustypot's STS3215 definition covers the STS3250, too.

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_drivers.bus.registers import Item, Model, find_model
 from hw_drivers.dynamixel.models import BAUD_RATES, MODELS, TABLES, describe_hardware_error
 from hw_drivers.feetech import models as feetech
-from hw_drivers.registers import Item, Model, find_model
 
 FILES = Path(dynamixel_easy_sdk.__file__).parent / "control_table"
 NOT_IN_FILES = {"startup_configuration": (60, 1)}  # the vendor's files lack it, the manual has it

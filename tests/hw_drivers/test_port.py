@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hw_drivers.bus.port import SerialPort, shorten_latency_timer, stable_path
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.dynamixel.packet import make_ping, make_sync_read
-from hw_drivers.port import SerialPort, shorten_latency_timer, stable_path
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.pty import PtyServer
 from v2a.clock import MonotonicClock
@@ -135,7 +135,7 @@ def test_a_client_that_never_reads_does_not_block_the_servos(pty: PtyServer) -> 
 
 def test_a_line_that_takes_no_bytes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A controller that waited for it could not turn anything off."""
-    monkeypatch.setattr("hw_drivers.port._WRITE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("hw_drivers.bus.port._WRITE_TIMEOUT_S", 0.05)
     far_end, near_end = os.openpty()  # nobody reads the far end
     port = SerialPort(os.ttyname(near_end), 1_000_000)
     with pytest.raises(PortError, match="it takes no more bytes"):
@@ -151,7 +151,7 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     timer = tmp_path / "ttyUSB0" / "latency_timer"
     timer.parent.mkdir()
     timer.write_text("16\n")
-    monkeypatch.setattr("hw_drivers.port._USB_SERIAL", tmp_path)
+    monkeypatch.setattr("hw_drivers.bus.port._USB_SERIAL", tmp_path)
     return timer
 
 
@@ -178,7 +178,7 @@ def test_a_port_without_a_latency_timer(adapter: Path, pty: PtyServer) -> None:
 
 
 def test_a_port_is_known_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hw_drivers.port._BY_ID", tmp_path)
+    monkeypatch.setattr("hw_drivers.bus.port._BY_ID", tmp_path)
     assert stable_path("/dev/null") is None
     (tmp_path / "usb-FTDI_one-if00-port0").symlink_to("/dev/null")
     assert stable_path("/dev/null") == str(tmp_path / "usb-FTDI_one-if00-port0")

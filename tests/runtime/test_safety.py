@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_drivers.bus_block import Reading
+from hw_drivers.bus.block import Reading
 from hw_drivers.robot import Health
 from runtime.envelope import Limits, braking_step
 from runtime.mailbox import Vector

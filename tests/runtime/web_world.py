@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw_drivers.bus_block import Reading
+from hw_drivers.bus.block import Reading
 from hw_drivers.robot import Health
 from runtime.mailbox import ChunkMsg, FrameMsg, StateMsg
 from runtime.recorded import SafetyChange, Spans

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hw_drivers.port import Port
+from hw_drivers.bus.port import Port
 from v2a.clock import Clock
 
 # Adapters pass bytes on once or twice a millisecond (USB full speed), servos are no faster.

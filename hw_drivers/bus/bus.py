@@ -1,8 +1,8 @@
 """A bus of servos, whatever they speak.
 
-BusWire        one request and its answers, by a deadline      hw_drivers/bus_wire.py
-Block          which registers, and what their bytes say       hw_drivers/bus_block.py
-BlockReader    the same block of all servos, cycle by cycle    hw_drivers/bus_reader.py
+BusWire        one request and its answers, by a deadline      hw_drivers/bus/wire.py
+Block          which registers, and what their bytes say       hw_drivers/bus/block.py
+BlockReader    the same block of all servos, cycle by cycle    hw_drivers/bus/reader.py
 ServoBus       all of it together; a child for each protocol   here
 """
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus_block import Block
-from hw_drivers.bus_reader import BlockReader
-from hw_drivers.bus_wire import BusWire, Heard, Parser, Status
-from hw_drivers.port import Port
-from hw_drivers.registers import Item, Model
+from hw_drivers.bus.block import Block
+from hw_drivers.bus.port import Port
+from hw_drivers.bus.reader import BlockReader
+from hw_drivers.bus.registers import Item, Model
+from hw_drivers.bus.wire import BusWire, Heard, Parser, Status
 from v2a.clock import Clock
 from v2a.errors import BusError
 

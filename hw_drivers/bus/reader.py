@@ -13,8 +13,8 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus_block import NEVER_NS, Block, BlockReading
-from hw_drivers.bus_wire import BusWire, Heard, Request
+from hw_drivers.bus.block import NEVER_NS, Block, BlockReading
+from hw_drivers.bus.wire import BusWire, Heard, Request
 
 Framing = Callable[[int, int, Sequence[int]], Request]  # (address, size, ids) -> the request
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.registers import Item, Model
+from hw_drivers.bus.registers import Item, Model
 from v2a.errors import BusError
 
 F64 = npt.NDArray[np.float64]
