@@ -24,7 +24,7 @@ from demo.plant import Plant, Result
 from demo.realtime import BUNDLE, config_for
 from demo.statistics import RESULTS, rate
 from demo.task import Level
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.engines.base import EngineFactory, load
 from runtime.lockstep import CallbackCamera, Delay, Lockstep

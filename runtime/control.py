@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from runtime.chunks import Trajectory
 from runtime.control_record import ControlRecord, TickFacts
 from runtime.envelope import Limits

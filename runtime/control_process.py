@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from runtime.child import SIGNALS
 from runtime.control import Control, Verb
 from runtime.dry_run import virtual_robot

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
-from hw_drivers.robot import Health
+from hw_drivers.robot.robot import Health
 from runtime.safety import SafetyRecord
 from v2a.spans import Histogram
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hw_drivers.dynamixel.models import CENTRE_TICK, MODELS, RAD_PER_TICK
-from hw_drivers.robot import JointConfig, Robot, RobotConfig
+from hw_drivers.robot.robot import JointConfig, Robot, RobotConfig
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.servo import VirtualServo

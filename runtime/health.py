@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_drivers.bus.block import Reading
-from hw_drivers.robot import Health
+from hw_drivers.robot.robot import Health
 from runtime.safety_yaml import HealthConfig
 
 Mask = npt.NDArray[np.bool_]

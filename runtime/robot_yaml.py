@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from hw_drivers.robot import RobotConfig
+from hw_drivers.robot.robot import RobotConfig
 from runtime.envelope import Limits
 from runtime.safety_yaml import SafetyConfig
 from v2a.bundle import Manifest

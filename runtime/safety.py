@@ -20,7 +20,7 @@ from enum import Enum
 
 import numpy as np
 
-from hw_drivers.robot import Health
+from hw_drivers.robot.robot import Health
 from runtime.envelope import Envelope, Limits, Move
 from runtime.health import HealthJudge, Persistence
 from runtime.mailbox import Vector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hw_drivers.robot import Health
+from hw_drivers.robot.robot import Health
 
 if TYPE_CHECKING:  # the recorder process reads `Vitals` and needs no worker
     from runtime.workers import Workers

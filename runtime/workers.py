@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hw_drivers.camera import Camera
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from runtime.camera_worker import CameraWorker
 from runtime.control import Control
 from runtime.control_process import RobotKind

@@ -25,7 +25,7 @@ from hw_drivers.motors.checks import (
 from hw_drivers.motors.cycle import CYCLES, Cycles, bars, histogram, measure
 from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, nobody, places
 from hw_drivers.motors.recording import RecordingPort
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
 

@@ -19,7 +19,7 @@ from hw_drivers.feetech import models as feetech
 from hw_drivers.motors.judge import PACKETS, Verdict, judge
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.motors.settings import setup_line
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock
 from v2a.errors import BusError, PortError
 from v2a.terminal import Bar

@@ -13,7 +13,7 @@ from demo.arm import F64
 from demo.plant import Plant
 from demo.realtime import config_for
 from hw_drivers.dynamixel.models import RAD_PER_TICK
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from v2a.clock import FakeClock
 

@@ -18,7 +18,7 @@ from demo.simulator import FRAME_S, Ended, Simulator
 from hw_drivers.camera import Frame
 from hw_drivers.cameras.datagram import SocketCamera
 from hw_drivers.dynamixel.models import RAD_PER_TICK
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from v2a.clock import MonotonicClock
 from v2a.errors import CameraError, V2AError
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hw_drivers.robot import Robot, RobotConfig
+from hw_drivers.robot.robot import Robot, RobotConfig
 from hw_drivers.virtual.faults import FAULTS
 from v2a.clock import MonotonicClock
 from v2a.errors import BusError, PortError

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK
 from hw_drivers.dynamixel.packet import make_write
 from hw_drivers.feetech.models import MODELS as FEETECH
-from hw_drivers.robot import Robot, RobotConfig
+from hw_drivers.robot.robot import Robot, RobotConfig
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.loopback import LoopbackPort

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.servo import VirtualServo

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_drivers.robot import JointState, Robot
+from hw_drivers.robot.robot import JointState, Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.control import Control
 from runtime.grid import tick_on_grid

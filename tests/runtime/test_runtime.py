@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from hw_drivers.camera import Frame
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.pty import PtyServer
 from runtime.engines.base import EngineFactory
 from runtime.recorded import to_json

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_drivers.bus.block import Reading
-from hw_drivers.robot import Health
+from hw_drivers.robot.robot import Health
 from runtime.envelope import Limits, braking_step
 from runtime.mailbox import Vector
 from runtime.robot_yaml import ControlConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hw_drivers.bus.block import Reading
-from hw_drivers.robot import Health
+from hw_drivers.robot.robot import Health
 from runtime.mailbox import ChunkMsg, FrameMsg, StateMsg
 from runtime.recorded import SafetyChange, Spans
 from runtime.vitals import Vitals

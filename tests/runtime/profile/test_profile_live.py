@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine

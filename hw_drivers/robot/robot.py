@@ -15,9 +15,9 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.port import Port, SerialPort
 from hw_drivers.bus.reader import BlockReader
 from hw_drivers.dynamixel.models import WATCHDOG_TICK_S, WATCHDOG_TRIPPED
-from hw_drivers.robot_checks import check_limits, check_servos
-from hw_drivers.robot_config import MODELS, PROTOCOLS, BusConfig, JointConfig, RobotConfig
-from hw_drivers.robot_health import HEALTH_REGISTERS, Health, alarm_message, newest_health
+from hw_drivers.robot.checks import check_limits, check_servos
+from hw_drivers.robot.config import MODELS, PROTOCOLS, BusConfig, JointConfig, RobotConfig
+from hw_drivers.robot.health import HEALTH_REGISTERS, Health, alarm_message, newest_health
 from v2a.clock import Clock
 from v2a.errors import BusError, SafetyFault
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from hw_drivers.bus.bus import ServoBus
-from hw_drivers.robot_config import JointConfig, RobotConfig
+from hw_drivers.robot.config import JointConfig, RobotConfig
 from v2a.config import Strict, load_yaml
 from v2a.errors import BusError, ConfigError
 

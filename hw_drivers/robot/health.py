@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw_drivers.bus.block import BlockReading, Reading
-from hw_drivers.robot_config import JointConfig
+from hw_drivers.robot.config import JointConfig
 
 HEALTH_REGISTERS = {
     "voltage_v": "present_input_voltage",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hw_drivers.bus.bus import Pong, ServoBus
-from hw_drivers.calibration import calibration_faults, limits_outside
 from hw_drivers.dynamixel.models import DRIVE_MODES
-from hw_drivers.robot_config import MODELS, PROTOCOLS, JointConfig, Protocol, RobotConfig
+from hw_drivers.robot.config import MODELS, PROTOCOLS, JointConfig, Protocol, RobotConfig
+from hw_drivers.robot.joint_calibration import calibration_faults, limits_outside
 from v2a.errors import BusError
 
 
