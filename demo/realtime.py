@@ -14,7 +14,7 @@ from demo.picture import U8
 from demo.plant import Result
 from demo.simulator import Simulator
 from demo.task import Level
-from hw_drivers.camera import open_camera
+from hw_drivers.cameras.camera import open_camera
 from runtime.mailbox import Message
 from runtime.robot_yaml import RunConfig
 from runtime.supervisor import Runtime

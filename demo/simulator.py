@@ -21,7 +21,7 @@ from demo import task
 from demo.picture import U8
 from demo.plant import Plant, Result
 from demo.task import Level
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from hw_drivers.cameras.datagram import pack_frame
 from hw_drivers.virtual.pty import PtyServer
 from v2a.clock import MonotonicClock

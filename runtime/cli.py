@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hw_drivers.camera import open_camera
+from hw_drivers.cameras.camera import open_camera
 from runtime.control_process import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recorded import to_json

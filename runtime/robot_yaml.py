@@ -14,7 +14,7 @@ from v2a.errors import ConfigError
 
 
 class CameraConfig(Strict):
-    """`source` as `hw_drivers.camera.open_camera` takes it."""
+    """`source` as `hw_drivers.cameras.camera.open_camera` takes it."""
 
     source: str
     fps: PositiveFloat = 20.0

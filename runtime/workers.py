@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from hw_drivers.camera import Camera
+from hw_drivers.cameras.camera import Camera
 from hw_drivers.robot.robot import Robot
 from runtime.camera_worker import CameraWorker
 from runtime.control import Control

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from hw_drivers.camera import open_camera
+from hw_drivers.cameras.camera import open_camera
 from runtime.control_process import RobotKind
 from runtime.engines import load
 from runtime.engines.base import EngineFactory

@@ -15,7 +15,7 @@ import pytest
 from demo import task
 from demo.realtime import config_for
 from demo.simulator import FRAME_S, Ended, Simulator
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from hw_drivers.cameras.datagram import SocketCamera
 from hw_drivers.dynamixel.models import RAD_PER_TICK
 from hw_drivers.robot.robot import Robot

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hw_drivers.camera import Camera, Frame, open_camera
+from hw_drivers.cameras.camera import Camera, Frame, open_camera
 from hw_drivers.cameras.datagram import pack_frame
 from hw_drivers.cameras.video import LiveCamera
 from v2a.clock import FakeClock

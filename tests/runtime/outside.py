@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner, Result
 
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from hw_drivers.cameras.datagram import pack_frame
 from tests.runtime.conftest import SIZE
 from v2a.cli import cli

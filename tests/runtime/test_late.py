@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.mailbox import ChunkMsg, Message

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.pty import PtyServer
 from runtime.engines.base import EngineFactory

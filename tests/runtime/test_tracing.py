@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from runtime.camera_worker import CameraWorker
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine

@@ -166,7 +166,7 @@ def run_for(
     folder: Path,
     seconds: float,
 ) -> None:
-    from hw_drivers.camera import open_camera
+    from hw_drivers.cameras.camera import open_camera
 
     view = bundle.manifest.cameras[0]
     camera = open_camera(config.camera.source, (view.width, view.height), config.camera.fps, clock)
