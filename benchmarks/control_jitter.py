@@ -31,8 +31,8 @@ from runtime.control import Control
 from runtime.control_record import ControlRecord
 from runtime.dry_run import virtual_robot
 from runtime.envelope import Limits
+from runtime.host.realtime import FIFO_PRIORITY, claim
 from runtime.mailbox import Mailboxes
-from runtime.realtime import FIFO_PRIORITY, claim
 from runtime.remote_control import RemoteControl
 from runtime.robot_yaml import RunConfig
 from runtime.supervisor import SWITCH_INTERVAL_S

@@ -20,16 +20,16 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from hw_drivers.robot.robot import Robot
-from runtime.child import SIGNALS
 from runtime.control import Control, Verb
 from runtime.dry_run import virtual_robot
 from runtime.envelope import Limits
 from runtime.grid import tick_on_grid
 from runtime.health import health_to
+from runtime.host.process import SIGNALS
+from runtime.host.realtime import claim, demand
+from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
-from runtime.realtime import claim, demand
 from runtime.robot_yaml import RunConfig
-from runtime.run_delay import ThreadMeter
 from runtime.safety import Change
 from runtime.wire import (
     BEAT,

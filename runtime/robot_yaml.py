@@ -32,7 +32,7 @@ class ControlConfig(Strict):
     command_age_max_s: PositiveFloat = 2.0
     serial_faults_max: PositiveInt = 5
     core: NonNegativeInt | None = None  # which CPU core it has to itself; none: any
-    require_rt: bool = False  # refuse to run without what `runtime.realtime` asks for
+    require_rt: bool = False  # refuse to run without what `runtime.host.realtime` asks for
 
 
 class System1Config(Strict):

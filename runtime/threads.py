@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from runtime.host.run_delay import ThreadMeter, meter
 from runtime.mailbox import Mailbox, Message
-from runtime.run_delay import ThreadMeter, meter
 from runtime.workers import WorkerSpec
 from v2a.clock import Clock
 from v2a.errors import CameraError

@@ -19,10 +19,10 @@ import pytest
 
 from runtime.control import Verb
 from runtime.control_process import RobotKind
+from runtime.host.run_delay import SCHEDSTAT
 from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.remote_control import RemoteControl
 from runtime.robot_yaml import check_fit
-from runtime.run_delay import SCHEDSTAT
 from runtime.safety import State
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import K, manifest, run_config

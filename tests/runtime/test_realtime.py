@@ -11,14 +11,14 @@ import sys
 import pytest
 
 from runtime.estop import LINE_REQUEST, Estop
-from runtime.realtime import REFUSED, demand
+from runtime.host.realtime import REFUSED, demand
 from runtime.safety_yaml import EstopConfig
 from tests.conftest import REPOSITORY
 from v2a.errors import ConfigError
 
 CLAIM = """
 import gc, json, os
-from runtime.realtime import claim
+from runtime.host.realtime import claim
 
 def refuse(*_):
     raise PermissionError(1, "Operation not permitted")

@@ -21,10 +21,10 @@ from hw_drivers.cameras.camera import Frame
 from runtime.camera_worker import CameraWorker
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
+from runtime.host.run_delay import SCHEDSTAT, ThreadMeter
 from runtime.mailbox import FrameMsg, Mailboxes
 from runtime.policy import PolicyGraphs
 from runtime.recording import Recording
-from runtime.run_delay import SCHEDSTAT, ThreadMeter
 from runtime.threads import Crew, step_on_news
 from runtime.workers import WORKERS
 from tests.runtime.conftest import SIZE, TASK, World, after_ms, fakes, rising, run_config
