@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.control import Control
 from runtime.control_record import ControlRecord
 from runtime.dry_run import virtual_robot
@@ -34,7 +35,6 @@ from runtime.envelope import Limits
 from runtime.host.realtime import FIFO_PRIORITY, claim
 from runtime.mailbox import Mailboxes
 from runtime.remote_control import RemoteControl
-from runtime.robot_yaml import RunConfig
 from runtime.supervisor import SWITCH_INTERVAL_S
 from v2a.clock import MonotonicClock
 from v2a.spans import Histogram, SpanRing

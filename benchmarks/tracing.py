@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from interleaved import Times, interleaved, ratio
 
+from runtime.config.robot_yaml import RunConfig, check_fit
 from runtime.control import Control
 from runtime.dry_run import virtual_robot
 from runtime.engines.base import EngineFactory, load, zeros
@@ -30,7 +31,6 @@ from runtime.engines.fake import FakeEngine
 from runtime.host.run_delay import meter
 from runtime.mailbox import ChunkMsg, FrameMsg, Mailboxes
 from runtime.policy import PolicyGraphs
-from runtime.robot_yaml import RunConfig, check_fit
 from v2a.bundle import Bundle, load_bundle
 from v2a.clock import Clock, FakeClock, MonotonicClock
 from v2a.config import load_yaml

@@ -15,8 +15,8 @@ from demo.plant import Result
 from demo.simulator import Simulator
 from demo.task import Level
 from hw_drivers.cameras.camera import open_camera
+from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import Message
-from runtime.robot_yaml import RunConfig
 from runtime.supervisor import Runtime
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle

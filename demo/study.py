@@ -26,9 +26,9 @@ from demo.statistics import RESULTS, rate
 from demo.task import Level
 from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
+from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import EngineFactory, load
 from runtime.lockstep import CallbackCamera, Delay, Lockstep
-from runtime.robot_yaml import RunConfig
 from runtime.system2 import StudyMode
 from runtime.workers import build_workers
 from v2a.bundle import load_bundle

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from hw_drivers.robot.robot import Robot
+from runtime.config.robot_yaml import RunConfig
 from runtime.control import Control, Verb
 from runtime.dry_run import virtual_robot
 from runtime.envelope import Limits
@@ -29,7 +30,6 @@ from runtime.host.process import SIGNALS
 from runtime.host.realtime import claim, demand
 from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
-from runtime.robot_yaml import RunConfig
 from runtime.safety import Change
 from runtime.wire import (
     BEAT,

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.safety_yaml import EstopConfig, GpioConfig
+from runtime.config.safety_yaml import EstopConfig, GpioConfig
 from v2a.errors import ConfigError
 
 # <linux/gpio.h>, the v2 interface: struct gpio_v2_line_request is 64 offsets, a consumer's name,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
-from runtime.safety_yaml import HealthConfig
+from runtime.config.safety_yaml import HealthConfig
 
 Mask = npt.NDArray[np.bool_]
 

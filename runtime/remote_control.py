@@ -12,13 +12,13 @@ import numpy as np
 
 import v2a.errors
 from runtime import child
+from runtime.config.robot_yaml import RunConfig
 from runtime.control import Verb
 from runtime.control_process import VERBS, RobotKind, limits_to
 from runtime.control_record import ControlRecord
 from runtime.envelope import Limits
 from runtime.health import health_from
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.robot_yaml import RunConfig
 from runtime.safety import Change, SafetyRecord, State
 from runtime.wire import (
     NOTE,

@@ -21,11 +21,11 @@ from enum import Enum
 import numpy as np
 
 from hw_drivers.robot.robot import Health
+from runtime.config.robot_yaml import ControlConfig
+from runtime.config.safety_yaml import SafetyConfig, load_workspace
 from runtime.envelope import Envelope, Limits, Move
 from runtime.health import HealthJudge, Persistence
 from runtime.mailbox import Vector
-from runtime.robot_yaml import ControlConfig
-from runtime.safety_yaml import SafetyConfig, load_workspace
 from v2a.errors import SafetyFault
 
 # A joint that rests on its end stop reads a little beyond it: some 3 degrees are forgiven.

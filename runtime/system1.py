@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
 from runtime.policy import PolicyGraphs
-from runtime.robot_yaml import RunConfig
 from runtime.system2 import System2
 from v2a.clock import Clock
 from v2a.spans import Histogram, SpanRing

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ConditionMsg, FrameMsg, Image, Mailboxes
 from runtime.policy import PolicyGraphs
-from runtime.robot_yaml import RunConfig
 from v2a.spans import SpanRing
 
 Times = npt.NDArray[np.int64]

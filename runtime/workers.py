@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from hw_drivers.cameras.camera import Camera
 from hw_drivers.robot.robot import Robot
 from runtime.camera_worker import CameraWorker
+from runtime.config.robot_yaml import RunConfig, check_fit
 from runtime.control import Control
 from runtime.control_process import RobotKind
 from runtime.engines.base import EngineFactory, load
 from runtime.mailbox import Mailboxes
 from runtime.policy import PolicyGraphs
 from runtime.remote_control import RemoteControl
-from runtime.robot_yaml import RunConfig, check_fit
 from runtime.system1 import System1
 from runtime.system2 import StudyMode, System2
 from v2a.bundle import Bundle

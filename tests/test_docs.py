@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from runtime.robot_yaml import RunConfig
+from runtime.config.robot_yaml import RunConfig
 from tests.conftest import REPOSITORY
 from v2a.config import load_yaml
 

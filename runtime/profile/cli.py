@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.control_process import RobotKind
 from runtime.engines import BACKENDS, load
 from runtime.engines.base import EngineFactory
@@ -31,7 +32,6 @@ from runtime.profile.sweep import sweep
 from runtime.profile.text import as_text
 from runtime.recorded import to_json
 from runtime.recording import Recording
-from runtime.robot_yaml import RunConfig
 from v2a.bundle import Bundle, Manifest, load_bundle
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml

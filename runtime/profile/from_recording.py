@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.profile.against import SCHEMA
 from runtime.profile.budgets import (
     Budgets,
@@ -21,7 +22,6 @@ from runtime.profile.tail import tail
 from runtime.recording import Recording
 from runtime.report.run_facts import RunFacts, read_run
 from runtime.report.stalls import Rows
-from runtime.robot_yaml import RunConfig
 from v2a.names import STAGES
 from v2a.spans import GPU
 

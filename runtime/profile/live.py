@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from hw_drivers.cameras.camera import open_camera
+from runtime.config.robot_yaml import RunConfig
 from runtime.control_process import RobotKind
 from runtime.engines import load
 from runtime.engines.base import EngineFactory
@@ -27,7 +28,6 @@ from runtime.profile.jetson import Sampler, is_jetson
 from runtime.profile.layers import layers_of
 from runtime.profile.statistics import typical
 from runtime.recording import Recording
-from runtime.robot_yaml import RunConfig
 from runtime.supervisor import Runtime
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, Manifest

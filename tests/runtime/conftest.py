@@ -15,10 +15,10 @@ from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.servo import VirtualServo
+from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine, Function
 from runtime.lockstep import CallbackCamera, Delay, Lockstep
-from runtime.robot_yaml import RunConfig
 from runtime.system2 import StudyMode
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, GraphSpec, Manifest, load_bundle, seal

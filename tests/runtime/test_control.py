@@ -11,10 +11,10 @@ import pytest
 
 from hw_drivers.robot.robot import JointState, Robot
 from hw_drivers.virtual.loopback import LoopbackPort
+from runtime.config.robot_yaml import check_fit
 from runtime.control import Control
 from runtime.grid import tick_on_grid
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.robot_yaml import check_fit
 from runtime.safety import State
 from tests.runtime.conftest import K, make_chain, manifest, run_config, torques
 from v2a.clock import FakeClock

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.config.robot_yaml import check_fit
 from runtime.control import Verb
 from runtime.control_process import RobotKind
 from runtime.host.run_delay import SCHEDSTAT
 from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.remote_control import RemoteControl
-from runtime.robot_yaml import check_fit
 from runtime.safety import State
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import K, manifest, run_config

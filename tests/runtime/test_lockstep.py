@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.lockstep import CallbackCamera, Delay
 from runtime.mailbox import FrameMsg
 from runtime.recording import Recording
-from runtime.robot_yaml import RunConfig
 from runtime.system2 import StudyMode
 from tests.runtime.conftest import SIZE, T, World, after_ms, fakes, run_config, torques
 from v2a.bundle import Bundle

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
+from runtime.config.safety_yaml import EstopConfig
 from runtime.estop import LINE_REQUEST, Estop
 from runtime.host.realtime import REFUSED, demand
-from runtime.safety_yaml import EstopConfig
 from tests.conftest import REPOSITORY
 from v2a.errors import ConfigError
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
+from runtime.config.robot_yaml import ControlConfig
+from runtime.config.safety_yaml import SafetyConfig
 from runtime.envelope import Limits, braking_step
 from runtime.mailbox import Vector
-from runtime.robot_yaml import ControlConfig
 from runtime.safety import Safety, State
-from runtime.safety_yaml import SafetyConfig
 from v2a.errors import ConfigError, SafetyFault
 
 LIMITS = Limits(

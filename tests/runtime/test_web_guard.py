@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.robot_yaml import RunConfig
+from runtime.config.robot_yaml import RunConfig
 from runtime.web.guard import BUTTON_HEADER, Address, Guard, listen, new_token, parse_address
 from runtime.web.start import page_address, with_button
 from tests.runtime.conftest import run_config

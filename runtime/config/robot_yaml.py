@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from hw_drivers.robot.robot import RobotConfig
+from runtime.config.safety_yaml import SafetyConfig
 from runtime.envelope import Limits
-from runtime.safety_yaml import SafetyConfig
 from v2a.bundle import Manifest
 from v2a.config import Strict
 from v2a.errors import ConfigError
