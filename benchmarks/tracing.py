@@ -30,7 +30,7 @@ from runtime.engines.base import EngineFactory, load, zeros
 from runtime.engines.fake import FakeEngine
 from runtime.host.run_delay import meter
 from runtime.mailbox import ChunkMsg, FrameMsg, Mailboxes
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
 from v2a.bundle import Bundle, load_bundle
 from v2a.clock import Clock, FakeClock, MonotonicClock
 from v2a.config import load_yaml

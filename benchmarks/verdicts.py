@@ -28,7 +28,7 @@ from typing import Any
 import numpy.typing as npt
 
 from runtime.engines.base import Engine, EngineFactory, Tensors, load
-from runtime.policy import SUPPLIED
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile.against import compare
 from runtime.profile.in_turn import compare_engines
 from runtime.profile.live import Profile, Subject, measure, virtual_config

@@ -29,7 +29,7 @@ from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import EngineFactory, load
 from runtime.lockstep import CallbackCamera, Delay, Lockstep
-from runtime.system2 import StudyMode
+from runtime.policy.system2 import StudyMode
 from runtime.workers import build_workers
 from v2a.bundle import load_bundle
 from v2a.clock import FakeClock

@@ -13,10 +13,10 @@ from runtime.control import Control
 from runtime.control_process import RobotKind
 from runtime.engines.base import EngineFactory, load
 from runtime.mailbox import Mailboxes
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
+from runtime.policy.system1 import System1
+from runtime.policy.system2 import StudyMode, System2
 from runtime.remote_control import RemoteControl
-from runtime.system1 import System1
-from runtime.system2 import StudyMode, System2
 from v2a.bundle import Bundle
 from v2a.clock import Clock
 from v2a.spans import Tracer

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from runtime.engines.base import Engine, EngineFactory, Tensors
 from runtime.mailbox import FrameMsg
-from runtime.policy import SUPPLIED, PolicyGraphs
+from runtime.policy.graphs import SUPPLIED, PolicyGraphs
 from runtime.profile.statistics import Interval, Series, paired_ratio, quantiles_ms
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import Clock

@@ -13,7 +13,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control_process import RobotKind
 from runtime.engines import BACKENDS, load
 from runtime.engines.base import EngineFactory
-from runtime.policy import SUPPLIED
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile.against import as_text as comparison_text
 from runtime.profile.against import compare, read_profile
 from runtime.profile.budgets import Budgets, load_budgets

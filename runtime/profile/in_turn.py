@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from runtime.engines.base import EngineFactory
-from runtime.policy import SUPPLIED
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile.against import RUN_TO_RUN, named, verdict, widest
 from runtime.profile.alone import Feeds, PolicyChain, in_turn, noting
 from runtime.profile.statistics import paired_ratio, quantiles_ms

@@ -19,7 +19,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control_process import RobotKind
 from runtime.engines import load
 from runtime.engines.base import EngineFactory
-from runtime.policy import SUPPLIED
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile import machine
 from runtime.profile.alone import Alone, engines_alone
 from runtime.profile.budgets import Budgets

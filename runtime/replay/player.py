@@ -12,11 +12,11 @@ import numpy.typing as npt
 from runtime.config.robot_yaml import RunConfig, check_fit
 from runtime.engines.base import Engine, EngineFactory, Tensors
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
+from runtime.policy.system1 import System1
+from runtime.policy.system2 import StudyMode, System2
 from runtime.replay.compare import Call
 from runtime.replay.script import Script, Step
-from runtime.system1 import System1
-from runtime.system2 import StudyMode, System2
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import FakeClock
 from v2a.errors import BundleError, ConfigError

@@ -19,7 +19,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine, Function
 from runtime.lockstep import CallbackCamera, Delay, Lockstep
-from runtime.system2 import StudyMode
+from runtime.policy.system2 import StudyMode
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, GraphSpec, Manifest, load_bundle, seal
 from v2a.clock import FakeClock

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.camera_worker import resized
-from runtime.system2 import pick_pictures
+from runtime.policy.system2 import pick_pictures
 
 INTERVAL_NS = 50_000_000
 

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.engines.base import Engine, EngineFactory
 from runtime.mailbox import FrameMsg
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
 from tests.runtime.conftest import GRAPHS, SIZE, TASK, K, T, fakes
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import FakeClock

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from runtime.engines import load
 from runtime.lockstep import CallbackCamera
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
+from runtime.policy.system2 import StudyMode
 from runtime.recording import Recording
 from runtime.replay.compare import Call, Comparison, max_abs_difference
 from runtime.replay.replay import Replay
 from runtime.replay.script import read_script
-from runtime.system2 import StudyMode
 from tests.runtime.conftest import SIZE, World, after_ms, run_config, write_tiny_bundle
 from tests.runtime.onnx_files import write_mixed
 from v2a.bundle import FileRef, GraphSpec, load_bundle, seal

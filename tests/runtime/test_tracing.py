@@ -23,7 +23,7 @@ from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
 from runtime.host.run_delay import SCHEDSTAT, ThreadMeter
 from runtime.mailbox import FrameMsg, Mailboxes
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
 from runtime.recording import Recording
 from runtime.threads import Crew, step_on_news
 from runtime.workers import WORKERS

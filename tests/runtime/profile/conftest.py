@@ -13,7 +13,7 @@ import pytest
 from runtime.engines.base import Tensors
 from runtime.engines.fake import FakeEngine
 from runtime.mailbox import ChunkMsg, FrameMsg
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
 from runtime.profile.from_recording import profile_of
 from tests.runtime.conftest import SIZE, J, K, T, run_config
 from v2a.bundle import Bundle, GraphSpec

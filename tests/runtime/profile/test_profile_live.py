@@ -18,7 +18,7 @@ from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
-from runtime.policy import SUPPLIED
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile.live import of_recording, virtual_config
 from runtime.supervisor import Runtime
 from runtime.workers import build_workers

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ConditionMsg, FrameMsg, Image, Mailboxes
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
 from v2a.spans import SpanRing
 
 Times = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from runtime.engines.base import EngineFactory, Tensors, TimesGpu, load, zeros
 from runtime.mailbox import FrameMsg, Image, Vector
-from runtime.nvtx_ranges import ranged
+from runtime.policy.nvtx import ranged
 from v2a.bundle import Bundle, GraphSpec, Manifest, TensorSpec
 from v2a.clock import Clock
 from v2a.errors import BundleError

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
-from runtime.policy import PolicyGraphs
-from runtime.system2 import System2
+from runtime.policy.graphs import PolicyGraphs
+from runtime.policy.system2 import System2
 from v2a.clock import Clock
 from v2a.spans import Histogram, SpanRing
 
