@@ -31,9 +31,9 @@ from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.servo import VirtualServo
 from runtime.chunks import REST_NS
 from runtime.config.robot_yaml import RunConfig
-from runtime.envelope import Limits
 from runtime.mailbox import ChunkMsg, Mailboxes
 from runtime.remote_control import RemoteControl
+from runtime.safety.motion_limiter import Limits
 from v2a.clock import MonotonicClock
 from v2a.errors import V2AError
 from v2a.spans import SpanRing

@@ -18,11 +18,11 @@ from hw_drivers.robot.robot import Robot
 from runtime.chunks import Trajectory
 from runtime.config.robot_yaml import RunConfig
 from runtime.control_record import ControlRecord, TickFacts
-from runtime.envelope import Limits
-from runtime.estop import Estop
 from runtime.grid import tick_on_grid
 from runtime.mailbox import Mailboxes, StateMsg, Vector
-from runtime.safety import Safety, State
+from runtime.safety.estop import Estop
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Safety, State
 from v2a.clock import Clock
 from v2a.errors import BusError, PortError, SafetyFault
 from v2a.spans import STAGE_INDEX, SpanRing

@@ -23,14 +23,14 @@ from hw_drivers.robot.robot import Robot
 from runtime.config.robot_yaml import RunConfig
 from runtime.control import Control, Verb
 from runtime.dry_run import virtual_robot
-from runtime.envelope import Limits
 from runtime.grid import tick_on_grid
-from runtime.health import health_to
 from runtime.host.process import SIGNALS
 from runtime.host.realtime import claim, demand
 from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
-from runtime.safety import Change
+from runtime.safety.health import health_to
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Change
 from runtime.wire import (
     BEAT,
     CHUNK,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_drivers.robot.robot import Health
-from runtime.safety import SafetyRecord
+from runtime.safety.safety import SafetyRecord
 from v2a.spans import Histogram
 
 

@@ -21,7 +21,7 @@ from runtime.mailbox import ConditionMsg, FrameMsg
 from runtime.recorded import NO_IMAGE, SafetyChange, Spans, to_json
 from runtime.recorder_desk import Setup, SinkSpec
 from runtime.recorder_link import Outlet, RecorderProcess, killed_after
-from runtime.safety import SafetyRecord
+from runtime.safety.safety import SafetyRecord
 from runtime.vitals import Vitals
 from v2a.errors import ConfigError
 from v2a.spans import Tracer

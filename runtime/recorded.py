@@ -25,7 +25,7 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class SafetyChange:
-    """One change of the safety state (a value of `runtime.safety.State`), and why."""
+    """One change of the safety state (a value of `runtime.safety.safety.State`), and why."""
 
     t_ns: int
     state: str

@@ -16,10 +16,10 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control import Verb
 from runtime.control_process import VERBS, RobotKind, limits_to
 from runtime.control_record import ControlRecord
-from runtime.envelope import Limits
-from runtime.health import health_from
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.safety import Change, SafetyRecord, State
+from runtime.safety.health import health_from
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Change, SafetyRecord, State
 from runtime.wire import (
     NOTE,
     SETUP,

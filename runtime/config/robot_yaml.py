@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from hw_drivers.robot.robot import RobotConfig
 from runtime.config.safety_yaml import SafetyConfig
-from runtime.envelope import Limits
+from runtime.safety.motion_limiter import Limits
 from v2a.bundle import Manifest
 from v2a.config import Strict
 from v2a.errors import ConfigError

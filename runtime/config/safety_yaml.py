@@ -47,7 +47,7 @@ class EstopConfig(Strict):
 
 
 class SafetyConfig(Strict):
-    """What the control loop holds every command against; see `runtime.safety`."""
+    """What the control loop holds every command against; see `runtime.safety.safety`."""
 
     # From rest to 5 rad/s in 20 ms: rounds off what no servo of this size could follow.
     acceleration_max_rad_s2: PositiveFloat = 250.0

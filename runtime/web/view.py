@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_drivers.bus.block import Reading
-from runtime.health import QUANTITIES
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
 from runtime.recorded import SafetyChange, Spans
-from runtime.safety import State
+from runtime.safety.health import QUANTITIES
+from runtime.safety.safety import State
 from runtime.span_ages import ages_of_spans
 from runtime.vitals import Vitals
 from runtime.web.tally import Rate, Tally

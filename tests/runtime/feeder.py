@@ -19,7 +19,7 @@ import numpy as np
 
 from runtime.record import Recorder, record_loop
 from runtime.recorder_link import RecorderProcess
-from runtime.safety import SafetyRecord
+from runtime.safety.safety import SafetyRecord
 from tests.runtime.messages import HEADER, chunk, condition, frame, state, vitals
 from v2a.spans import STAGE_INDEX, Tracer
 

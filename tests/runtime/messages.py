@@ -10,7 +10,7 @@ from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
 from runtime.record import Recorder
 from runtime.recorder_link import InProcess
 from runtime.recording import Recording
-from runtime.safety import SafetyRecord
+from runtime.safety.safety import SafetyRecord
 from runtime.vitals import Vitals
 from v2a.errors import ConfigError
 from v2a.spans import Tracer

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 from runtime.chunks import REST_NS, ChunkPlan, Trajectory
 from runtime.config.robot_yaml import ControlConfig
 from runtime.config.safety_yaml import SafetyConfig
-from runtime.envelope import Limits
 from runtime.mailbox import ChunkMsg, Vector
-from runtime.safety import Safety
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Safety
 
 STEP_NS = 50_000_000
 PERIOD_NS = 20_000_000

@@ -15,7 +15,7 @@ from runtime.config.robot_yaml import check_fit
 from runtime.control import Control
 from runtime.grid import tick_on_grid
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.safety import State
+from runtime.safety.safety import State
 from tests.runtime.conftest import K, make_chain, manifest, run_config, torques
 from v2a.clock import FakeClock
 from v2a.errors import PortError, SafetyFault

@@ -23,7 +23,7 @@ from runtime.control_process import RobotKind
 from runtime.host.run_delay import SCHEDSTAT
 from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.remote_control import RemoteControl
-from runtime.safety import State
+from runtime.safety.safety import State
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import K, manifest, run_config
 from v2a.clock import MonotonicClock

@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from runtime.config.safety_yaml import EstopConfig
-from runtime.estop import LINE_REQUEST, Estop
 from runtime.host.realtime import REFUSED, demand
+from runtime.safety.estop import LINE_REQUEST, Estop
 from tests.conftest import REPOSITORY
 from v2a.errors import ConfigError
 

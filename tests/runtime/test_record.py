@@ -19,7 +19,7 @@ from runtime.record import PICTURES_MAX, WAITING_MAX, Recorder
 from runtime.recorded import ERROR, LogLine, Reset, SafetyChange, Spans, to_json
 from runtime.recorder_link import InProcess
 from runtime.recording import Recording
-from runtime.safety import Change, SafetyRecord, State
+from runtime.safety.safety import Change, SafetyRecord, State
 from tests.runtime.messages import (
     HEADER,
     MS,

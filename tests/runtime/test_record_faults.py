@@ -30,7 +30,7 @@ from runtime.record import Recorder, record_loop
 from runtime.recorder_desk import SinkSpec
 from runtime.recorder_link import RecorderProcess
 from runtime.recording import Recording
-from runtime.safety import SafetyRecord
+from runtime.safety.safety import SafetyRecord
 from tests.conftest import REPOSITORY
 from tests.runtime import feeder
 from tests.runtime.messages import HEADER, state, vitals

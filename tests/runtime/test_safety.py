@@ -16,9 +16,9 @@ from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
 from runtime.config.robot_yaml import ControlConfig
 from runtime.config.safety_yaml import SafetyConfig
-from runtime.envelope import Limits, braking_step
 from runtime.mailbox import Vector
-from runtime.safety import Safety, State
+from runtime.safety.motion_limiter import Limits, braking_step
+from runtime.safety.safety import Safety, State
 from v2a.errors import ConfigError, SafetyFault
 
 LIMITS = Limits(

@@ -23,9 +23,9 @@ import numpy as np
 from hw_drivers.robot.robot import Health
 from runtime.config.robot_yaml import ControlConfig
 from runtime.config.safety_yaml import SafetyConfig, load_workspace
-from runtime.envelope import Envelope, Limits, Move
-from runtime.health import HealthJudge, Persistence
 from runtime.mailbox import Vector
+from runtime.safety.health import HealthJudge, Persistence
+from runtime.safety.motion_limiter import Envelope, Limits, Move
 from v2a.errors import SafetyFault
 
 # A joint that rests on its end stop reads a little beyond it: some 3 degrees are forgiven.
