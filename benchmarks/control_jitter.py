@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 
 from runtime.config.robot_yaml import RunConfig
-from runtime.control import Control
-from runtime.control_record import ControlRecord
-from runtime.dry_run import virtual_robot
+from runtime.control.client import RemoteControl
+from runtime.control.dry_run import virtual_robot
+from runtime.control.loop import Control
+from runtime.control.record import ControlRecord
 from runtime.host.realtime import FIFO_PRIORITY, claim
 from runtime.mailbox import Mailboxes
-from runtime.remote_control import RemoteControl
 from runtime.safety.motion_limiter import Limits
 from runtime.supervisor import SWITCH_INTERVAL_S
 from v2a.clock import MonotonicClock

@@ -29,10 +29,10 @@ from hw_drivers.dynamixel.models import MODELS, WATCHDOG_TRIPPED
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.servo import VirtualServo
-from runtime.chunks import REST_NS
 from runtime.config.robot_yaml import RunConfig
+from runtime.control.client import RemoteControl
+from runtime.control.trajectory import REST_NS
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.remote_control import RemoteControl
 from runtime.safety.motion_limiter import Limits
 from v2a.clock import MonotonicClock
 from v2a.errors import V2AError

@@ -24,8 +24,8 @@ import numpy.typing as npt
 from interleaved import Times, interleaved, ratio
 
 from runtime.config.robot_yaml import RunConfig, check_fit
-from runtime.control import Control
-from runtime.dry_run import virtual_robot
+from runtime.control.dry_run import virtual_robot
+from runtime.control.loop import Control
 from runtime.engines.base import EngineFactory, load, zeros
 from runtime.engines.fake import FakeEngine
 from runtime.host.run_delay import meter

@@ -14,7 +14,7 @@ import click
 
 from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
-from runtime.control_process import RobotKind
+from runtime.control.process import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recorded import to_json
 from runtime.status import PERIOD_S, Status

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hw_drivers.cameras.camera import Frame
-from runtime.control import Control, Verb
+from runtime.control.loop import Control, Verb
 from runtime.mailbox import Image, Mailbox, Message
 from runtime.record import PERIOD_NS, Recorder
 from runtime.recorded import Reset

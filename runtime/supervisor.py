@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runtime.control import Verb
+from runtime.control.loop import Verb
 from runtime.record import Recorder, record_loop
 from runtime.recorded import ERROR, LogLine, Reset
 from runtime.recorder_desk import SinkSpec

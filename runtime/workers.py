@@ -9,14 +9,14 @@ from hw_drivers.cameras.camera import Camera
 from hw_drivers.robot.robot import Robot
 from runtime.camera_worker import CameraWorker
 from runtime.config.robot_yaml import RunConfig, check_fit
-from runtime.control import Control
-from runtime.control_process import RobotKind
+from runtime.control.client import RemoteControl
+from runtime.control.loop import Control
+from runtime.control.process import RobotKind
 from runtime.engines.base import EngineFactory, load
 from runtime.mailbox import Mailboxes
 from runtime.policy.graphs import PolicyGraphs
 from runtime.policy.system1 import System1
 from runtime.policy.system2 import StudyMode, System2
-from runtime.remote_control import RemoteControl
 from v2a.bundle import Bundle
 from v2a.clock import Clock
 from v2a.spans import Tracer

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from runtime.chunks import REST_NS, ChunkPlan, Trajectory
 from runtime.config.robot_yaml import ControlConfig
 from runtime.config.safety_yaml import SafetyConfig
+from runtime.control.trajectory import REST_NS, ChunkPlan, Trajectory
 from runtime.mailbox import ChunkMsg, Vector
 from runtime.safety.motion_limiter import Limits
 from runtime.safety.safety import Safety

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from runtime.config.robot_yaml import check_fit
-from runtime.control import Verb
-from runtime.control_process import RobotKind
+from runtime.control.client import RemoteControl
+from runtime.control.loop import Verb
+from runtime.control.process import RobotKind
 from runtime.host.run_delay import SCHEDSTAT
 from runtime.mailbox import ChunkMsg, Mailboxes, Vector
-from runtime.remote_control import RemoteControl
 from runtime.safety.safety import State
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import K, manifest, run_config
@@ -165,7 +165,7 @@ def test_it_is_one_thread_and_has_no_package_of_the_policys() -> None:
 
 
 def test_what_it_imports_is_none_of_the_policys() -> None:
-    script = "import runtime.control_process, sys; print(*sys.modules)"
+    script = "import runtime.control.process, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

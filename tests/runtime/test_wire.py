@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from runtime.control_record import TickFacts
-from runtime.mailbox import ChunkMsg, StateMsg, Vector
-from runtime.wire import (
+from runtime.control.record import TickFacts
+from runtime.control.wire import (
     BEAT,
     CHUNK,
     NOTE,
@@ -28,6 +27,7 @@ from runtime.wire import (
     unpack_chunk,
     unpack_json,
 )
+from runtime.mailbox import ChunkMsg, StateMsg, Vector
 
 whole = st.integers(-(2**63), 2**63 - 1)
 rows = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=20))

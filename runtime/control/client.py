@@ -13,14 +13,10 @@ import numpy as np
 import v2a.errors
 from runtime import child
 from runtime.config.robot_yaml import RunConfig
-from runtime.control import Verb
-from runtime.control_process import VERBS, RobotKind, limits_to
-from runtime.control_record import ControlRecord
-from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.safety.health import health_from
-from runtime.safety.motion_limiter import Limits
-from runtime.safety.safety import Change, SafetyRecord, State
-from runtime.wire import (
+from runtime.control.loop import Verb
+from runtime.control.process import VERBS, RobotKind, limits_to
+from runtime.control.record import ControlRecord
+from runtime.control.wire import (
     NOTE,
     SETUP,
     SPANS,
@@ -32,6 +28,10 @@ from runtime.wire import (
     pack_json,
     unpack_json,
 )
+from runtime.mailbox import ChunkMsg, Mailboxes
+from runtime.safety.health import health_from
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Change, SafetyRecord, State
 from v2a.clock import Clock
 from v2a.errors import SafetyFault, V2AError
 from v2a.spans import SpanRing
@@ -214,4 +214,4 @@ def _spawn() -> tuple[subprocess.Popen[bytes], Link]:
     """The process, and our end of the link to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        return child.start("runtime.control_process", theirs.fileno()), Link(ours)
+        return child.start("runtime.control.process", theirs.fileno()), Link(ours)

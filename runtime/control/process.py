@@ -1,4 +1,4 @@
-"""The control process: `python -m runtime.control_process FD`, started by `RemoteControl`.
+"""The control process: `python -m runtime.control.process FD`, started by `RemoteControl`.
 
 A fresh interpreter, so that neither threads nor a GPU's context nor any package of the policy's
 process come with it. It holds the only `Control`, hears the policy's packets before each tick and
@@ -21,17 +21,10 @@ import numpy as np
 
 from hw_drivers.robot.robot import Robot
 from runtime.config.robot_yaml import RunConfig
-from runtime.control import Control, Verb
-from runtime.dry_run import virtual_robot
-from runtime.grid import tick_on_grid
-from runtime.host.process import SIGNALS
-from runtime.host.realtime import claim, demand
-from runtime.host.run_delay import ThreadMeter
-from runtime.mailbox import Mailboxes
-from runtime.safety.health import health_to
-from runtime.safety.motion_limiter import Limits
-from runtime.safety.safety import Change
-from runtime.wire import (
+from runtime.control.dry_run import virtual_robot
+from runtime.control.grid import tick_on_grid
+from runtime.control.loop import Control, Verb
+from runtime.control.wire import (
     BEAT,
     CHUNK,
     NOTE,
@@ -43,6 +36,13 @@ from runtime.wire import (
     unpack_chunk,
     unpack_json,
 )
+from runtime.host.process import SIGNALS
+from runtime.host.realtime import claim, demand
+from runtime.host.run_delay import ThreadMeter
+from runtime.mailbox import Mailboxes
+from runtime.safety.health import health_to
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Change
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import V2AError
 from v2a.spans import SpanRing

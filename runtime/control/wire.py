@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.control_record import TickFacts
+from runtime.control.record import TickFacts
 from runtime.mailbox import ChunkMsg, StateMsg
 
 SETUP, BEAT, CHUNK, TICK, SPANS, NOTE = range(1, 7)
@@ -94,7 +94,7 @@ class Beat:
     t_ns: int
     epoch: int
     number: int
-    verb: int  # index into `runtime.control_process.VERBS`
+    verb: int  # index into `runtime.control.process.VERBS`
 
     def pack(self) -> bytes:
         return _BEAT.pack(BEAT, *astuple(self))

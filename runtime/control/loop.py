@@ -2,7 +2,7 @@
 
 It runs on an absolute grid and takes one nominal step a tick. A tick that comes too late is
 skipped and counted by cause; nothing is ever caught up. In a real run it is a process of its own
-(`runtime.control_process`), in simulation and tests a thread or a virtual clock: the same class.
+(`runtime.control.process`), in simulation and tests a thread or a virtual clock: the same class.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 
 from hw_drivers.robot.robot import Robot
-from runtime.chunks import Trajectory
 from runtime.config.robot_yaml import RunConfig
-from runtime.control_record import ControlRecord, TickFacts
-from runtime.grid import tick_on_grid
+from runtime.control.grid import tick_on_grid
+from runtime.control.record import ControlRecord, TickFacts
+from runtime.control.trajectory import Trajectory
 from runtime.mailbox import Mailboxes, StateMsg, Vector
 from runtime.safety.estop import Estop
 from runtime.safety.motion_limiter import Limits
