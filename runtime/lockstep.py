@@ -17,9 +17,9 @@ import numpy as np
 from hw_drivers.cameras.camera import Frame
 from runtime.control.loop import Control, Verb
 from runtime.mailbox import Image, Mailbox, Message
-from runtime.record import PERIOD_NS, Recorder
-from runtime.recorded import Reset
-from runtime.recorder_link import InProcess
+from runtime.recording.link import InProcess
+from runtime.recording.messages import Reset
+from runtime.recording.recorder import PERIOD_NS, Recorder
 from runtime.summary import describe, summarise
 from runtime.threads import PUBLISH, Worker
 from runtime.workers import Workers

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from runtime.flows import Key, flows, key_of
 from runtime.mailbox import ChunkMsg
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from runtime.span_ages import ages_of_spans
 from v2a.names import STAGES
 from v2a.spans import GPU

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from runtime.mailbox import FrameMsg, Image
 from runtime.record_rows import Episode, read_rows
 from runtime.record_video import VIDEO, mp4
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from v2a.files import new_folder
 from v2a.terminal import Bar
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.mailbox import FrameMsg, StateMsg
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from v2a.errors import ConfigError
 
 Ints = npt.NDArray[np.int64]

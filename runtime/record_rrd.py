@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.mailbox import ChunkMsg
-from runtime.recorded import to_json, to_png
-from runtime.recording import Recording
+from runtime.recording.messages import to_json, to_png
+from runtime.recording.reader import Recording
 from v2a.files import new_folder
 from v2a.names import STAGES
 from v2a.spans import GPU

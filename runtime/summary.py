@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.record import Recorder
+from runtime.recording.recorder import Recorder
 from runtime.vitals import counts_of
 from runtime.workers import Workers
 from v2a.spans import COLUMNS

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.control.loop import Verb
-from runtime.record import Recorder, record_loop
-from runtime.recorded import ERROR, LogLine, Reset
-from runtime.recorder_desk import SinkSpec
+from runtime.recording.messages import ERROR, LogLine, Reset
+from runtime.recording.recorder import Recorder, record_loop
+from runtime.recording.sinks import SinkSpec
 from runtime.summary import describe, summarise
 from runtime.threads import Crew, Loop, step_on_news
 from runtime.vitals import vitals_of

@@ -26,7 +26,9 @@ COMMANDS: Final = {
     "profile": LazyCommand(
         "runtime.profile.cli", "profile", "Time every stage; compare runs; keep to budgets."
     ),
-    "record": LazyCommand("runtime.record_cli", "record", "Look into a recording, or export it."),
+    "record": LazyCommand(
+        "runtime.recording.cli", "record", "Look into a recording, or export it."
+    ),
     "replay": LazyCommand(
         "runtime.replay.cli", "replay", "Make a recording's chunks again, with one bundle or two."
     ),

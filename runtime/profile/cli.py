@@ -30,8 +30,8 @@ from runtime.profile.live import (
 from runtime.profile.sweep import as_text as sweep_text
 from runtime.profile.sweep import sweep
 from runtime.profile.text import as_text
-from runtime.recorded import to_json
-from runtime.recording import Recording
+from runtime.recording.messages import to_json
+from runtime.recording.reader import Recording
 from v2a.bundle import Bundle, Manifest, load_bundle
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml

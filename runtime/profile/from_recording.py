@@ -19,7 +19,7 @@ from runtime.profile.budgets import (
 )
 from runtime.profile.statistics import Series, histogram, quantiles_ms
 from runtime.profile.tail import tail
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from runtime.report.run_facts import RunFacts, read_run
 from runtime.report.stalls import Rows
 from v2a.names import STAGES

@@ -27,7 +27,7 @@ from runtime.profile.from_recording import profile_of
 from runtime.profile.jetson import Sampler, is_jetson
 from runtime.profile.layers import layers_of
 from runtime.profile.statistics import typical
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from runtime.supervisor import Runtime
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, Manifest

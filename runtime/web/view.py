@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hw_drivers.bus.block import Reading
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
-from runtime.recorded import SafetyChange, Spans
+from runtime.recording.messages import SafetyChange, Spans
 from runtime.safety.health import QUANTITIES
 from runtime.safety.safety import State
 from runtime.span_ages import ages_of_spans

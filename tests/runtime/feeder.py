@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.record import Recorder, record_loop
-from runtime.recorder_link import RecorderProcess
+from runtime.recording.link import RecorderProcess
+from runtime.recording.recorder import Recorder, record_loop
 from runtime.safety.safety import SafetyRecord
 from tests.runtime.messages import HEADER, chunk, condition, frame, state, vitals
 from v2a.spans import STAGE_INDEX, Tracer

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
-from runtime.record import Recorder
-from runtime.recorder_link import InProcess
-from runtime.recording import Recording
+from runtime.recording.link import InProcess
+from runtime.recording.reader import Recording
+from runtime.recording.recorder import Recorder
 from runtime.safety.safety import SafetyRecord
 from runtime.vitals import Vitals
 from v2a.errors import ConfigError

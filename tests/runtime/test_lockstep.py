@@ -11,7 +11,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.lockstep import CallbackCamera, Delay
 from runtime.mailbox import FrameMsg
 from runtime.policy.system2 import StudyMode
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from tests.runtime.conftest import SIZE, T, World, after_ms, fakes, run_config, torques
 from v2a.bundle import Bundle
 from v2a.errors import CameraError, ConfigError, SafetyFault

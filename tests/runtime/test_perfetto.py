@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runtime.flows import SYSTEM1, SYSTEM2
 from runtime.mailbox import ChunkMsg
 from runtime.perfetto import Slice, lanes, write_trace
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from tests.runtime.conftest import World, after_ms, write_tiny_bundle
 from tests.runtime.trace_processor import WasmTraceProcessor
 from v2a.bundle import load_bundle

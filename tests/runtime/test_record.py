@@ -15,10 +15,10 @@ from hypothesis.extra.numpy import arrays
 from mcap.reader import make_reader
 
 from runtime.mailbox import ChunkMsg, FrameMsg, StateMsg
-from runtime.record import PICTURES_MAX, WAITING_MAX, Recorder
-from runtime.recorded import ERROR, LogLine, Reset, SafetyChange, Spans, to_json
-from runtime.recorder_link import InProcess
-from runtime.recording import Recording
+from runtime.recording.link import InProcess
+from runtime.recording.messages import ERROR, LogLine, Reset, SafetyChange, Spans, to_json
+from runtime.recording.reader import Recording
+from runtime.recording.recorder import PICTURES_MAX, WAITING_MAX, Recorder
 from runtime.safety.safety import Change, SafetyRecord, State
 from tests.runtime.messages import (
     HEADER,

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from runtime.lockstep import CallbackCamera
 from runtime.mailbox import ChunkMsg
 from runtime.record_rows import read_rows
-from runtime.recorded import from_png
-from runtime.recording import Recording
+from runtime.recording.messages import from_png
+from runtime.recording.reader import Recording
 from tests.runtime.conftest import SIZE, TASK, World, after_ms, write_tiny_bundle
 from v2a.bundle import load_bundle
 from v2a.cli import cli

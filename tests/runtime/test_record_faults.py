@@ -25,11 +25,11 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Message
 from mcap.stream_reader import StreamReader
 
-import runtime.record
-from runtime.record import Recorder, record_loop
-from runtime.recorder_desk import SinkSpec
-from runtime.recorder_link import RecorderProcess
-from runtime.recording import Recording
+import runtime.recording.recorder
+from runtime.recording.link import RecorderProcess
+from runtime.recording.reader import Recording
+from runtime.recording.recorder import Recorder, record_loop
+from runtime.recording.sinks import SinkSpec
 from runtime.safety.safety import SafetyRecord
 from tests.conftest import REPOSITORY
 from tests.runtime import feeder
@@ -270,7 +270,7 @@ def test_nobody_waits_for_a_recorder_process_that_hangs_and_what_it_misses_is_co
 def test_a_recorder_process_that_hangs_at_the_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime.record, "END_S", 0.2)
+    monkeypatch.setattr(runtime.recording.recorder, "END_S", 0.2)
     one = Recorded(tmp_path / "run")
     os.kill(one.pid, signal.SIGSTOP)
     one.recorder.close(lambda: {"ticks": 3})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.mailbox import FrameMsg, StateMsg
 from runtime.record_rows import Episode, even_times, nearest, read_rows
-from runtime.recorded import NO_IMAGE
+from runtime.recording.messages import NO_IMAGE
 from v2a.errors import ConfigError
 
 MS = 1_000_000

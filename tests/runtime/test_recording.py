@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from runtime.record_cli import record
-from runtime.recording import Recording
+from runtime.recording.cli import record
+from runtime.recording.reader import Recording
 from tests.runtime.messages import HEADER, chunk, recorder_of, state
 from v2a.errors import ConfigError
 

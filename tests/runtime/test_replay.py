@@ -17,7 +17,7 @@ from runtime.engines import load
 from runtime.lockstep import CallbackCamera
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
 from runtime.policy.system2 import StudyMode
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from runtime.replay.compare import Call, Comparison, max_abs_difference
 from runtime.replay.replay import Replay
 from runtime.replay.script import read_script

@@ -20,9 +20,9 @@ from hw_drivers.cameras.camera import Frame
 from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.pty import PtyServer
 from runtime.engines.base import EngineFactory
-from runtime.recorded import to_json
-from runtime.recorder_link import RecorderProcess
-from runtime.recording import Recording
+from runtime.recording.link import RecorderProcess
+from runtime.recording.messages import to_json
+from runtime.recording.reader import Recording
 from runtime.supervisor import Runtime
 from runtime.workers import WORKERS, Workers, WorkerSpec, build_workers
 from tests.runtime.conftest import SIZE, fakes, make_chain, run_config, torques

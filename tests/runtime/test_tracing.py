@@ -24,7 +24,7 @@ from runtime.engines.fake import FakeEngine
 from runtime.host.run_delay import SCHEDSTAT, ThreadMeter
 from runtime.mailbox import FrameMsg, Mailboxes
 from runtime.policy.graphs import PolicyGraphs
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from runtime.threads import Crew, step_on_news
 from runtime.workers import WORKERS
 from tests.runtime.conftest import SIZE, TASK, World, after_ms, fakes, rising, run_config

@@ -20,8 +20,8 @@ pytest.importorskip("onnx", reason="the bundle of these tests is written with on
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 pytest.importorskip("cv2", reason="pictures need OpenCV")
 
-from runtime.recorded import SafetyChange
-from runtime.recording import Recording
+from runtime.recording.messages import SafetyChange
+from runtime.recording.reader import Recording
 from runtime.web.guard import BUTTON_HEADER
 from tests.chromium import Page, find_chromium, open_page
 from tests.conftest import REPOSITORY

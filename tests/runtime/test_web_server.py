@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from runtime.config.safety_yaml import EstopConfig
-from runtime.recorded import from_png
+from runtime.recording.messages import from_png
 from runtime.safety.estop import Estop, press
 from runtime.web.guard import BUTTON_HEADER, Address, Guard, listen
 from runtime.web.server import CONNECTIONS_MAX, Room, Server

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.recorded import to_json
-from runtime.recording import Recording
+from runtime.recording.messages import to_json
+from runtime.recording.reader import Recording
 from runtime.safety.health import health_from, health_to
 from runtime.web.metrics import metrics
 from runtime.web.tally import EDGES_S, Rate, Tally

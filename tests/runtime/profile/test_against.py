@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from runtime.profile.against import compare
 from runtime.profile.from_recording import profile_of
-from runtime.recorded import to_json
+from runtime.recording.messages import to_json
 from runtime.report.page import page
 from tests.runtime.profile.conftest import MEASURED, PERIOD_NS, USUAL_MS, VirtualRun
 from v2a.bundle import Bundle

@@ -22,10 +22,10 @@ from mcap.writer import MCAP0_MAGIC
 from zstandard import ZstdError
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, StateMsg
-from runtime.mcap_file import HEADER, SUMMARY, TEXT
-from runtime.recorded import LogLine, Reset, SafetyChange, Spans
-from runtime.recorder_desk import FILE
-from runtime.topics import TOPICS, frame_head
+from runtime.recording.mcap_writer import HEADER, SUMMARY, TEXT
+from runtime.recording.messages import LogLine, Reset, SafetyChange, Spans
+from runtime.recording.sinks import FILE
+from runtime.recording.topics import TOPICS, frame_head
 from v2a.errors import ConfigError
 
 # What reading meets where a crash tore the file, or a disk damaged it.

@@ -9,8 +9,8 @@ from multiprocessing.connection import Pipe
 from typing import Any, Protocol
 
 from runtime import child
-from runtime.mcap_file import Told
-from runtime.recorder_desk import Desk, End, Setup, receive, send
+from runtime.recording.mcap_writer import Told
+from runtime.recording.sinks import Desk, End, Setup, receive, send
 
 START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
 
@@ -50,13 +50,13 @@ class InProcess:
 
 
 class RecorderProcess:
-    """`runtime.recorder_process` at the other end of a pipe."""
+    """`runtime.recording.process` at the other end of a pipe."""
 
     def __init__(self, setup: Setup) -> None:
         """Raises the V2AError or OSError of what could not be opened there."""
         self.told = Told()
         self._pipe, theirs = Pipe()
-        self._process = child.start("runtime.recorder_process", theirs.fileno())
+        self._process = child.start("runtime.recording.process", theirs.fileno())
         theirs.close()
         try:
             with self._or_died(), killed_after(START_S, self):

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from runtime.mailbox import ConditionMsg, FrameMsg
-from runtime.recorded import NO_IMAGE, SafetyChange, Spans, to_json
-from runtime.recorder_desk import Setup, SinkSpec
-from runtime.recorder_link import Outlet, RecorderProcess, killed_after
+from runtime.recording.link import Outlet, RecorderProcess, killed_after
+from runtime.recording.messages import NO_IMAGE, SafetyChange, Spans, to_json
+from runtime.recording.sinks import Setup, SinkSpec
 from runtime.safety.safety import SafetyRecord
 from runtime.vitals import Vitals
 from v2a.errors import ConfigError

@@ -1,4 +1,4 @@
-"""The recorder process: `python -m runtime.recorder_process FD`, started by `RecorderProcess`.
+"""The recorder process: `python -m runtime.recording.process FD`, started by `RecorderProcess`.
 
 It takes what the policy's process sends, writes it down and feeds the other sinks, at low priority
 and with a GIL of its own. It ends when the policy's process says so or dies, and never by a signal
@@ -13,7 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from runtime.recorder_desk import Desk, End, receive, send
+from runtime.recording.sinks import Desk, End, receive, send
 from v2a.errors import V2AError
 
 NICE: Final = 10

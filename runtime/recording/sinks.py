@@ -13,13 +13,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-from runtime.mcap_file import McapFile, Told
+from runtime.recording.mcap_writer import McapFile, Told
 
 FILE: Final = "run.mcap"
 
 
 class Sink(Protocol):
-    """What takes every message: see `runtime.topics.TOPICS`. An error ends it, not the run."""
+    """What takes every message: see `runtime.recording.topics.TOPICS`. An error ends it, not the run."""
 
     def take(self, message: object) -> None: ...
 

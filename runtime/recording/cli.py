@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import click
 
-from runtime.recorded import to_json
-from runtime.recording import Recording
+from runtime.recording.messages import to_json
+from runtime.recording.reader import Recording
 
 # --to -> the module whose `export(recording, folder)` writes it
 FORMATS: Final = {"lerobot": "runtime.record_lerobot", "rrd": "runtime.record_rrd"}

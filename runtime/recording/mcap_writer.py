@@ -13,8 +13,8 @@ from typing import Any, Final
 from mcap.writer import Writer
 
 from runtime.mailbox import FrameMsg
-from runtime.recorded import to_json
-from runtime.topics import TOPICS
+from runtime.recording.messages import to_json
+from runtime.recording.topics import TOPICS
 
 CHUNK_BYTES: Final = 64 * 1024
 HEADER, SUMMARY = "v2a", "summary"  # names of metadata records; each holds one JSON text

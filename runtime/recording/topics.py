@@ -10,7 +10,15 @@ from typing import Any, Final
 import numpy as np
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
-from runtime.recorded import NO_IMAGE, LogLine, Reset, SafetyChange, Spans, from_png, to_png
+from runtime.recording.messages import (
+    NO_IMAGE,
+    LogLine,
+    Reset,
+    SafetyChange,
+    Spans,
+    from_png,
+    to_png,
+)
 from runtime.safety.health import health_from, health_to
 from runtime.vitals import Vitals
 
