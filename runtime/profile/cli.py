@@ -161,7 +161,7 @@ def _measured_and_kept(
 
 def _kept(found: Profile, run: Path, folder: Path) -> Profile:
     """Write profile.json, report.html and the trace of the recording `run` into `folder`."""
-    from runtime.perfetto import write_trace  # here: only this needs perfetto's package
+    from runtime.convert.perfetto import write_trace  # here: only this needs perfetto's package
     from runtime.report import write_report
 
     recording = Recording(run)

@@ -12,7 +12,7 @@ from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 
 # --to -> the module whose `export(recording, folder)` writes it
-FORMATS: Final = {"lerobot": "runtime.record_lerobot", "rrd": "runtime.record_rrd"}
+FORMATS: Final = {"lerobot": "runtime.convert.lerobot", "rrd": "runtime.convert.rerun"}
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.flows import SYSTEM1, SYSTEM2
+from runtime.convert.flows import SYSTEM1, SYSTEM2
+from runtime.convert.perfetto import Slice, lanes, write_trace
 from runtime.mailbox import ChunkMsg
-from runtime.perfetto import Slice, lanes, write_trace
 from runtime.recording.reader import Recording
 from tests.runtime.conftest import World, after_ms, write_tiny_bundle
 from tests.runtime.trace_processor import WasmTraceProcessor

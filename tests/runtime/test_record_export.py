@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from runtime.convert.rows import read_rows
 from runtime.lockstep import CallbackCamera
 from runtime.mailbox import ChunkMsg
-from runtime.record_rows import read_rows
 from runtime.recording.messages import from_png
 from runtime.recording.reader import Recording
 from tests.runtime.conftest import SIZE, TASK, World, after_ms, write_tiny_bundle

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.convert.rows import Episode, even_times, nearest, read_rows
 from runtime.mailbox import FrameMsg, StateMsg
-from runtime.record_rows import Episode, even_times, nearest, read_rows
 from runtime.recording.messages import NO_IMAGE
 from v2a.errors import ConfigError
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.flows import Key, flows, key_of
+from runtime.convert.flows import Key, flows, key_of
 from runtime.mailbox import ChunkMsg
 from runtime.recording.reader import Recording
 from runtime.span_ages import ages_of_spans

@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from runtime.convert.rows import Episode, read_rows
+from runtime.convert.video import VIDEO, mp4
 from runtime.mailbox import FrameMsg, Image
-from runtime.record_rows import Episode, read_rows
-from runtime.record_video import VIDEO, mp4
 from runtime.recording.reader import Recording
 from v2a.files import new_folder
 from v2a.terminal import Bar
