@@ -40,7 +40,7 @@ COMMANDS: Final = {
         "export.plan_cli", "plan_command", "Bound a policy's memory and rates on a device."
     ),
     "build": LazyCommand(
-        "runtime.build_cli", "build", "Build a bundle's TensorRT engines for this machine."
+        "runtime.engines.cli", "build", "Build a bundle's TensorRT engines for this machine."
     ),
     "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show what is in it."),
     "motors": LazyCommand("hw_drivers.motors.cli", "motors", "Check, set up or simulate servos."),
