@@ -23,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 from interleaved import Times, interleaved, ratio
 
-from runtime.config.robot_yaml import RunConfig, check_fit
+from runtime.config.robot_yaml import RunConfig
 from runtime.control.dry_run import virtual_robot
 from runtime.control.loop import Control
 from runtime.engines.base import EngineFactory, load, zeros
 from runtime.engines.fake import FakeEngine
+from runtime.fit import check_fit
 from runtime.host.run_delay import meter
 from runtime.mailbox import ChunkMsg, FrameMsg, Mailboxes
 from runtime.policy.graphs import PolicyGraphs

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from runtime.recording.messages import Vitals
 from runtime.recording.recorder import Recorder
-from runtime.vitals import counts_of
 from runtime.workers import Workers
 from v2a.spans import COLUMNS
 
@@ -71,6 +71,30 @@ def describe(workers: Workers, start_ns: int) -> dict[str, Any]:
         "study": asdict(workers.study),
         "seed": workers.seed,
         "versions": versions(),
+    }
+
+
+def vitals_of(workers: Workers) -> Vitals:
+    control = workers.control
+    return Vitals(
+        t_ns=workers.clock.now_ns(),
+        ticks=control.ticks,
+        missed_ticks=dict(control.missed_ticks),
+        counts=counts_of(workers),
+        health=control.health,
+        torque_fault=control.torque_fault,
+        epoch=workers.mailboxes.epoch.number,
+    )
+
+
+def counts_of(workers: Workers) -> dict[str, dict[str, int]]:
+    """How often each event came up, by worker."""
+    return {
+        "control": dict(workers.control.counts),
+        "safety": dict(workers.control.safety.counts),
+        "system1": dict(workers.system1.counts),
+        "system2": dict(workers.system2.counts),
+        "camera": dict(workers.camera.counts),
     }
 
 

@@ -16,9 +16,8 @@ from runtime.control.loop import Verb
 from runtime.recording.messages import ERROR, LogLine, Reset
 from runtime.recording.recorder import Recorder, record_loop
 from runtime.recording.sinks import SinkSpec
-from runtime.summary import describe, summarise
+from runtime.summary import describe, summarise, vitals_of
 from runtime.threads import Crew, Loop, step_on_news
-from runtime.vitals import vitals_of
 from runtime.workers import Workers, WorkerSpec
 from v2a.errors import SafetyFault
 

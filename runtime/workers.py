@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from hw_drivers.cameras.camera import Camera
 from hw_drivers.robot.robot import Robot
 from runtime.camera_worker import CameraWorker
-from runtime.config.robot_yaml import RunConfig, check_fit
+from runtime.config.robot_yaml import RunConfig
 from runtime.control.client import RemoteControl
 from runtime.control.loop import Control
 from runtime.control.process import RobotKind
 from runtime.engines.base import EngineFactory, load
+from runtime.fit import check_fit
 from runtime.mailbox import Mailboxes
 from runtime.policy.graphs import PolicyGraphs
 from runtime.policy.system1 import System1

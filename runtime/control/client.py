@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 import v2a.errors
-from runtime import child
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.loop import Verb
 from runtime.control.process import VERBS, RobotKind, limits_to
@@ -28,6 +27,7 @@ from runtime.control.wire import (
     pack_json,
     unpack_json,
 )
+from runtime.host import process
 from runtime.mailbox import ChunkMsg, Mailboxes
 from runtime.safety.health import health_from
 from runtime.safety.motion_limiter import Limits
@@ -214,4 +214,4 @@ def _spawn() -> tuple[subprocess.Popen[bytes], Link]:
     """The process, and our end of the link to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        return child.start("runtime.control.process", theirs.fileno()), Link(ours)
+        return process.start("runtime.control.process", theirs.fileno()), Link(ours)

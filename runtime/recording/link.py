@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Pipe
 from typing import Any, Protocol
 
-from runtime import child
+from runtime.host import process
 from runtime.recording.mcap_writer import Told
 from runtime.recording.sinks import Desk, End, Setup, receive, send
 
@@ -56,7 +56,7 @@ class RecorderProcess:
         """Raises the V2AError or OSError of what could not be opened there."""
         self.told = Told()
         self._pipe, theirs = Pipe()
-        self._process = child.start("runtime.recording.process", theirs.fileno())
+        self._process = process.start("runtime.recording.process", theirs.fileno())
         theirs.close()
         try:
             with self._or_died(), killed_after(START_S, self):

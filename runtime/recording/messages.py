@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from hw_drivers.robot.robot import Health
 from runtime.mailbox import Image
 
 WARNING, ERROR = 3, 4  # of foxglove.Log
@@ -48,6 +49,19 @@ class LogLine:
     t_ns: int
     level: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """As of `t_ns`, since the start of the run. `counts` is worker -> event -> how often."""
+
+    t_ns: int
+    ticks: int
+    missed_ticks: dict[str, int]
+    counts: dict[str, dict[str, int]]
+    health: Health | None
+    torque_fault: str | None
+    epoch: int
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

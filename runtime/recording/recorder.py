@@ -19,10 +19,9 @@ from typing import Any, Final
 
 from runtime.mailbox import ConditionMsg, FrameMsg
 from runtime.recording.link import Outlet, RecorderProcess, killed_after
-from runtime.recording.messages import NO_IMAGE, SafetyChange, Spans, to_json
+from runtime.recording.messages import NO_IMAGE, SafetyChange, Spans, Vitals, to_json
 from runtime.recording.sinks import Setup, SinkSpec
 from runtime.safety.safety import SafetyRecord
-from runtime.vitals import Vitals
 from v2a.errors import ConfigError
 from v2a.spans import Tracer
 

@@ -19,7 +19,7 @@ FILE: Final = "run.mcap"
 
 
 class Sink(Protocol):
-    """What takes every message: see `runtime.recording.topics.TOPICS`. An error ends it, not the run."""
+    """What takes every message: see `recording.topics.TOPICS`. An error ends it, not the run."""
 
     def take(self, message: object) -> None: ...
 

@@ -16,11 +16,11 @@ from runtime.recording.messages import (
     Reset,
     SafetyChange,
     Spans,
+    Vitals,
     from_png,
     to_png,
 )
 from runtime.safety.health import health_from, health_to
-from runtime.vitals import Vitals
 
 _NS = 1_000_000_000
 

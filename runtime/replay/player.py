@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtime.config.robot_yaml import RunConfig, check_fit
+from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import Engine, EngineFactory, Tensors
+from runtime.fit import check_fit
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
 from runtime.policy.graphs import PolicyGraphs
 from runtime.policy.system1 import System1

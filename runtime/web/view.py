@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from hw_drivers.bus.block import Reading
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
-from runtime.recording.messages import SafetyChange, Spans
+from runtime.recording.messages import SafetyChange, Spans, Vitals
 from runtime.safety.health import QUANTITIES
 from runtime.safety.safety import State
 from runtime.span_ages import ages_of_spans
-from runtime.vitals import Vitals
 from runtime.web.tally import Rate, Tally
 from v2a.clock import Clock
 from v2a.names import AGES, STAGES

@@ -8,10 +8,10 @@ import numpy as np
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
 from runtime.recording.link import InProcess
+from runtime.recording.messages import Vitals
 from runtime.recording.reader import Recording
 from runtime.recording.recorder import Recorder
 from runtime.safety.safety import SafetyRecord
-from runtime.vitals import Vitals
 from v2a.errors import ConfigError
 from v2a.spans import Tracer
 

@@ -11,9 +11,9 @@ import pytest
 
 from hw_drivers.robot.robot import JointState, Robot
 from hw_drivers.virtual.loopback import LoopbackPort
-from runtime.config.robot_yaml import check_fit
 from runtime.control.grid import tick_on_grid
 from runtime.control.loop import Control
+from runtime.fit import check_fit
 from runtime.mailbox import ChunkMsg, Mailboxes
 from runtime.safety.safety import State
 from tests.runtime.conftest import K, make_chain, manifest, run_config, torques

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.config.robot_yaml import check_fit
 from runtime.control.client import RemoteControl
 from runtime.control.loop import Verb
 from runtime.control.process import RobotKind
+from runtime.fit import check_fit
 from runtime.host.run_delay import SCHEDSTAT
 from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.safety.safety import State

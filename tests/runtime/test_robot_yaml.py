@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.config.robot_yaml import RunConfig, check_fit
+from runtime.config.robot_yaml import RunConfig
+from runtime.fit import check_fit
 from tests.runtime.conftest import manifest, run_config
 from v2a.config import load_yaml
 from v2a.errors import ConfigError

@@ -7,8 +7,7 @@ import numpy as np
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
 from runtime.mailbox import ChunkMsg, FrameMsg, StateMsg
-from runtime.recording.messages import SafetyChange, Spans
-from runtime.vitals import Vitals
+from runtime.recording.messages import SafetyChange, Spans, Vitals
 from runtime.web.view import About, View
 from v2a.clock import FakeClock
 from v2a.spans import STAGE_INDEX
