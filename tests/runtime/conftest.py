@@ -26,7 +26,7 @@ from v2a.clock import FakeClock
 from v2a.spans import Tracer
 
 if TYPE_CHECKING:
-    from tests.runtime.outside import Simulator
+    from tests.runtime.control.outside import Simulator
 
 J, K, T, SIZE = 2, 16, 3, 8
 STEP_S = 0.05
@@ -227,8 +227,8 @@ def after_ms(ms: float) -> Delay:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with `robot.yaml` and `bundle/` in it."""
+    from tests.runtime.control.outside import ROBOT_YAML
     from tests.runtime.onnx_files import write_zeros  # here: needs onnx
-    from tests.runtime.outside import ROBOT_YAML
 
     write_tiny_bundle(tmp_path / "bundle", write_zeros)
     (tmp_path / "robot.yaml").write_text(ROBOT_YAML)
@@ -239,7 +239,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def simulator(folder: Path) -> Iterator[Simulator]:
     """Pictures for `robot.yaml`."""
-    from tests.runtime.outside import Simulator  # here: it imports this file
+    from tests.runtime.control.outside import Simulator  # here: it imports this file
 
     simulator = Simulator(folder / "camera.sock")
     yield simulator

@@ -20,8 +20,8 @@ from hw_drivers.virtual.pty import PtyServer
 from runtime.recording.reader import Recording
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import TASK, make_chain, torques
-from tests.runtime.messages import states_of
-from tests.runtime.outside import ROBOT_YAML
+from tests.runtime.control.outside import ROBOT_YAML
+from tests.runtime.recording.messages import states_of
 
 pytestmark = pytest.mark.real_time
 

@@ -151,7 +151,7 @@ PLAYERS: Final[dict[str, Plan]] = {
 
 
 def main() -> None:
-    """Print the table of docs/demo.md: `python -m tests.demo.oracles`."""
+    """Print the table of docs/demo.md: `python -m tools.oracles`."""
     scenarios = {
         level: [task.scenario(seed, level) for seed in range(100)] for level in task.LEVELS
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,9 @@ from hypothesis import strategies as st
 from hw_drivers.mit_can import packet, slcan
 from hw_drivers.mit_can.packet import MODELS, Ranges
 from hw_drivers.mit_can.slcan import CanFrame, FrameParser
+from tests.conftest import REPOSITORY
 
-RECORDED = json.loads(Path(__file__).with_name("peers.json").read_text())
+RECORDED = json.loads(REPOSITORY.joinpath("tests/hw_drivers/peers.json").read_text())
 DAMIAO, PYTHON_CAN = RECORDED["damiao-motor"], RECORDED["python-can"]
 DM4310 = MODELS["dm4310"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.runtime.fake_cuda import FakeRuntime
+from tests.runtime.engines.fake_cuda import FakeRuntime
 from v2a.bundle import GraphSpec, TensorSpec
 
 Function = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]

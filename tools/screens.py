@@ -2,7 +2,7 @@
 
     v2a profile demo/bundle --camera file:../shared/video/robotwin_empty_cup_place.mp4 \\
         -o runs/screens
-    python -m tests.screens runs/screens
+    python -m tools.screens runs/screens
 
 Wants a Chromium on the PATH, and pillow.
 """

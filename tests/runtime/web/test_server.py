@@ -20,7 +20,7 @@ from runtime.web.guard import BUTTON_HEADER, Address, Guard, listen
 from runtime.web.server import CONNECTIONS_MAX, Room, Server
 from runtime.web.sink import WebSink
 from runtime.web.view import View
-from tests.runtime.web_world import ABOUT, IMAGE, view, vitals
+from tests.runtime.web.world import ABOUT, IMAGE, view, vitals
 from v2a.clock import FakeClock, MonotonicClock
 from v2a.errors import ConfigError
 

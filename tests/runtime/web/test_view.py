@@ -19,7 +19,7 @@ from runtime.web.metrics import metrics
 from runtime.web.tally import EDGES_S, Rate, Tally
 from runtime.web.view import CHUNKS_KEPT, View, snapshot
 from tests.runtime.conftest import World, after_ms
-from tests.runtime.web_world import ABOUT, MS, chunk, health, span, spans, view, vitals
+from tests.runtime.web.world import ABOUT, MS, chunk, health, span, spans, view, vitals
 from v2a.bundle import Bundle
 from v2a.clock import FakeClock
 from v2a.spans import Histogram

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from runtime.recording.cli import record
 from runtime.recording.reader import Recording
-from tests.runtime.messages import HEADER, chunk, recorder_of, state
+from tests.runtime.recording.messages import HEADER, chunk, recorder_of, state
 from v2a.errors import ConfigError
 
 BATCHES = 20

@@ -17,9 +17,10 @@ from hw_drivers.dynamixel import packet as dynamixel
 from hw_drivers.dynamixel.packet_fast import make_fast_sync_read
 from hw_drivers.feetech import packet
 from hw_drivers.feetech.packet import Instruction, InstructionParser, Status, StatusParser
-from tests.hw_drivers.record_peers import PEERS, record
+from tests.conftest import REPOSITORY
+from tools.record_peers import PEERS, record
 
-RECORDED = json.loads(Path(__file__).with_name("peers.json").read_text())
+RECORDED = json.loads(REPOSITORY.joinpath("tests/hw_drivers/peers.json").read_text())
 FEETECH_SDKS = ("feetech-servo-sdk", "ftservo-python-sdk")
 
 # Feetech, "Communication Protocol User Manual", the examples of 1.3.

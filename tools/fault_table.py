@@ -2,7 +2,7 @@
 
     for p in dynamixel-sdk rustypot feetech-servo-sdk ftservo-python-sdk; do
         pip install --target PEERS/$p $p; done
-    PYTHONPATH=. python tests/hw_drivers/fault_table.py PEERS
+    PYTHONPATH=. python tools/fault_table.py PEERS
 
 Three virtual servos, each at another position, in a process of their own; each client in a process
 of its own, too, since two of the peers overwrite each other. A client reads once without the fault,
@@ -61,7 +61,7 @@ from hw_drivers.virtual.faults import PlantedFault
 from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.servo import VirtualServo
-from tests.hw_drivers.fault_table import BAUD, RAD_PER_TICK, TICKS
+from tools.fault_table import BAUD, RAD_PER_TICK, TICKS
 class Once(PlantedFault):
     def strike(self, request, replies, servos):
         server.fault = None if replies else self

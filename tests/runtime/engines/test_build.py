@@ -25,8 +25,8 @@ from runtime.engines.plan_cache import Recipe
 from runtime.engines.precisions import Changed, built_precisions, read_back
 from runtime.engines.tensorrt_api import open_tensorrt
 from tests.conftest import REPOSITORY
-from tests.runtime.fake_cuda import FakeRuntime
-from tests.runtime.fake_tensorrt import FakeTensorRt
+from tests.runtime.engines.fake_cuda import FakeRuntime
+from tests.runtime.engines.fake_tensorrt import FakeTensorRt
 from v2a.bundle import GraphSpec, load_bundle, seal
 from v2a.cli import cli
 from v2a.errors import BundleError, EngineError

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hw_drivers.bus.registers import Item, Model, find_model
 from hw_drivers.dynamixel.models import BAUD_RATES, MODELS, TABLES, describe_hardware_error
 from hw_drivers.feetech import models as feetech
+from tests.conftest import REPOSITORY
 
+PEERS = REPOSITORY / "tests/hw_drivers/peers.json"
 FILES = Path(dynamixel_easy_sdk.__file__).parent / "control_table"
 NOT_IN_FILES = {"startup_configuration": (60, 1)}  # the vendor's files lack it, the manual has it
 # Of a range of indirect registers we name the first; the files, some more within the range.
@@ -100,7 +102,9 @@ def test_what_firmware_changed() -> None:
 
 
 def test_baud_rates_are_rustypots() -> None:
-    recorded = json.loads(Path(__file__).with_name("peers.json").read_text())["rustypot"]
+    recorded = json.loads(REPOSITORY.joinpath("tests/hw_drivers/peers.json").read_text())[
+        "rustypot"
+    ]
     theirs = recorded["xl330-m288"]["baud_rates"]
     assert {int(raw): baud for raw, baud in theirs.items()} == {
         raw: baud for raw, baud in BAUD_RATES.items() if raw != 7

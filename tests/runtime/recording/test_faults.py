@@ -32,8 +32,8 @@ from runtime.recording.recorder import Recorder, record_loop
 from runtime.recording.sinks import SinkSpec
 from runtime.safety.safety import SafetyRecord
 from tests.conftest import REPOSITORY
-from tests.runtime import feeder
-from tests.runtime.messages import HEADER, state, vitals
+from tests.runtime.recording import feeder
+from tests.runtime.recording.messages import HEADER, state, vitals
 from v2a.errors import ConfigError
 from v2a.spans import Tracer
 
@@ -53,8 +53,11 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+FEEDER = "tests.runtime.recording.feeder"
+
+
 class Feeder:
-    """One process of `tests.runtime.feeder`, and the recorder process of it."""
+    """One process of `tests.runtime.recording.feeder`, and the recorder process of it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -78,7 +81,12 @@ class Feeders:
     def __init__(self, folder: Path, number: int) -> None:
         self.each = [Feeder(folder / str(n)) for n in range(number)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.runtime.feeder", *(one.folder for one in self.each)],
+            [
+                sys.executable,
+                "-m",
+                "tests.runtime.recording.feeder",
+                *(one.folder for one in self.each),
+            ],
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             start_new_session=True,
@@ -213,7 +221,7 @@ def test_a_disk_that_is_full_is_said_once_and_the_run_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notes = tmp_path / "notes"
-    noting = SinkSpec("tests.runtime.sinks:Noting", {"file": notes})
+    noting = SinkSpec("tests.runtime.recording.sinks:Noting", {"file": notes})
     one = Recorded(tmp_path / "run", noting)
     resource.prlimit(one.pid, resource.RLIMIT_FSIZE, (40_000, 40_000))
     until(one.goes_on_until_it_is_said)
@@ -282,7 +290,7 @@ def test_a_recorder_process_that_hangs_at_the_end_is_killed(
 
 
 def test_a_sink_that_fails_ends_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    one = Recorded(tmp_path / "run", SinkSpec("tests.runtime.sinks:Failing"))
+    one = Recorded(tmp_path / "run", SinkSpec("tests.runtime.recording.sinks:Failing"))
     one.offer(10)
     one.recorder.close()
     assert one.recorder.fault is None
@@ -294,4 +302,4 @@ def test_a_sink_that_fails_ends_alone(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 def test_a_sink_that_cannot_be_made_refuses_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="port 80 is taken; choose another"):
-        Recorded(tmp_path / "run", SinkSpec("tests.runtime.sinks:Refusing", {"port": 80}))
+        Recorded(tmp_path / "run", SinkSpec("tests.runtime.recording.sinks:Refusing", {"port": 80}))

@@ -1,4 +1,6 @@
-"""Each scripted fault, as our robot takes it, in both protocols; `fault_table` has the peers', too.
+"""Each scripted fault, as our robot takes it, in both protocols.
+
+`tools/fault_table.py` compares the peers.
 
 The servos are in a process of their own, and so is the client whose host is stopped.
 """
@@ -20,7 +22,7 @@ from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.faults import FAULTS
 from hw_drivers.virtual.servo import VirtualServo
-from tests.hw_drivers.fault_table import CLIENTS, IDS, NAMES, Ours, Row, servos, suffer
+from tools.fault_table import CLIENTS, IDS, NAMES, Ours, Row, servos, suffer
 
 pytestmark = pytest.mark.real_time
 

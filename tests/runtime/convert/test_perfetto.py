@@ -19,7 +19,7 @@ from runtime.convert.perfetto import Slice, lanes, write_trace
 from runtime.mailbox import ChunkMsg
 from runtime.recording.reader import Recording
 from tests.runtime.conftest import World, after_ms, write_tiny_bundle
-from tests.runtime.trace_processor import WasmTraceProcessor
+from tests.runtime.convert.trace_processor import WasmTraceProcessor
 from v2a.bundle import load_bundle
 from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX

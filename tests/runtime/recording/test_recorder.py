@@ -20,7 +20,7 @@ from runtime.recording.messages import ERROR, LogLine, Reset, SafetyChange, Span
 from runtime.recording.reader import Recording
 from runtime.recording.recorder import PICTURES_MAX, WAITING_MAX, Recorder
 from runtime.safety.safety import Change, SafetyRecord, State
-from tests.runtime.messages import (
+from tests.runtime.recording.messages import (
     HEADER,
     MS,
     chunk,

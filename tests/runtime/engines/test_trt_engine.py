@@ -24,8 +24,8 @@ from runtime.engines.plan_cache import PlanCache, PlanKey, machine_of
 from runtime.engines.pycuda import PyCuda
 from runtime.engines.trt import TrtEngine
 from tests.conftest import REPOSITORY
-from tests.runtime.fake_cuda import FakePyCuda, FakeRuntime
-from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt
+from tests.runtime.engines.fake_cuda import FakePyCuda, FakeRuntime
+from tests.runtime.engines.fake_tensorrt import PLAN, FakeTensorRt
 from v2a.bundle import GraphSpec
 from v2a.cli import cli
 from v2a.errors import BundleError, EngineError

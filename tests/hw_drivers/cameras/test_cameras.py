@@ -14,10 +14,11 @@ import pytest
 from hw_drivers.cameras.camera import Camera, Frame, open_camera
 from hw_drivers.cameras.datagram import pack_frame
 from hw_drivers.cameras.video import LiveCamera
+from tests.conftest import REPOSITORY
 from v2a.clock import FakeClock
 from v2a.errors import CameraError
 
-VIDEO = Path(__file__).parents[3] / "shared" / "video" / "robotwin_empty_cup_place.mp4"
+VIDEO = REPOSITORY.parent / "shared" / "video" / "robotwin_empty_cup_place.mp4"
 SIZE = (96, 96)
 
 needs_video = pytest.mark.skipif(not VIDEO.exists(), reason=f"{VIDEO} is not there")

@@ -1,9 +1,11 @@
-"""Policy's processes that do nothing but record: `python -m tests.runtime.feeder FOLDER...`, a
-process for each, forked, which is quicker than to import everything anew.
+"""Processes of a policy that do nothing but record.
 
-States at 50 Hz, pictures, conditions and chunks at 10 Hz, and spans of all of them, to FOLDER/run.
-FOLDER/counts holds how many were offered, true whenever the process is killed. SIGINT ends it, with
-a summary.
+`python -m tests.runtime.recording.feeder FOLDER...` forks one for each folder, which is quicker
+than importing everything anew.
+
+Each offers states at 50 Hz, pictures, conditions and chunks at 10 Hz, and spans of all of them, to
+FOLDER/run. FOLDER/counts holds how many were offered, true whenever the process is killed. SIGINT
+ends it, with a summary.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from runtime.recording.link import RecorderProcess
 from runtime.recording.recorder import Recorder, record_loop
 from runtime.safety.safety import SafetyRecord
-from tests.runtime.messages import HEADER, chunk, condition, frame, state, vitals
+from tests.runtime.recording.messages import HEADER, chunk, condition, frame, state, vitals
 from v2a.spans import STAGE_INDEX, Tracer
 
 TOPICS = ("/state", "/frame", "/condition", "/chunk")

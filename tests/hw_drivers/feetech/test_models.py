@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,8 +10,9 @@ from hypothesis import strategies as st
 
 from hw_drivers.bus.registers import Item
 from hw_drivers.feetech.models import BAUD_RATES, MODELS, NO_SYNC_READ
+from tests.conftest import REPOSITORY
 
-RECORDED = json.loads(Path(__file__).with_name("peers.json").read_text())
+RECORDED = json.loads(REPOSITORY.joinpath("tests/hw_drivers/peers.json").read_text())
 # rustypot's STS3215 definition covers the STS3250, too.
 RUSTYPOT = {
     name: RECORDED["rustypot"][definition]

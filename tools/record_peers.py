@@ -5,7 +5,7 @@ its own, and each is run in a process of its own:
 
     for p in feetech-servo-sdk ftservo-python-sdk rustypot python-can damiao-motor; do
         pip install --target PEERS/$p $p; done
-    PYTHONPATH=. python tests/hw_drivers/record_peers.py PEERS > tests/hw_drivers/peers.json
+    PYTHONPATH=. python tools/record_peers.py PEERS > tests/hw_drivers/peers.json
 
 Every entry of "sent" is (name of our function without make_, its arguments, the peer's bytes).
 With V2A_PEERS=PEERS the tests record once more and compare with the file, too.
