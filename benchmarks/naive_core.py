@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
-from export.models.layers import attend, split_heads
+from export.layers.blocks import attend, split_heads
 from export.rates import Graph
 from export.release.policy import ReleasedPolicy
 

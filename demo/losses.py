@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from demo.dataset import FIRST, Episodes, Rows, in_picture, read_outs
 from demo.learner import Learner
-from export.models.layers import pixels_to_unit
+from export.layers.blocks import pixels_to_unit
+from export.layers.sampler import q_sample
 from export.models.policy import gate_streams
-from export.models.sampler import q_sample
 
 FUTURE: Final = 3
 LATENT_NOISE: Final = 0.05

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from export.costs import PolicyCost, Shapes
 from export.devices import PRECISIONS, Precision
+from export.layers.costs import PolicyCost, Shapes
 from export.models.config import PolicyConfig
 from export.models.costs import FILE, policy_cost
 from export.plan import find_device, plan

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from export.layers.blocks import CrossBlock, RmsNorm, mlp, position_embedding, sinusoid, stacked_kv
 from export.models.config import CoreConfig, PolicyConfig
-from export.models.layers import CrossBlock, RmsNorm, mlp, position_embedding, sinusoid, stacked_kv
 
 STATE_TOKENS = 2  # proprioception, condition age
 AGE_FEATURES = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from export.models.layers import mlp, position_embedding
+from export.layers.blocks import mlp, position_embedding
 
 
 class Projector(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from export.layers.blocks import pixels_to_unit, position_embedding
 from export.models.config import ImageEncoderConfig
-from export.models.layers import pixels_to_unit, position_embedding
 
 STEM_STRIDE = 4
 STRIDE = 16

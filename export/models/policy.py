@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from export.layers.filters import motion_filter, on_features, spatial_filter
+from export.layers.sampler import solver_steps
+from export.layers.video_dit import VideoDit
 from export.models.action_dit import ActionDit, Observer
 from export.models.config import Place, PolicyConfig
-from export.models.filters import motion_filter, on_features, spatial_filter
 from export.models.formers import Projector
 from export.models.image_encoder import ImageEncoder
-from export.models.sampler import solver_steps
-from export.models.video_dit import VideoDit
 from export.models.video_vae import VideoVae
 
 

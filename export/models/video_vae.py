@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.layers.blocks import pixels_to_unit
 from export.models.config import VaeConfig
-from export.models.layers import pixels_to_unit
 
 
 class CausalConv3d(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.costs import GraphCost, PolicyCost
+from export.layers.costs import GraphCost, PolicyCost
 from export.models.config import PolicyConfig
 from export.models.costs import policy_cost
 from export.models.policy import Video2ActPolicy

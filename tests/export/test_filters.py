@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from export.models.filters import BandPass, SpatialFilter, bandpass_matrix, on_features
+from export.layers.filters import BandPass, SpatialFilter, bandpass_matrix, on_features
 
 
 @pytest.mark.parametrize("kind", ["sobel", "scharr", "laplace"])

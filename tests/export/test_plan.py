@@ -20,8 +20,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from export.costs import GraphCost, Part, PolicyCost, Work, linear
 from export.devices import DEVICES, PRECISIONS, Device, Precision
+from export.layers.costs import GraphCost, Part, PolicyCost, Work, linear
 from export.models.config import PolicyConfig
 from export.models.costs import policy_cost
 from export.plan import GB, GIB, Plan, plan

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.models.sampler import alphas_cumprod, q_sample, solver_grid, solver_steps
+from export.layers.sampler import alphas_cumprod, q_sample, solver_grid, solver_steps
 
 
 def test_grid_is_the_released_policys(golden: dict[str, Tensor]) -> None:

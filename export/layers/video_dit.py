@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from export.layers.blocks import NORM_EPS, RmsNorm, attend, mlp, sinusoid, split_heads, stacked_kv
 from export.models.config import DitConfig
-from export.models.layers import NORM_EPS, RmsNorm, attend, mlp, sinusoid, split_heads, stacked_kv
 
 
 def rotary_table(frames: int, rows: int, columns: int, head_dim: int) -> Tensor:
