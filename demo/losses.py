@@ -13,7 +13,7 @@ from demo.dataset import FIRST, Episodes, Rows, in_picture, read_outs
 from demo.learner import Learner
 from export.layers.blocks import pixels_to_unit
 from export.layers.sampler import q_sample
-from export.models.policy import gate_streams
+from export.own.policy import gate_streams
 
 FUTURE: Final = 3
 LATENT_NOISE: Final = 0.05

@@ -19,7 +19,7 @@ from torch import Tensor
 from demo import collect, task
 from demo.arm import F64
 from demo.sim import World
-from export.models.policy import Video2ActPolicy
+from export.own.policy import Video2ActPolicy
 
 SYSTEM1_STEPS: Final = 2
 SYSTEM2_STEPS: Final = 4

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from demo.train import POLICY_YAML
-from export.checkpoints import load_checkpoint
-from export.models.config import PolicyConfig
+from export.own.checkpoints import load_checkpoint
+from export.own.config import PolicyConfig
 from export.rates import GRAPHS, Stage
 from runtime.engines.base import Engine, Tensors
 from v2a.bundle import GraphSpec

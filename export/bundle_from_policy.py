@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.checkpoints import Checkpoint
 from export.onnx_from_torch import onnx_from_torch, save
+from export.own.checkpoints import Checkpoint
 from export.parity import UNCHECKED, chain_error, graph_error
 from export.rates import Graph, Split, chain, split_of
 from runtime.engines import load

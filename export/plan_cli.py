@@ -10,8 +10,8 @@ import click
 
 from export.devices import PRECISIONS, Precision
 from export.layers.costs import PolicyCost, Shapes
-from export.models.config import PolicyConfig
-from export.models.costs import FILE, policy_cost
+from export.own.config import PolicyConfig
+from export.own.costs import FILE, policy_cost
 from export.plan import find_device, plan
 from export.plan_report import as_json_text, as_text
 from export.release.config import ReleaseConfig, Released

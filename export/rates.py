@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.models.action_dit import STATE_TOKENS
-from export.models.config import Component, PolicyConfig, Precision
-from export.models.image_encoder import STRIDE
-from export.models.policy import Video2ActPolicy
+from export.own.action_dit import STATE_TOKENS
+from export.own.config import Component, PolicyConfig, Precision
+from export.own.image_encoder import STRIDE
+from export.own.policy import Video2ActPolicy
 from export.precision import STORED
 from v2a.bundle import GraphSpec, TensorSpec
 from v2a.names import Rate

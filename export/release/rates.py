@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from export.layers.blocks import pixels_to_unit
-from export.models.config import FULL, Component, Precisions
+from export.own.config import FULL, Component, Precisions
 from export.rates import Graph, Split
 from export.release.action_core import joined
 from export.release.config import ReleaseConfig

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from export.layers.blocks import sinusoid, stacked_kv
 from export.layers.video_dit import DitBlock, rotary_table
-from export.models.config import DitConfig
+from export.own.config import DitConfig
 
 Rotary = tuple[Tensor, Tensor]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from export.checkpoints import load_checkpoint
-from export.models.config import PolicyConfig
-from export.models.policy import Video2ActPolicy
+from export.own.checkpoints import load_checkpoint
+from export.own.config import PolicyConfig
+from export.own.policy import Video2ActPolicy
 from tests.export.conftest import INSTRUCTION
 from v2a.errors import ConfigError
 

@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.models.config import PolicyConfig, PrecisionConfig
-from export.models.policy import Video2ActPolicy
 from export.onnx_from_torch import save
+from export.own.config import PolicyConfig, PrecisionConfig
+from export.own.policy import Video2ActPolicy
 from export.parity import LIMITS
 from export.precision import narrow
 from export.rates import GRAPHS, split_of

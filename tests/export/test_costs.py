@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.layers.costs import GraphCost, PolicyCost
-from export.models.config import PolicyConfig
-from export.models.costs import policy_cost
-from export.models.policy import Video2ActPolicy
+from export.own.config import PolicyConfig
+from export.own.costs import policy_cost
+from export.own.policy import Video2ActPolicy
 from export.rates import Split, Stage, split_of
 from export.release import rates
 from export.release.action_core import joined

@@ -11,9 +11,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from export.models.config import PolicyConfig
-from export.models.policy import Video2ActPolicy
 from export.onnx_from_torch import onnx_from_torch
+from export.own.config import PolicyConfig
+from export.own.policy import Video2ActPolicy
 from export.parity import MAX_ABS_ERROR, graph_error
 from export.rates import GRAPHS, Graph, chain, example_inputs, split_of, tensor_specs
 from runtime.engines import load

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 
 from export.devices import DEVICES, PRECISIONS, Device, Precision
 from export.layers.costs import GraphCost, Part, PolicyCost, Work, linear
-from export.models.config import PolicyConfig
-from export.models.costs import policy_cost
+from export.own.config import PolicyConfig
+from export.own.costs import policy_cost
 from export.plan import GB, GIB, Plan, plan
 from export.release.config import ReleaseConfig
 from export.release.costs import release_cost

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.models.config import PolicyConfig
-from export.models.policy import Video2ActPolicy, gate_streams
+from export.own.config import PolicyConfig
+from export.own.policy import Video2ActPolicy, gate_streams
 from export.rates import GRAPHS, chain, example_inputs, tensor_specs
 from tests.export.conftest import POLICY_FILE, random_policy
 from v2a.config import load_yaml

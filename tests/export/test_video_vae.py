@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.models.config import VaeConfig
-from export.models.video_vae import VaeDecoder, VideoVae
+from export.own.config import VaeConfig
+from export.own.video_vae import VaeDecoder, VideoVae
 
 CONFIG = VaeConfig(
     channels=(6, 8), kernels=(8, 4), strides=(4, 2), latent_channels=4, temporal_kernel=3

@@ -14,8 +14,8 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from export.models.config import Component, Precision
 from export.onnx_from_torch import onnx_from_torch, save
+from export.own.config import Component, Precision
 from export.parity import LIMITS, graph_error
 from export.precision import NARROW, PRODUCTS
 from export.rates import Split, chain

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.layers.blocks import pixels_to_unit
-from export.models.config import VaeConfig
+from export.own.config import VaeConfig
 
 
 class CausalConv3d(nn.Module):

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from export.models.config import LanguageConfig, PolicyConfig
-from export.models.policy import Video2ActPolicy
+from export.own.config import LanguageConfig, PolicyConfig
+from export.own.policy import Video2ActPolicy
 from v2a.errors import ConfigError
 
 

@@ -25,7 +25,7 @@ from export.layers.costs import (
     norm,
     text_kv,
 )
-from export.models.config import PolicyConfig
+from export.own.config import PolicyConfig
 from v2a.names import Rate
 
 FILE = "policy"  # the one file of its checkpoint

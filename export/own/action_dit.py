@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from export.layers.blocks import CrossBlock, RmsNorm, mlp, position_embedding, sinusoid, stacked_kv
-from export.models.config import CoreConfig, PolicyConfig
+from export.own.config import CoreConfig, PolicyConfig
 
 STATE_TOKENS = 2  # proprioception, condition age
 AGE_FEATURES = 16

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from export.layers.filters import motion_filter, on_features, spatial_filter
 from export.layers.sampler import solver_steps
 from export.layers.video_dit import VideoDit
-from export.models.action_dit import ActionDit, Observer
-from export.models.config import Place, PolicyConfig
-from export.models.formers import Projector
-from export.models.image_encoder import ImageEncoder
-from export.models.video_vae import VideoVae
+from export.own.action_dit import ActionDit, Observer
+from export.own.config import Place, PolicyConfig
+from export.own.formers import Projector
+from export.own.image_encoder import ImageEncoder
+from export.own.video_vae import VideoVae
 
 
 def _default_action_scale(config: PolicyConfig) -> Tensor:

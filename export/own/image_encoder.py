@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from export.layers.blocks import pixels_to_unit, position_embedding
-from export.models.config import ImageEncoderConfig
+from export.own.config import ImageEncoderConfig
 
 STEM_STRIDE = 4
 STRIDE = 16
