@@ -37,7 +37,7 @@ COMMANDS: Final = {
         "export.cli", "check_golden", "Compare a released policy with its golden tensors."
     ),
     "plan": LazyCommand(
-        "export.plan_cli", "plan_command", "Bound a policy's memory and rates on a device."
+        "export.plan.cli", "plan_command", "Bound a policy's memory and rates on a device."
     ),
     "build": LazyCommand(
         "runtime.engines.cli", "build", "Build a bundle's TensorRT engines for this machine."

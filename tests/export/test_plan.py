@@ -20,11 +20,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from export.devices import DEVICES, PRECISIONS, Device, Precision
 from export.layers.costs import GraphCost, Part, PolicyCost, Work, linear
 from export.own.config import PolicyConfig
 from export.own.costs import policy_cost
-from export.plan import GB, GIB, Plan, plan
+from export.plan.devices import DEVICES, PRECISIONS, Device, Precision
+from export.plan.plan import GB, GIB, Plan, plan
 from export.release.config import ReleaseConfig
 from export.release.costs import release_cost
 from export.release.layout import ADAPTORS, CompressorLayout, Layout

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from export.devices import DEVICES, PRECISIONS, Device, PowerMode, Precision
 from export.layers.costs import GraphCost, PolicyCost
+from export.plan.devices import DEVICES, PRECISIONS, Device, PowerMode, Precision
 from v2a.config import suggest
 from v2a.errors import ConfigError
 from v2a.names import Rate

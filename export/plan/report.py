@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from export.plan import GB, GIB, SYSTEM1, SYSTEM2, GraphPlan, Plan, missing_precisions
+from export.plan.plan import GB, GIB, SYSTEM1, SYSTEM2, GraphPlan, Plan, missing_precisions
 
 BOUND = (
     "a bound, not a promise: peak rates, every tensor moved once, nothing else on the GPU; "

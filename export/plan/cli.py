@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from export.devices import PRECISIONS, Precision
 from export.layers.costs import PolicyCost, Shapes
 from export.own.config import PolicyConfig
 from export.own.costs import FILE, policy_cost
-from export.plan import find_device, plan
-from export.plan_report import as_json_text, as_text
+from export.plan.devices import PRECISIONS, Precision
+from export.plan.plan import find_device, plan
+from export.plan.report import as_json_text, as_text
 from export.release.config import ReleaseConfig, Released
 from export.release.costs import DIT, ENCODER, TRAINED, VAE, release_cost
 from export.release.layout import layout_of
