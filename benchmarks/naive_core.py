@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
 from export.layers.blocks import attend, split_heads
-from export.rates import Graph
+from export.pipeline.split import Graph
 from export.release.policy import ReleasedPolicy
 
 

@@ -38,7 +38,7 @@ _CORE_KV = r"cross_attn\.(to_kv|k_norm)\..*"
 
 
 def policy_cost(config: PolicyConfig) -> PolicyCost:
-    """The graphs of `export.rates.GRAPHS`, in their order."""
+    """The graphs of `export.pipeline.split.GRAPHS`, in their order."""
     core = config.core
     odd = core.blocks // 2
     image, condition = _image_tokens(config), 2 * config.former.tokens

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from export.layers.blocks import pixels_to_unit
 from export.own.config import FULL, Component, Precisions
-from export.rates import Graph, Split
+from export.pipeline.split import Graph, Split
 from export.release.action_core import joined
 from export.release.config import ReleaseConfig
 from export.release.policy import ReleasedPolicy

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from export.own.config import FULL, Precisions
-from export.precision import STORED
+from export.pipeline.precision import STORED
 from export.release.config import ReleaseConfig, StreamConfig
 from v2a.bundle import TensorSpec
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from export.onnx_from_torch import onnx_from_torch
 from export.own.config import PolicyConfig
 from export.own.policy import Video2ActPolicy
-from export.parity import MAX_ABS_ERROR, graph_error
-from export.rates import GRAPHS, Graph, chain, example_inputs, split_of, tensor_specs
+from export.pipeline.onnx_from_torch import onnx_from_torch
+from export.pipeline.parity import MAX_ABS_ERROR, graph_error
+from export.pipeline.split import GRAPHS, Graph, chain, example_inputs, split_of, tensor_specs
 from runtime.engines import load
 from tests.export.conftest import INSTRUCTION, POLICY_FILE, random_policy
 from v2a.bundle import Bundle, load_bundle

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from export import bundle_from_policy as writer
-from export.onnx_from_torch import NOT_IN_TENSORRT, save
-from export.parity import MAX_ABS_ERROR
-from export.rates import Graph, Split
+from export.pipeline.onnx_from_torch import NOT_IN_TENSORRT, save
+from export.pipeline.parity import MAX_ABS_ERROR
+from export.pipeline.split import Graph, Split
 from export.release.bundle import released_policy
 from export.release.policy import ReleasedPolicy
 from export.release.rates import COMPONENT_OF, graphs_of

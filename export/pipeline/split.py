@@ -16,7 +16,7 @@ from export.own.action_dit import STATE_TOKENS
 from export.own.config import Component, PolicyConfig, Precision
 from export.own.image_encoder import STRIDE
 from export.own.policy import Video2ActPolicy
-from export.precision import STORED
+from export.pipeline.precision import STORED
 from v2a.bundle import GraphSpec, TensorSpec
 from v2a.names import Rate
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from export.own.config import Precision
-from export.rates import Graph, Split
+from export.pipeline.split import Graph, Split
 from runtime.engines import Engine, load
 from v2a.bundle import GraphSpec
 from v2a.errors import BundleError

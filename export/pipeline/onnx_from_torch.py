@@ -27,8 +27,8 @@ from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
 
 from export.own.config import FULL, Precision
-from export.precision import narrow
-from export.rates import Graph, Stage
+from export.pipeline.precision import narrow
+from export.pipeline.split import Graph, Stage
 from v2a.bundle import TensorSpec
 from v2a.errors import BundleError
 

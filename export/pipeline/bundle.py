@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.onnx_from_torch import onnx_from_torch, save
 from export.own.checkpoints import Checkpoint
-from export.parity import UNCHECKED, chain_error, graph_error
-from export.rates import Graph, Split, chain, split_of
+from export.pipeline.onnx_from_torch import onnx_from_torch, save
+from export.pipeline.parity import UNCHECKED, chain_error, graph_error
+from export.pipeline.split import Graph, Split, chain, split_of
 from runtime.engines import load
 from v2a.bundle import (
     MANIFEST,
