@@ -13,7 +13,8 @@ import torch
 from demo.train import POLICY_YAML
 from export.own.checkpoints import load_checkpoint
 from export.own.config import PolicyConfig
-from export.pipeline.split import GRAPHS, Stage
+from export.own.rates import GRAPHS
+from export.pipeline.split import Stage
 from runtime.engines.base import Engine, Tensors
 from v2a.bundle import GraphSpec
 from v2a.config import load_yaml

@@ -1,6 +1,6 @@
 """What one run of a graph costs, from sizes alone: FLOPs, weights, tensors in and out.
 
-Pure arithmetic on counts of elements; `export.plan.plan` turns it into bytes and seconds. What counts
+Pure arithmetic on counts of elements; `export.plan` turns it into bytes and seconds. What counts
 are matrix products and convolutions, a multiply-add as two FLOPs, as `torch.utils.flop_counter` has
 it; norms and activations do not. What the exporter folds into a constant costs nothing.
 """

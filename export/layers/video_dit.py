@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.layers.blocks import NORM_EPS, RmsNorm, attend, mlp, sinusoid, split_heads, stacked_kv
-from export.own.config import DitConfig
+from export.layers.config import DitConfig
 
 
 def rotary_table(frames: int, rows: int, columns: int, head_dim: int) -> Tensor:

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated
 
-from annotated_types import Gt, MinLen
+from annotated_types import MinLen
 from pydantic import model_validator
 
+from export.layers.config import DitConfig, MotionConfig, Positive, SpatialConfig
+from export.pipeline.config import JointConfig, PrecisionConfig, Seconds
 from v2a.config import Strict
-
-Positive = Annotated[int, Gt(0)]
-Seconds = Annotated[float, Gt(0)]
-Place = Literal["latent", "feature"]
-Component = Literal["vae", "dit", "core"]
-Precision = Literal["fp32", "fp16", "bf16"]
-FULL: Final = "fp32"
-Precisions = Mapping[Component, Precision]  # what is left out is FULL
 
 
 class ImageConfig(Strict):
     camera: str = "top"
     height: Positive
     width: Positive
-
-
-class JointConfig(Strict):
-    """One joint of the action space; its limits also normalise the network's inputs."""
-
-    name: str
-    lower_rad: float
-    upper_rad: float
-    velocity_limit_rad_s: Annotated[float, Gt(0)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> JointConfig:
-        if self.lower_rad >= self.upper_rad:
-            raise ValueError(f"lower_rad {self.lower_rad} must be below upper_rad {self.upper_rad}")
-        return self
 
 
 class VaeConfig(Strict):
@@ -53,40 +31,6 @@ class VaeConfig(Strict):
     def _one_length(self) -> VaeConfig:
         if not len(self.channels) == len(self.kernels) == len(self.strides):
             raise ValueError("channels, kernels and strides must have one entry a layer")
-        return self
-
-
-class DitConfig(Strict):
-    """Video DiT. `max_frames` bounds the rotary table: context and predicted frames."""
-
-    dim: Positive
-    blocks: Positive
-    heads: Positive
-    ffn: Positive
-    patch: tuple[Positive, Positive, Positive]
-    freq_dim: Positive
-    max_frames: Positive
-
-
-class SpatialConfig(Strict):
-    filter: Literal["sobel", "scharr", "laplace", "none"]
-    place: Place
-
-
-class MotionConfig(Strict):
-    """The motion stream's clip and its temporal band-pass [low_hz, high_hz]."""
-
-    frames: Positive
-    fps: Annotated[float, Gt(0)]
-    filter: Literal["bandpass", "none"]
-    low_hz: float
-    high_hz: float
-    place: Place
-
-    @model_validator(mode="after")
-    def _ordered(self) -> MotionConfig:
-        if self.low_hz > self.high_hz:
-            raise ValueError(f"low_hz {self.low_hz} must not be above high_hz {self.high_hz}")
         return self
 
 
@@ -124,17 +68,6 @@ class CoreConfig(Strict):
 
 class SamplerConfig(Strict):
     steps: Positive
-
-
-class PrecisionConfig(Strict):
-    """Of each network. The VAE is all convolutions, which ONNX lacks in bf16 at opset 18."""
-
-    vae: Literal["fp32", "fp16"] = FULL
-    dit: Precision = FULL
-    core: Precision = FULL
-
-    def by_component(self) -> Precisions:
-        return {"vae": self.vae, "dit": self.dit, "core": self.core}
 
 
 class PolicyConfig(Strict):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from export.layers.config import Place
 from export.layers.filters import motion_filter, on_features, spatial_filter
 from export.layers.sampler import solver_steps
 from export.layers.video_dit import VideoDit
 from export.own.action_dit import ActionDit, Observer
-from export.own.config import Place, PolicyConfig
+from export.own.config import PolicyConfig
 from export.own.formers import Projector
 from export.own.image_encoder import ImageEncoder
 from export.own.video_vae import VideoVae

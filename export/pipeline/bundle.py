@@ -13,20 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.own.checkpoints import Checkpoint
 from export.pipeline.onnx_from_torch import onnx_from_torch, save
 from export.pipeline.parity import UNCHECKED, chain_error, graph_error
-from export.pipeline.split import Graph, Split, chain, split_of
+from export.pipeline.split import Graph, Split, chain
 from runtime.engines import load
 from v2a.bundle import (
     MANIFEST,
-    ActionSpace,
-    CameraSpec,
     FileRef,
     GraphSpec,
-    JointSpec,
     Manifest,
-    SamplerSpec,
     seal,
 )
 from v2a.errors import BundleError
@@ -142,32 +137,3 @@ def _write_texts(texts: Mapping[str, Tensor], folder: Path, pattern: str) -> dic
 def _versions() -> dict[str, dict[str, str]]:
     recorded = {name: version(name) for name in _RECORDED}
     return {"versions": recorded | {"python": platform.python_version()}}
-
-
-def own_policy(checkpoint: Checkpoint) -> Source:
-    """This project's own policy, with the draft of its manifest."""
-    config = checkpoint.policy.config
-    joints = [
-        JointSpec(name=joint.name, lower=joint.lower_rad, upper=joint.upper_rad,
-                  velocity_limit=joint.velocity_limit_rad_s)
-        for joint in config.joints
-    ]  # fmt: skip
-    camera = CameraSpec(
-        name=config.image.camera, width=config.image.width, height=config.image.height,
-        history=config.motion.frames, interval_s=1.0 / config.motion.fps,
-    )  # fmt: skip
-    manifest = Manifest(
-        policy=config.name,
-        description=config.description,
-        graphs=[],
-        action_space=ActionSpace(joints=joints, chunk_length=config.chunk, step_s=config.step_s),
-        cameras=[camera],
-        sampler=SamplerSpec(steps=config.sampler.steps),
-        instructions={},
-        condition_age_max_s=config.condition_age_max_s,
-        provenance={
-            "checkpoint_sha256": checkpoint.sha256,
-            "config": config.model_dump(mode="json"),
-        },
-    )
-    return Source(split_of(checkpoint.policy), manifest, checkpoint.instructions)

@@ -26,7 +26,7 @@ from onnxscript import rewriter
 from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
 
-from export.own.config import FULL, Precision
+from export.pipeline.config import FULL, Precision
 from export.pipeline.precision import narrow
 from export.pipeline.split import Graph, Stage
 from v2a.bundle import TensorSpec

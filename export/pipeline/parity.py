@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.own.config import Precision
+from export.pipeline.config import Precision
 from export.pipeline.split import Graph, Split
 from runtime.engines import Engine, load
 from v2a.bundle import GraphSpec

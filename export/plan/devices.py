@@ -2,7 +2,7 @@
 
 NVIDIA's headline TOPS count zeros that sparse weights would skip, add the DLAs, and on Thor are of
 4 bits. The rates here are dense and the GPU's alone: SMs x clock x operations of an SM in a clock.
-`tests/export/test_plan.py` holds them against the figures that the data sheets print. None was
+`tests/export/plan/test_plan.py` holds them against the figures that the data sheets print. None was
 measured by this project.
 """
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from export.own.config import JointConfig, PrecisionConfig, Seconds
 from export.pipeline.bundle import Source
+from export.pipeline.config import JointConfig, PrecisionConfig, Seconds
 from export.release.checkpoints import load_released
 from export.release.config import ReleaseConfig, StreamConfig
 from export.release.image_encoder import SiglipEncoder

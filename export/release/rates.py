@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from export.layers.blocks import pixels_to_unit
-from export.own.config import FULL, Component, Precisions
+from export.pipeline.config import FULL, Component, Precisions
 from export.pipeline.split import Graph, Split
 from export.release.action_core import joined
 from export.release.config import ReleaseConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from export.own.config import FULL, Precisions
+from export.pipeline.config import FULL, Precisions
 from export.pipeline.precision import STORED
 from export.release.config import ReleaseConfig, StreamConfig
 from v2a.bundle import TensorSpec

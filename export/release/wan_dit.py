@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from export.layers.blocks import sinusoid, stacked_kv
+from export.layers.config import DitConfig
 from export.layers.video_dit import DitBlock, rotary_table
-from export.own.config import DitConfig
 
 Rotary = tuple[Tensor, Tensor]
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export import bundle_from_policy as writer
+from export.pipeline import bundle as writer
 from export.pipeline.onnx_from_torch import NOT_IN_TENSORRT, save
 from export.pipeline.parity import MAX_ABS_ERROR
 from export.pipeline.split import Graph, Split

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from export.own.config import Component, Precision
+from export.pipeline.config import Component, Precision
 from export.pipeline.onnx_from_torch import onnx_from_torch, save
 from export.pipeline.parity import LIMITS, graph_error
 from export.pipeline.precision import NARROW, PRODUCTS

@@ -77,7 +77,7 @@ def written(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-# Every graph of the demo's and of golden's policy is tests/export/test_compiles.py's.
+# Every graph of the demo's and of golden's policy is tests/export/pipeline/test_compiles.py's.
 def test_one_graph_of_the_demo_builds_for_two_capabilities(rtx: Any) -> None:
     bundle = load_bundle(DEMO)
     network = parse(rtx, bundle.graph("condition"), bundle.graph_path("condition"))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from export.own.config import PolicyConfig
 from export.own.policy import Video2ActPolicy, gate_streams
-from export.pipeline.split import GRAPHS, chain, example_inputs, tensor_specs
+from export.own.rates import GRAPHS, example_inputs, tensor_specs
+from export.pipeline.split import chain
 from tests.export.conftest import POLICY_FILE, random_policy
 from v2a.config import load_yaml
 from v2a.errors import ConfigError

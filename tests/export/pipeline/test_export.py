@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from export.own.config import PolicyConfig
 from export.own.policy import Video2ActPolicy
+from export.own.rates import GRAPHS, example_inputs, split_of, tensor_specs
 from export.pipeline.onnx_from_torch import onnx_from_torch
 from export.pipeline.parity import MAX_ABS_ERROR, graph_error
-from export.pipeline.split import GRAPHS, Graph, chain, example_inputs, split_of, tensor_specs
+from export.pipeline.split import Graph, chain
 from runtime.engines import load
 from tests.export.conftest import INSTRUCTION, POLICY_FILE, random_policy
 from v2a.bundle import Bundle, load_bundle
@@ -119,7 +120,7 @@ def _core_of(bundle: Bundle) -> torch.nn.Module:
 
 def test_graphs_name_no_path_of_the_exporting_machine(bundle: Bundle) -> None:
     here = str(Path(torch.__file__).parent).encode()
-    source = str(Path(__file__).parents[2]).encode()
+    source = str(Path(__file__).parents[3]).encode()
     for graph in GRAPHS:
         content = bundle.graph_path(graph.name).read_bytes()
         assert here not in content, graph.name

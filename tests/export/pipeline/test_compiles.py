@@ -16,12 +16,13 @@ import pytest
 from click.testing import CliRunner
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.own.config import PolicyConfig, PrecisionConfig
+from export.own.config import PolicyConfig
 from export.own.policy import Video2ActPolicy
+from export.own.rates import GRAPHS, split_of
+from export.pipeline.config import PrecisionConfig
 from export.pipeline.onnx_from_torch import save
 from export.pipeline.parity import LIMITS
 from export.pipeline.precision import narrow
-from export.pipeline.split import GRAPHS, split_of
 from tests.conftest import REPOSITORY
 from tests.export.conftest import GOLDEN, POLICY_FILE
 from v2a.bundle import Bundle, GraphSpec, load_bundle, seal

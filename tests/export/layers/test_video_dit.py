@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.layers.config import DitConfig
 from export.layers.video_dit import VideoDit, rotary_table, rotate
-from export.own.config import DitConfig
 
 CONFIG = DitConfig(dim=24, blocks=2, heads=2, ffn=32, patch=(1, 2, 3), freq_dim=16, max_frames=6)
 CHANNELS, GRID, TEXT_DIM = 5, (3, 2), 8

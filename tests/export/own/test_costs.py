@@ -16,7 +16,8 @@ from export.layers.costs import GraphCost, PolicyCost
 from export.own.config import PolicyConfig
 from export.own.costs import policy_cost
 from export.own.policy import Video2ActPolicy
-from export.pipeline.split import Split, Stage, split_of
+from export.own.rates import split_of
+from export.pipeline.split import Split, Stage
 from export.release import rates
 from export.release.action_core import joined
 from export.release.config import LANGUAGE_TOKENS, WAN_TEXT_TOKENS, ReleaseConfig, unused_options
