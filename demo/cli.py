@@ -10,8 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
+from demo.episodes import BUNDLE, Session, run_episodes
 from demo.plant import Result
-from demo.realtime import BUNDLE, Session, run_episodes
 from demo.report import write_report
 from demo.statistics import rate
 from demo.task import LEVELS, Level

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from demo import collect, task
 from demo.arm import F64
-from demo.sim import World
+from demo.physics import World
 from export.own.policy import Video2ActPolicy
 
 SYSTEM1_STEPS: Final = 2

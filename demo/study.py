@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from demo import task
+from demo.episodes import BUNDLE, config_for
 from demo.plant import Plant, Result
-from demo.realtime import BUNDLE, config_for
 from demo.statistics import RESULTS, rate
 from demo.task import Level
 from hw_drivers.robot.robot import Robot

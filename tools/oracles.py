@@ -13,7 +13,7 @@ import numpy as np
 
 from demo import arm, expert, task
 from demo.arm import F64
-from demo.sim import PHYSICS_STEP_S, PUCK_HEIGHT_M, World
+from demo.physics import PHYSICS_STEP_S, PUCK_HEIGHT_M, World
 
 # (world, command now [5], steps) -> commands [steps, 5], the first of them the command now.
 Plan = Callable[[World, F64, int], F64]

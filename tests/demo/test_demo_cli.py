@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from demo.cli import _text
-from demo.realtime import BUNDLE
+from demo.episodes import BUNDLE
 from runtime.recording.reader import Recording
 from tests.conftest import REPOSITORY
 from v2a.bundle import load_bundle, seal

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from demo import task
-from demo.realtime import config_for
+from demo.episodes import config_for
 from demo.simulator import FRAME_S, Ended, Simulator
 from hw_drivers.cameras.camera import Frame
 from hw_drivers.cameras.datagram import SocketCamera

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from demo import arm, expert, task
+from demo.physics import PUCK_RADIUS_M
 from demo.picture import HALF_VIEW_M
-from demo.sim import PUCK_RADIUS_M
 from demo.statistics import rate
 from tools import oracles
 from tools.oracles import Plan

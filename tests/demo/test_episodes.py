@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo.realtime import BUNDLE, run_episodes
+from demo.episodes import BUNDLE, run_episodes
 from demo.statistics import rate
 from demo.study import Bench
 from v2a.bundle import load_bundle
