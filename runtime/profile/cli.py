@@ -14,11 +14,9 @@ from runtime.control.process import RobotKind
 from runtime.engines import BACKENDS, load
 from runtime.engines.base import EngineFactory
 from runtime.policy.graphs import SUPPLIED
-from runtime.profile.against import as_text as comparison_text
-from runtime.profile.against import compare, read_profile
 from runtime.profile.budgets import Budgets, load_budgets
-from runtime.profile.in_turn import as_text as in_turn_text
-from runtime.profile.in_turn import compare_engines
+from runtime.profile.compare import as_text as comparison_text
+from runtime.profile.compare import compare, read_profile
 from runtime.profile.live import (
     Profile,
     Subject,
@@ -27,6 +25,8 @@ from runtime.profile.live import (
     progress,
     virtual_config,
 )
+from runtime.profile.paired import as_text as in_turn_text
+from runtime.profile.paired import compare_engines
 from runtime.profile.sweep import as_text as sweep_text
 from runtime.profile.sweep import sweep
 from runtime.profile.text import as_text

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 
 from runtime.config.robot_yaml import RunConfig
-from runtime.profile.against import SCHEMA
 from runtime.profile.budgets import (
     Budgets,
     default_budgets,
@@ -17,8 +16,9 @@ from runtime.profile.budgets import (
     judge,
     misses,
 )
+from runtime.profile.compare import SCHEMA
+from runtime.profile.stalls import tail
 from runtime.profile.statistics import Series, histogram, quantiles_ms
-from runtime.profile.tail import tail
 from runtime.recording.reader import Recording
 from runtime.report.run_facts import RunFacts, read_run
 from runtime.report.stalls import Rows

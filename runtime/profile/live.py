@@ -21,9 +21,9 @@ from runtime.engines import load
 from runtime.engines.base import EngineFactory
 from runtime.policy.graphs import SUPPLIED
 from runtime.profile import machine
-from runtime.profile.alone import Alone, engines_alone
 from runtime.profile.budgets import Budgets
 from runtime.profile.from_recording import profile_of
+from runtime.profile.isolated import Alone, engines_alone
 from runtime.profile.jetson import Sampler, is_jetson
 from runtime.profile.layers import layers_of
 from runtime.profile.statistics import typical

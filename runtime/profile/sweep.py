@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from runtime.config.robot_yaml import RunConfig
 from runtime.engines import BACKENDS
-from runtime.profile.against import compare
+from runtime.profile.compare import compare
 from runtime.profile.live import Profile, Subject
 from v2a.errors import ConfigError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from runtime.profile.against import compare
+from runtime.profile.compare import compare
 from runtime.profile.from_recording import profile_of
 from runtime.recording.messages import to_json
 from runtime.report.page import page

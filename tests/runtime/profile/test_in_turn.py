@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from runtime.engines.base import Tensors
-from runtime.profile.in_turn import as_text, compare_engines
+from runtime.profile.paired import as_text, compare_engines
 from tests.runtime.profile.conftest import USUAL_MS, Engine
 from v2a.bundle import Bundle, GraphSpec, load_bundle
 from v2a.clock import FakeClock

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from runtime.profile.stalls import Row, excess_ms, in_words, kind
 from runtime.profile.statistics import FEWEST, Interval, Series, between_runs, ratio, typical
-from runtime.profile.tail import Row, excess_ms, in_words, kind
 from v2a.errors import ConfigError
 from v2a.names import AGES, STAGES
 

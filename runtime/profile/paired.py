@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from runtime.engines.base import EngineFactory
 from runtime.policy.graphs import SUPPLIED
-from runtime.profile.against import RUN_TO_RUN, named, verdict, widest
-from runtime.profile.alone import Feeds, PolicyChain, in_turn, noting
+from runtime.profile.compare import RUN_TO_RUN, named, verdict, widest
+from runtime.profile.isolated import Feeds, PolicyChain, in_turn, noting
 from runtime.profile.statistics import paired_ratio, quantiles_ms
 from v2a.bundle import Bundle
 from v2a.clock import Clock

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from runtime.report.formatting import ms, plural
 from runtime.report.markup import Markup, joined, tag
 from runtime.report.run_facts import RunFacts
 from runtime.report.stalls import Stall
-from runtime.report.words import ms, plural
 
 LISTED: Final = 5
 

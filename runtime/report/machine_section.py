@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from runtime.report.formatting import QUANTILES, Profile, known, number, phrase, ratio
 from runtime.report.markup import Markup, canvas, joined, section, table, tag
-from runtime.report.words import QUANTILES, Profile, known, number, phrase, ratio
 
 _CAUSES: Final = {
     "late": "the loop woke up late or worked too long",
