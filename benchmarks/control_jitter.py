@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.client import RemoteControl
+from runtime.control.client import ControlClient
 from runtime.control.dry_run import virtual_robot
 from runtime.control.loop import Control
 from runtime.control.record import ControlRecord
@@ -96,7 +96,7 @@ LOADS = {
 
 
 def in_process(hz: float, seconds: float) -> ControlRecord:
-    control = RemoteControl("virtual", LIMITS, config(hz), Mailboxes(), MonotonicClock(), ring())
+    control = ControlClient("virtual", LIMITS, config(hz), Mailboxes(), MonotonicClock(), ring())
     return played(control, seconds, lambda: None)
 
 
@@ -118,7 +118,7 @@ def ring() -> SpanRing:
 
 
 def played(
-    control: Control | RemoteControl, seconds: float, prepare: Callable[[], None]
+    control: Control | ControlClient, seconds: float, prepare: Callable[[], None]
 ) -> ControlRecord:
     """Hold, armed, for so long."""
     stop = threading.Event()

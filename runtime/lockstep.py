@@ -84,7 +84,7 @@ class Lockstep:
         self._seed = seed
         self._rng = np.random.default_rng([seed, 0])
         safety = workers.control.safety
-        self._recorder = Recorder(workers.tracer, safety, record_dir, outlet=InProcess)
+        self._recorder = Recorder(workers.tracer, safety, record_dir, transport=InProcess)
         self._events: list[tuple[int, int, int, Callable[[], None]]] = []
         self._pushed = 0
         self._start_ns = clock.now_ns()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.recording.messages import Vitals
+from runtime.recording.messages import RunCounters
 from runtime.recording.recorder import Recorder
 from runtime.workers import Workers
 from v2a.spans import COLUMNS
@@ -74,9 +74,9 @@ def describe(workers: Workers, start_ns: int) -> dict[str, Any]:
     }
 
 
-def vitals_of(workers: Workers) -> Vitals:
+def counters_of(workers: Workers) -> RunCounters:
     control = workers.control
-    return Vitals(
+    return RunCounters(
         t_ns=workers.clock.now_ns(),
         ticks=control.ticks,
         missed_ticks=dict(control.missed_ticks),

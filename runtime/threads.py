@@ -32,7 +32,7 @@ class Worker(Protocol):
     def step(self, now_ns: int) -> Message | None: ...
 
 
-class Crew:
+class WorkerThreads:
     """The running threads. The first exception in any of them sets `failed`."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from hw_drivers.cameras.camera import Camera
 from hw_drivers.robot.robot import Robot
 from runtime.camera_worker import CameraWorker
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.client import RemoteControl
+from runtime.control.client import ControlClient
 from runtime.control.loop import Control
 from runtime.control.process import RobotKind
 from runtime.engines.base import EngineFactory, load
@@ -58,7 +58,7 @@ class Workers:
     camera: CameraWorker
     system2: System2
     system1: System1
-    control: Control | RemoteControl
+    control: Control | ControlClient
     study: StudyMode
     seed: int
 
@@ -108,7 +108,7 @@ def build_workers(
     boxes = Mailboxes()
     with ExitStack() as opened:
         rest = (limits, config, boxes, clock, tracer.ring("control"))
-        control = Control(robot, *rest) if isinstance(robot, Robot) else RemoteControl(robot, *rest)
+        control = Control(robot, *rest) if isinstance(robot, Robot) else ControlClient(robot, *rest)
         opened.callback(control.close)
         graphs = PolicyGraphs(bundle, clock, engines)
         opened.pop_all()

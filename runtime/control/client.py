@@ -1,4 +1,4 @@
-"""`RemoteControl`: the policy side of the control process. Has what `Control` has to show."""
+"""`ControlClient`: the policy side of the control process. Has what `Control` has to show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.control.wire import (
     SETUP,
     SPANS,
     TICK,
-    Beat,
+    Heartbeat,
     Link,
     Tick,
     pack_chunk,
@@ -41,7 +41,7 @@ START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
 END_S = 5.0  # three tries of torque off for each of 14 silent servos take 0.9 s
 
 
-class RemoteControl(ControlRecord):
+class ControlClient(ControlRecord):
     """Starts the process at once; it touches the robot at `open`. One per run."""
 
     def __init__(
@@ -144,7 +144,7 @@ class RemoteControl(ControlRecord):
         """One that is lost is followed by the next, which says the same."""
         with self._asking:
             now_ns = self._beat_ns = self._clock.now_ns()
-            beat = Beat(now_ns, self._mailboxes.epoch.number, self._number, self._verb)
+            beat = Heartbeat(now_ns, self._mailboxes.epoch.number, self._number, self._verb)
         self._link.send(beat.pack())
 
     def _send_chunk(self, chunk: ChunkMsg) -> None:
@@ -203,10 +203,10 @@ class RemoteControl(ControlRecord):
         return self.torque_fault
 
 
-_HEARD: dict[int, Callable[[RemoteControl, bytes], None]] = {
-    TICK: RemoteControl._tick,
-    NOTE: RemoteControl._note,
-    SPANS: RemoteControl._spans,
+_HEARD: dict[int, Callable[[ControlClient, bytes], None]] = {
+    TICK: ControlClient._tick,
+    NOTE: ControlClient._note,
+    SPANS: ControlClient._spans,
 }
 
 

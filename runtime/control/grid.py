@@ -20,7 +20,7 @@ class Ticking(Protocol):
     def close(self) -> None: ...
 
 
-def tick_on_grid(loop: Ticking, clock: Clock, stopping: Callable[[], bool]) -> None:
+def run_periodic(loop: Ticking, clock: Clock, stopping: Callable[[], bool]) -> None:
     """Tick at start + k * period until `stopping()`, then close. Grid points that passed meanwhile
     are skipped and counted."""
     due_ns = clock.now_ns()

@@ -16,7 +16,7 @@ import numpy as np
 
 from hw_drivers.robot.robot import Robot
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.grid import tick_on_grid
+from runtime.control.grid import run_periodic
 from runtime.control.record import ControlRecord, TickFacts
 from runtime.control.trajectory import Trajectory
 from runtime.mailbox import Mailboxes, StateMsg, Vector
@@ -87,7 +87,7 @@ class Control(ControlRecord):
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Tick until `stopping()`, in a thread of this process."""
-        tick_on_grid(self, self._clock, stopping)
+        run_periodic(self, self._clock, stopping)
 
     def request(self, verb: Verb) -> threading.Event:
         """Ask for `verb` at the next tick (arming: the next one that reads every joint).
@@ -151,7 +151,7 @@ class Control(ControlRecord):
         self._obey(now_ns, position_rad, asked_before)
         if position_rad is not None:
             self._publish(now_ns, position_rad)
-            self.safety.position(now_ns, position_rad)
+            self.safety.check_following(now_ns, position_rad)
         self.health = self._robot.health()
         if self.health is not None:
             self.safety.health(now_ns, self.health)
@@ -240,12 +240,12 @@ class Control(ControlRecord):
         self.facts.seam_jump_rad = jump_rad
 
     def _next_command(self, now_ns: int) -> Vector:
-        silent = self.heard_ns is not None and self.safety.silence(now_ns, self.heard_ns)
+        silent = self.heard_ns is not None and self.safety.policy_silent(now_ns, self.heard_ns)
         if self.safety.state is State.SAFE_POSE:
             return self.safety.safe_pose(now_ns)
         if silent:
             return self._hold(now_ns, "the policy is silent")
-        if self.safety.blind(now_ns, self._read_ns):
+        if self.safety.reading_stale(now_ns, self._read_ns):
             return self._hold(now_ns, "joint positions too old")
         return self._follow(now_ns)
 

@@ -1,4 +1,4 @@
-"""The control process: `python -m runtime.control.process FD`, started by `RemoteControl`.
+"""The control process: `python -m runtime.control.process FD`, started by `ControlClient`.
 
 A fresh interpreter, so that neither threads nor a GPU's context nor any package of the policy's
 process come with it. It holds the only `Control`, hears the policy's packets before each tick and
@@ -22,14 +22,14 @@ import numpy as np
 from hw_drivers.robot.robot import Robot
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.dry_run import virtual_robot
-from runtime.control.grid import tick_on_grid
+from runtime.control.grid import run_periodic
 from runtime.control.loop import Control, Verb
 from runtime.control.wire import (
     BEAT,
     CHUNK,
     NOTE,
     SPANS,
-    Beat,
+    Heartbeat,
     Link,
     Tick,
     pack_json,
@@ -65,8 +65,8 @@ NOTHING: Final[dict[str, Any]] = {
 }
 
 
-class Served:
-    """A `Control` on the other end of a link: what `tick_on_grid` runs here."""
+class ControlServer:
+    """A `Control` on the other end of a link: what `run_periodic` runs here."""
 
     def __init__(
         self, control: Control, link: Link, mailboxes: Mailboxes, clock: Clock, ring: SpanRing
@@ -95,7 +95,7 @@ class Served:
         self._control.open()
         ready = self.note(realtime=self._control.realtime, ready=True)
         self._link.send_last(ready, LAST_WORDS_S)
-        tick_on_grid(self, self._clock, self.stopping)
+        run_periodic(self, self._clock, self.stopping)
 
     def _end_by_signal(self, *_: object) -> None:
         self._end = True
@@ -138,7 +138,7 @@ class Served:
         return [*takewhile(lambda change: change is not self._told_change, changes)][::-1]
 
     def _beat(self, packet: bytes) -> None:
-        beat = Beat.unpack(packet)
+        beat = Heartbeat.unpack(packet)
         self._control.heard_ns = beat.t_ns
         self._follow(beat.epoch, beat.t_ns)
         if beat.number <= self._number:
@@ -175,7 +175,10 @@ class Served:
             self._link.send(self.spans())
 
 
-_HEARD: dict[int, Callable[[Served, bytes], None]] = {BEAT: Served._beat, CHUNK: Served._chunk}
+_HEARD: dict[int, Callable[[ControlServer, bytes], None]] = {
+    BEAT: ControlServer._beat,
+    CHUNK: ControlServer._chunk,
+}
 
 
 def main() -> None:
@@ -201,7 +204,7 @@ def main() -> None:
     link.send_last(served.note(**ended), LAST_WORDS_S)
 
 
-def _build(link: Link, setup: dict[str, Any]) -> Served:
+def _build(link: Link, setup: dict[str, Any]) -> ControlServer:
     config = RunConfig.model_validate(setup["config"])
     realtime = claim(config.control.core)
     if config.control.require_rt:
@@ -210,7 +213,7 @@ def _build(link: Link, setup: dict[str, Any]) -> Served:
     robot = ROBOTS[setup["robot"]](config.robot, clock)
     control = Control(robot, limits_from(setup["limits"]), config, mailboxes, clock, ring)
     control.realtime = realtime
-    return Served(control, link, mailboxes, clock, ring)
+    return ControlServer(control, link, mailboxes, clock, ring)
 
 
 def limits_to(limits: Limits) -> dict[str, Any]:

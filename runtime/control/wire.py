@@ -88,7 +88,7 @@ def unpack_json(packet: bytes) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """A sign of life: when it was sent, the epoch, and the last request with its number."""
 
     t_ns: int
@@ -100,7 +100,7 @@ class Beat:
         return _BEAT.pack(BEAT, *astuple(self))
 
     @classmethod
-    def unpack(cls, packet: bytes) -> Beat:
+    def unpack(cls, packet: bytes) -> Heartbeat:
         return cls(*_BEAT.unpack(packet)[1:])
 
 

@@ -1,4 +1,4 @@
-"""The policy's side of the recorder: a process of its own, or the same desk in this one."""
+"""The policy's side of the recorder: a process of its own, or the same sinks in this one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from multiprocessing.connection import Pipe
 from typing import Any, Protocol
 
 from runtime.host import process
-from runtime.recording.mcap_writer import Told
-from runtime.recording.sinks import Desk, End, Setup, receive, send
+from runtime.recording.mcap_writer import WriterStatus
+from runtime.recording.sinks import End, Setup, SinkGroup, receive, send
 
 START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
 
 
-class Outlet(Protocol):
-    """Where the recorder's batches go; `told` is the newest word from there."""
+class RecorderTransport(Protocol):
+    """Where the recorder's batches go; `status` is the newest word from there."""
 
-    told: Told
+    status: WriterStatus
 
     def send(self, batch: list[object]) -> None:
         """May block. Raises OSError where nobody takes it any more."""
@@ -34,16 +34,16 @@ class InProcess:
     """No process: for lockstep, whose clock stands still meanwhile."""
 
     def __init__(self, setup: Setup) -> None:
-        self._desk = Desk(setup)
-        self.told = self._desk.told
+        self._sinks = SinkGroup(setup)
+        self.status = self._sinks.status
 
     def send(self, batch: list[object]) -> None:
-        self._desk.take(batch)
-        self.told = self._desk.told
+        self._sinks.take(batch)
+        self.status = self._sinks.status
 
     def close(self, summary: dict[str, Any] | None) -> None:
-        self._desk.close(summary)
-        self.told = self._desk.told
+        self._sinks.close(summary)
+        self.status = self._sinks.status
 
     def kill(self) -> None:
         """Nobody waits here."""
@@ -54,7 +54,7 @@ class RecorderProcess:
 
     def __init__(self, setup: Setup) -> None:
         """Raises the V2AError or OSError of what could not be opened there."""
-        self.told = Told()
+        self.status = WriterStatus()
         self._pipe, theirs = Pipe()
         self._process = process.start("runtime.recording.process", theirs.fileno())
         theirs.close()
@@ -90,10 +90,10 @@ class RecorderProcess:
         self._process.kill()
 
     def _hear(self) -> None:
-        told = receive(self._pipe)
-        if isinstance(told, BaseException):
-            raise told
-        self.told = told
+        status = receive(self._pipe)
+        if isinstance(status, BaseException):
+            raise status
+        self.status = status
 
     @contextmanager
     def _or_died(self) -> Iterator[None]:
@@ -108,9 +108,9 @@ class RecorderProcess:
 
 
 @contextmanager
-def killed_after(seconds: float, outlet: Outlet) -> Iterator[None]:
-    """Whoever waits for an outlet in here waits for so long at most."""
-    killer = threading.Timer(seconds, outlet.kill)
+def killed_after(seconds: float, transport: RecorderTransport) -> Iterator[None]:
+    """Whoever waits for an transport in here waits for so long at most."""
+    killer = threading.Timer(seconds, transport.kill)
     killer.start()
     try:
         yield

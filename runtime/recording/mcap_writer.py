@@ -25,7 +25,7 @@ NO_OPENCV: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WriterStatus:
     """How the recording is: why it stopped, if it did, and how many messages it has lost."""
 
     fault: str | None = None
@@ -33,11 +33,11 @@ class Told:
 
 
 class McapFile:
-    """One new file. When the disk is full, say, it stops, tells why in `told`, and counts on."""
+    """One new file. When the disk is full, say, it stops, tells why in `status`, and counts on."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         """Raises OSError where the file can't be made."""
-        self.told = Told()
+        self.status = WriterStatus()
         self._path = path
         self._unsafe = 0  # messages taken since the last flush
         self._file = path.open("xb")
@@ -85,13 +85,13 @@ class McapFile:
 
     def _or_stop(self, action: Callable[[], object]) -> None:
         try:
-            if self.told.fault is None:
+            if self.status.fault is None:
                 action()
                 return
         except OSError as error:
             text = f"{self._path.parent}: recording stopped: {error.strerror or error}"
-            self.told = Told(text, self.told.dropped)
+            self.status = WriterStatus(text, self.status.dropped)
             with suppress(OSError):  # of what could not be flushed
                 self._file.close()
-        self.told = Told(self.told.fault, self.told.dropped + self._unsafe)
+        self.status = WriterStatus(self.status.fault, self.status.dropped + self._unsafe)
         self._unsafe = 0

@@ -52,7 +52,7 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class RunCounters:
     """As of `t_ns`, since the start of the run. `counts` is worker -> event -> how often."""
 
     t_ns: int

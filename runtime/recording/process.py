@@ -13,7 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from runtime.recording.sinks import Desk, End, receive, send
+from runtime.recording.sinks import End, SinkGroup, receive, send
 from v2a.errors import V2AError
 
 NICE: Final = 10
@@ -24,29 +24,29 @@ def main() -> None:
     os.nice(NICE)
     connection = Connection(int(sys.argv[1]))
     try:
-        desk = Desk(receive(connection))
+        sinks = SinkGroup(receive(connection))
     except (V2AError, OSError) as error:
         send(connection, error)
         return
     except EOFError:
         return  # the policy's process has died or ended before it
-    desk.close(_serve(connection, desk))
+    sinks.close(_serve(connection, sinks))
     with suppress(ConnectionError):
-        send(connection, desk.told)
+        send(connection, sinks.status)
 
 
-def _serve(connection: Connection, desk: Desk) -> dict[str, Any] | None:
+def _serve(connection: Connection, sinks: SinkGroup) -> dict[str, Any] | None:
     """Until the end, whose summary this returns, or None where the policy's process died."""
-    told = None
+    status = None
     with suppress(EOFError, ConnectionError):
         while True:
-            if desk.told != told:
-                told = desk.told
-                send(connection, told)
+            if sinks.status != status:
+                status = sinks.status
+                send(connection, status)
             batch = receive(connection)
             if isinstance(batch, End):
                 return batch.summary
-            desk.take(batch)
+            sinks.take(batch)
     return None
 
 

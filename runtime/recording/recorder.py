@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from runtime.mailbox import ConditionMsg, FrameMsg
-from runtime.recording.link import Outlet, RecorderProcess, killed_after
-from runtime.recording.messages import NO_IMAGE, SafetyChange, Spans, Vitals, to_json
+from runtime.recording.link import RecorderProcess, RecorderTransport, killed_after
+from runtime.recording.messages import NO_IMAGE, RunCounters, SafetyChange, Spans, to_json
 from runtime.recording.sinks import Setup, SinkSpec
 from runtime.safety.safety import SafetyRecord
 from v2a.errors import ConfigError
@@ -66,16 +66,16 @@ class Recorder:
         safety: SafetyRecord,
         folder: Path | None,
         sinks: tuple[SinkSpec, ...] = (),
-        outlet: Callable[[Setup], Outlet] = RecorderProcess,
+        transport: Callable[[Setup], RecorderTransport] = RecorderProcess,
     ) -> None:
         self.fault: str | None = None  # why it stopped writing
         self._tracer = tracer
         self._safety = safety
         self._folder = folder
         self._sinks = sinks
-        self._make_outlet = outlet
-        self._outlet: Outlet | None = None
-        self._lost = 0  # by the outlet
+        self._make_transport = transport
+        self._transport: RecorderTransport | None = None
+        self._lost = 0  # by the transport
         self._waiting: defaultdict[type, Waiting] = defaultdict(Waiting)
         self._counting = threading.Lock()  # the tracer has one reader: the thread or a summary
         self._sending = threading.Lock()  # one sender: the thread or the end
@@ -94,7 +94,7 @@ class Recorder:
         try:
             if self._folder is not None:
                 self._folder.mkdir(parents=True)
-            self._outlet = self._make_outlet(Setup(self._folder, header, self._sinks))
+            self._transport = self._make_transport(Setup(self._folder, header, self._sinks))
         except OSError as error:
             raise ConfigError(
                 f"{self._folder}: can't record there: {error.strerror or error}; name a new folder"
@@ -105,7 +105,7 @@ class Recorder:
         """Take a message for the sinks; never blocks."""
         kind = type(message)
         waiting = self._waiting[kind]
-        if self._outlet is None:
+        if self._transport is None:
             waiting.dropped += self.fault is not None
         elif len(waiting.messages) >= (PICTURES_MAX if kind is FrameMsg else WAITING_MAX):
             waiting.dropped += 1
@@ -118,7 +118,7 @@ class Recorder:
         with self._sending:
             batch = [*self._new_changes(), *self._all_waiting()]
             if batch:
-                self._or_stop(batch, lambda outlet: outlet.send(batch))
+                self._or_stop(batch, lambda transport: transport.send(batch))
 
     def stage_table(self) -> dict[str, dict[str, float]]:
         self._count_spans()
@@ -128,16 +128,16 @@ class Recorder:
     def close(self, summarise: Callable[[], dict[str, Any]] = dict) -> None:
         """Hand on the rest and end. `summarise()`, asked for when all else is written, goes to the
         end of the recording and to `summary.json`."""
-        if self._outlet is None:
+        if self._transport is None:
             return
-        with killed_after(END_S, self._outlet):
+        with killed_after(END_S, self._transport):
             self.drain()
             summary = summarise()
             self.drain()
             if summary and self._folder:
                 self._write_summary(self._folder, summary)
-            self._or_stop([], lambda outlet: outlet.close(summary))
-        self._outlet = None
+            self._or_stop([], lambda transport: transport.close(summary))
+        self._transport = None
 
     def _write_summary(self, folder: Path, summary: dict[str, Any]) -> None:
         try:
@@ -163,16 +163,16 @@ class Recorder:
         self._told_change = changes[0]
         return (SafetyChange(c.t_ns, c.state.value, c.reason) for c in reversed(new))
 
-    def _or_stop(self, batch: list[object], action: Callable[[Outlet], None]) -> None:
-        """`action`, unless there is no outlet (any more); where it fails `batch` is lost."""
-        if self._outlet is None:
+    def _or_stop(self, batch: list[object], action: Callable[[RecorderTransport], None]) -> None:
+        """`action`, unless there is no transport (any more); where it fails `batch` is lost."""
+        if self._transport is None:
             return
         try:
-            action(self._outlet)
-            self._lost = self._outlet.told.dropped
-            self._say(self._outlet.told.fault)
+            action(self._transport)
+            self._lost = self._transport.status.dropped
+            self._say(self._transport.status.fault)
         except OSError as error:
-            self._outlet = None
+            self._transport = None
             self._say(f"{self._folder}: recording stopped: {error}")
             batch += self._all_waiting()
             self._lost += len(batch)
@@ -184,7 +184,7 @@ class Recorder:
 
 
 def record_loop(
-    recorder: Recorder, vitals: Callable[[], Vitals], stopping: Callable[[], bool]
+    recorder: Recorder, vitals: Callable[[], RunCounters], stopping: Callable[[], bool]
 ) -> None:
     """Drain until `stopping()`; every `VITALS_EVERY` times with the vitals."""
     for number in count():

@@ -1,5 +1,7 @@
-"""The recorder's desk: what messages are handed to, whether in a process of its own or in this one,
-and what that process is told."""
+"""The recorder's sinks, and the messages that set them up and end them.
+
+The same group of sinks runs in a process of its own or, for lockstep, in this one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-from runtime.recording.mcap_writer import McapFile, Told
+from runtime.recording.mcap_writer import McapFile, WriterStatus
 
 FILE: Final = "run.mcap"
 
@@ -40,8 +42,8 @@ class SinkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The first message to the process. It answers with a `Told`, or with the V2AError or OSError
-    that one of the sinks could not be made for."""
+    """The first message to the process. The process answers with a `WriterStatus`, or with the
+    V2AError or OSError that kept a sink from being made."""
 
     folder: Path | None
     header: dict[str, Any]
@@ -50,7 +52,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last message to the process; it answers with a `Told` and ends."""
+    """The last message to the process; it answers with a `WriterStatus` and ends."""
 
     summary: dict[str, Any] | None
 
@@ -66,7 +68,7 @@ def receive(pipe: Connection) -> Any:
     return pickle.loads(pipe.recv_bytes())  # of our own process
 
 
-class Desk:
+class SinkGroup:
     """The file and the other sinks: what messages are handed to, a batch at a time."""
 
     def __init__(self, setup: Setup) -> None:
@@ -75,8 +77,8 @@ class Desk:
         self._file = McapFile(setup.folder / FILE, setup.header) if setup.folder else None
 
     @property
-    def told(self) -> Told:
-        return self._file.told if self._file else Told()
+    def status(self) -> WriterStatus:
+        return self._file.status if self._file else WriterStatus()
 
     def take(self, batch: list[object]) -> None:
         """A batch a chunk of the file: what has arrived is safe."""

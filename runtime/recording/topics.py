@@ -14,9 +14,9 @@ from runtime.recording.messages import (
     NO_IMAGE,
     LogLine,
     Reset,
+    RunCounters,
     SafetyChange,
     Spans,
-    Vitals,
     from_png,
     to_png,
 )
@@ -73,12 +73,12 @@ def _spans(row: dict[str, Any]) -> Spans:
     return Spans(row["thread"], np.array(row["rows"], np.int64).reshape(-1, 4))
 
 
-def _vitals_row(vitals: Vitals) -> dict[str, Any]:
+def _vitals_row(vitals: RunCounters) -> dict[str, Any]:
     return _fields_of(vitals) | {"health": health_to(vitals.health)}
 
 
-def _vitals(row: dict[str, Any]) -> Vitals:
-    return Vitals(**row | {"health": health_from(row["health"])})
+def _vitals(row: dict[str, Any]) -> RunCounters:
+    return RunCounters(**row | {"health": health_from(row["health"])})
 
 
 def _log_row(line: LogLine) -> dict[str, Any]:
@@ -184,7 +184,7 @@ TOPICS: Final[dict[type, Topic]] = {
         _of_fields(Reset),
         t_ns=lambda reset: int(reset.t_ns),
     ),
-    Vitals: Topic(
+    RunCounters: Topic(
         "/vitals",
         _schema(
             "v2a.Vitals",

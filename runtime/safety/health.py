@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 QUANTITIES: Final = ("voltage_v", "temperature_c", "current_a")  # the readings of a `Health`
 
 
-class Persistence:
+class Debounce:
     """Which joints have been bad for longer than `longest_s` without a break."""
 
     def __init__(self, joints: int, longest_s: float) -> None:
@@ -38,7 +38,7 @@ class Persistence:
         ]
 
 
-class HealthJudge:
+class HealthMonitor:
     """Says what is wrong with the servos. Not thread-safe: the control loop owns it."""
 
     def __init__(self, names: tuple[str, ...], config: HealthConfig) -> None:
@@ -50,7 +50,7 @@ class HealthJudge:
             "temperature_c": ("C", -np.inf, config.temperature_max_c),
             "current_a": ("A", -current_a, current_a),
         }
-        self._over = {name: Persistence(len(names), config.longest_s) for name in self._ranges}
+        self._over = {name: Debounce(len(names), config.longest_s) for name in self._ranges}
 
     def faults(self, health: Health) -> list[str]:
         """One line a fault. An alarm counts at once, the rest when it lasts; a reading that is not

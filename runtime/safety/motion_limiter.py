@@ -1,4 +1,4 @@
-"""The envelope of motion: from the last command and a target to the next command, purely.
+"""Limits motion: from the last command and a target to the next command, as pure functions.
 
 Position, velocity and acceleration are held by construction: a step is never longer than the
 braking way that is left before the target, and the target lies in range, so the range is reached
@@ -35,7 +35,7 @@ class Move:
     clamps: tuple[str, ...] = ()
 
 
-class Envelope:
+class MotionLimiter:
     """`limits` at one nominal step of `period_s`, whatever a tick's real length: a late tick must
     not leap."""
 
@@ -48,7 +48,7 @@ class Envelope:
         """The nearest position in range."""
         return np.clip(position_rad, self.limits.lower_rad, self.limits.upper_rad)
 
-    def toward(self, command_rad: Vector, last_step_rad: Vector, target_rad: Vector) -> Move:
+    def step_toward(self, command_rad: Vector, last_step_rad: Vector, target_rad: Vector) -> Move:
         """One tick from `command_rad`, reached by `last_step_rad`, toward a finite target."""
         inside = self.inside(target_rad)
         wish = inside - command_rad

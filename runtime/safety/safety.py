@@ -24,8 +24,8 @@ from hw_drivers.robot.robot import Health
 from runtime.config.robot_yaml import ControlConfig
 from runtime.config.safety_yaml import SafetyConfig, load_workspace
 from runtime.mailbox import Vector
-from runtime.safety.health import HealthJudge, Persistence
-from runtime.safety.motion_limiter import Envelope, Limits, Move
+from runtime.safety.health import Debounce, HealthMonitor
+from runtime.safety.motion_limiter import Limits, MotionLimiter, Move
 from v2a.errors import SafetyFault
 
 # A joint that rests on its end stop reads a little beyond it: some 3 degrees are forgiven.
@@ -93,12 +93,12 @@ class Safety(SafetyRecord):
     ) -> None:
         super().__init__()
         self._limits = limits
-        self._envelope = Envelope(limits, period_s)
+        self._limiter = MotionLimiter(limits, period_s)
         self._control = control
         self._config = config
         self._workspace = load_workspace(config.workspace)
-        self._health = HealthJudge(limits.names, config.health)
-        self._stall = Persistence(len(limits.names), config.stall_s)
+        self._health = HealthMonitor(limits.names, config.health)
+        self._stall = Debounce(len(limits.names), config.stall_s)
         self._serial_faults = 0
         self._command = np.full(len(limits.names), np.nan)
         self._last_step = np.zeros(len(limits.names))
@@ -113,7 +113,7 @@ class Safety(SafetyRecord):
         if self.state not in (State.DISARMED, State.HOLD, State.ARMED):
             last = self.changes[-1]
             raise SafetyFault(f"can't arm after a {last.state.value} ({last.reason}); start anew")
-        inside = self._envelope.inside(present_rad)
+        inside = self._limiter.inside(present_rad)
         # Written so that NaN, which compares false, is refused.
         outside = ~(np.abs(present_rad - inside) <= ARM_TOLERANCE_RAD)
         if outside.any():
@@ -141,7 +141,7 @@ class Safety(SafetyRecord):
         self._change(now_ns, State.HOLD, reason)
         if now_ns - self.changes[-1].t_ns > self._config.hold_max_s * 1e9:
             self._stop_safely(now_ns, f"held for {self._config.hold_max_s:g} s: {reason}")
-        return self._accept(now_ns, self._envelope.brake(self._command, self._last_step))
+        return self._accept(now_ns, self._limiter.brake(self._command, self._last_step))
 
     def command(self, now_ns: int, target_rad: Vector, t_capture_ns: int, current: bool) -> Vector:
         """The allowed command toward `target_rad`, float64 [J] rad.
@@ -157,13 +157,13 @@ class Safety(SafetyRecord):
             return self.hold(now_ns, "target too old")
         if not np.isfinite(target_rad).all():
             return self.hold(now_ns, "target is not finite")
-        move = self._envelope.toward(self._command, self._last_step, target_rad)
+        move = self._limiter.step_toward(self._command, self._last_step, target_rad)
         if why_not := self._workspace(move.command_rad):
             return self.hold(now_ns, f"workspace: {why_not}")
         self._change(now_ns, State.ARMED, "following")
         return self._accept(now_ns, move)
 
-    def silence(self, now_ns: int, heard_ns: int) -> bool:
+    def policy_silent(self, now_ns: int, heard_ns: int) -> bool:
         """Whether the policy's process, last heard at `heard_ns`, is silent: then hold. Once it
         counts as lost, the safe stop begins. Raises SafetyFault where that is torque off."""
         silent_s = (now_ns - heard_ns) / 1e9
@@ -171,7 +171,7 @@ class Safety(SafetyRecord):
             self._stop_safely(now_ns, f"the policy has been silent for {silent_s:.2f} s")
         return silent_s > self._config.policy_silent_s
 
-    def blind(self, now_ns: int, read_ns: int) -> bool:
+    def reading_stale(self, now_ns: int, read_ns: int) -> bool:
         """Whether the joints' last good reading, of `read_ns`, is too old to move on."""
         return now_ns - read_ns > self._config.state_age_max_s * 1e9
 
@@ -180,15 +180,15 @@ class Safety(SafetyRecord):
         out of time."""
         self._demand(State.SAFE_POSE)
         began = self.changes[-1]
-        pose_rad = self._envelope.inside(np.array(self._config.safe_pose_rad))
+        pose_rad = self._limiter.inside(np.array(self._config.safe_pose_rad))
         if np.allclose(pose_rad, self._command, rtol=0.0, atol=1e-6):
             self._torque_off(now_ns, f"{began.reason}; in the safe pose")
         if now_ns - began.t_ns > self._config.safe_pose_timeout_s * 1e9:
             self._torque_off(now_ns, f"{began.reason}; did not reach the safe pose in time")
-        move = self._envelope.toward(self._command, self._last_step, pose_rad)
+        move = self._limiter.step_toward(self._command, self._last_step, pose_rad)
         return self._accept(now_ns, move)
 
-    def position(self, now_ns: int, position_rad: Vector) -> None:
+    def check_following(self, now_ns: int, position_rad: Vector) -> None:
         """Judge where the joints are. Raises SafetyFault on a joint that has stopped following."""
         error_rad = np.abs(position_rad - self._command)
         apart = self.torque_on & (error_rad > self._config.stall_error_rad)
@@ -215,7 +215,7 @@ class Safety(SafetyRecord):
     def _accept(self, now_ns: int, move: Move) -> Vector:
         """The move where the workspace allows it, else stay; either way past the last gate."""
         after = self._command if self._workspace(move.command_rad) else move.command_rad
-        if objection := self._envelope.objection(self._command, after):
+        if objection := self._limiter.objection(self._command, after):
             self._raise_fault(now_ns, f"a command that must not be sent: {objection}")
         self.counts.update(move.clamps)
         self._last_step = after - self._command

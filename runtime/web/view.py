@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hw_drivers.bus.block import Reading
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
-from runtime.recording.messages import SafetyChange, Spans, Vitals
+from runtime.recording.messages import RunCounters, SafetyChange, Spans
 from runtime.safety.health import QUANTITIES
 from runtime.safety.safety import State
 from runtime.span_ages import ages_of_spans
@@ -49,7 +49,7 @@ class View:
     def __init__(self, about: About, clock: Clock) -> None:
         self.about = about
         self.lock = threading.Lock()
-        self.vitals: Vitals | None = None
+        self.vitals: RunCounters | None = None
         start = SafetyChange(clock.now_ns(), State.DISARMED.value, "start")
         self.changes = deque([start], maxlen=CHANGES_SHOWN)
         self.newest: dict[str, Message] = {}
@@ -119,7 +119,7 @@ class View:
         if len(durations_ns):
             to.setdefault(name, Tally()).add(np.maximum(durations_ns, 0))
 
-    def _vitals(self, vitals: Vitals) -> None:
+    def _vitals(self, vitals: RunCounters) -> None:
         self.vitals = vitals
 
     def _change(self, change: SafetyChange) -> None:
@@ -133,7 +133,7 @@ _TAKEN: Final[dict[type, Callable[[View, Any], None]]] = {
     ChunkMsg: View._chunk,
     Spans: View._spans,
     SafetyChange: View._change,
-    Vitals: View._vitals,
+    RunCounters: View._vitals,
 }
 
 

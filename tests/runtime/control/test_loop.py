@@ -11,7 +11,7 @@ import pytest
 
 from hw_drivers.robot.robot import JointState, Robot
 from hw_drivers.virtual.loopback import LoopbackPort
-from runtime.control.grid import tick_on_grid
+from runtime.control.grid import run_periodic
 from runtime.control.loop import Control
 from runtime.fit import check_fit
 from runtime.mailbox import ChunkMsg, Mailboxes
@@ -316,7 +316,7 @@ class StallingClock(FakeClock):
 
 
 class FakeControl:
-    """What `tick_on_grid` needs of a control loop; each tick takes `work_ns`."""
+    """What `run_periodic` needs of a control loop; each tick takes `work_ns`."""
 
     period_ns = 100
 
@@ -343,7 +343,7 @@ class FakeControl:
 
 
 def run_grid(control: FakeControl, clock: FakeClock) -> None:
-    tick_on_grid(control, clock, control.stopping)
+    run_periodic(control, clock, control.stopping)
 
 
 def test_the_grid_is_absolute() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.control.client import RemoteControl
+from runtime.control.client import ControlClient
 from runtime.control.loop import Verb
 from runtime.control.process import RobotKind
 from runtime.fit import check_fit
@@ -46,7 +46,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Policy:
-    """The policy side: a `RemoteControl` run in a thread, and what it ended with."""
+    """The policy side: a `ControlClient` run in a thread, and what it ended with."""
 
     def __init__(self, kind: RobotKind = "virtual", **parts: Any) -> None:
         safety = PATIENT | parts.pop("safety", {})
@@ -56,7 +56,7 @@ class Policy:
         self.clock = MonotonicClock()
         limits = check_fit(config, manifest())
         ring = self.tracer.ring("control")
-        self.control = RemoteControl(kind, limits, config, self.boxes, self.clock, ring)
+        self.control = ControlClient(kind, limits, config, self.boxes, self.clock, ring)
         self.error: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)

@@ -19,7 +19,7 @@ from runtime.control.wire import (
     NOTE,
     PACKET_MAX,
     TICK,
-    Beat,
+    Heartbeat,
     Link,
     Tick,
     pack_chunk,
@@ -71,9 +71,9 @@ def test_a_tick_without_a_reading_has_no_state() -> None:
 
 @given(whole, whole, whole, st.integers(0, 2))
 def test_a_beat_arrives_as_it_was(t_ns: int, epoch: int, number: int, verb: int) -> None:
-    beat = Beat(t_ns, epoch, number, verb)
+    beat = Heartbeat(t_ns, epoch, number, verb)
     assert beat.pack()[0] == BEAT
-    assert Beat.unpack(beat.pack()) == beat
+    assert Heartbeat.unpack(beat.pack()) == beat
 
 
 @pytest.fixture

@@ -45,8 +45,8 @@ def feed(folder: Path) -> None:
     tracer, end = Tracer(), threading.Event()
     signal.signal(signal.SIGINT, lambda *_: end.set())
     recorder = Recorder(tracer, SafetyRecord(), folder / "run").open(HEADER)
-    assert isinstance(recorder._outlet, RecorderProcess)
-    counts[POLICY_PID], counts[RECORDER_PID] = os.getpid(), recorder._outlet.pid
+    assert isinstance(recorder._transport, RecorderProcess)
+    counts[POLICY_PID], counts[RECORDER_PID] = os.getpid(), recorder._transport.pid
     thread = threading.Thread(target=record_loop, args=(recorder, vitals, end.is_set))
     thread.start()
     ring, tick = tracer.ring("control"), 0

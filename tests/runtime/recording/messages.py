@@ -8,7 +8,7 @@ import numpy as np
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
 from runtime.recording.link import InProcess
-from runtime.recording.messages import Vitals
+from runtime.recording.messages import RunCounters
 from runtime.recording.reader import Recording
 from runtime.recording.recorder import Recorder
 from runtime.safety.safety import SafetyRecord
@@ -49,8 +49,8 @@ def frame(seq: int, history: int = 3) -> FrameMsg:
     return FrameMsg(*head(seq), pictures[-1][1], pictures)
 
 
-def vitals() -> Vitals:
-    return Vitals(9, 3, {"late": 1}, {"system1": {"chunks": 2}}, None, None, 0)
+def vitals() -> RunCounters:
+    return RunCounters(9, 3, {"late": 1}, {"system1": {"chunks": 2}}, None, None, 0)
 
 
 def picture(seq: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def picture(seq: int) -> np.ndarray:
 
 def recorder_of(folder: Path | None, tracer: Tracer | None = None) -> Recorder:
     """One without a process, not yet open."""
-    return Recorder(tracer or Tracer(), SafetyRecord(), folder, outlet=InProcess)
+    return Recorder(tracer or Tracer(), SafetyRecord(), folder, transport=InProcess)
 
 
 def states_of(run: Path) -> list[StateMsg]:

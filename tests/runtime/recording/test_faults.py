@@ -199,8 +199,8 @@ class Recorded:
         self.run = run
         self.offered = 0
         self.recorder = Recorder(Tracer(), SafetyRecord(), run, sinks).open(HEADER)
-        assert isinstance(self.recorder._outlet, RecorderProcess)
-        self.pid = self.recorder._outlet.pid
+        assert isinstance(self.recorder._transport, RecorderProcess)
+        self.pid = self.recorder._transport.pid
 
     def offer(self, n: int = 1) -> None:
         for _ in range(n):

@@ -163,7 +163,7 @@ def test_a_condition_waits_without_its_megabytes(run: Path) -> None:
 
 def test_changes_of_the_safety_state_are_recorded_once_each(run: Path) -> None:
     safety = SafetyRecord()
-    recorder = Recorder(Tracer(), safety, run, outlet=InProcess).open(HEADER)
+    recorder = Recorder(Tracer(), safety, run, transport=InProcess).open(HEADER)
     recorder.drain()
     safety.changes.append(Change(10, State.HOLD, "armed"))
     safety.changes.append(Change(20, State.ARMED, "following"))

@@ -184,9 +184,9 @@ HAPPENS: dict[str, Callable[[Safety, int, float, float, bool], object]] = {
     "disarm": lambda s, t, a, b, flag: s.disarm(t, "asked to"),
     "command": lambda s, t, a, b, flag: s.command(t, np.array([a, b]), t, flag),
     "hold": lambda s, t, a, b, flag: s.hold(t, "no chunk"),
-    "silence": lambda s, t, a, b, flag: s.silence(t, t - 10**9),
+    "policy_silent": lambda s, t, a, b, flag: s.policy_silent(t, t - 10**9),
     "safe_pose": lambda s, t, a, b, flag: s.safe_pose(t),
-    "position": lambda s, t, a, b, flag: s.position(t, np.array([a, b])),
+    "check_following": lambda s, t, a, b, flag: s.check_following(t, np.array([a, b])),
     "serial": lambda s, t, a, b, flag: s.serial(t, "noise" if flag else None),
     "emergency_stop": lambda s, t, a, b, flag: s.emergency_stop(t, "key"),
     "fault": lambda s, t, a, b, flag: s.fault(t, "broken"),
@@ -238,11 +238,11 @@ def test_an_emergency_stop_is_torque_off_and_final() -> None:
 def test_a_silent_policy_is_held_and_then_lost() -> None:
     safety = armed(policy_silent_s=0.25, policy_lost_s=1.0)
     heard_ns = 10**10
-    assert not safety.silence(heard_ns + 200_000_000, heard_ns)
-    assert safety.silence(heard_ns + 300_000_000, heard_ns)
+    assert not safety.policy_silent(heard_ns + 200_000_000, heard_ns)
+    assert safety.policy_silent(heard_ns + 300_000_000, heard_ns)
     assert safety.torque_on
     with pytest.raises(SafetyFault, match=r"the policy has been silent for 1\.01 s"):
-        safety.silence(heard_ns + 1_010_000_000, heard_ns)
+        safety.policy_silent(heard_ns + 1_010_000_000, heard_ns)
     assert safety.state is State.TORQUE_OFF
 
 
@@ -259,7 +259,7 @@ def until_torque_off(safety: Safety, now_ns: int) -> int:
 def test_a_lost_policy_is_followed_by_the_safe_pose_at_the_allowed_speed_then_torque_off() -> None:
     safety = armed(safe_pose_rad=[0.5, 0.3])
     now_ns = 10**10
-    safety.silence(now_ns + 2 * 10**9, now_ns)
+    safety.policy_silent(now_ns + 2 * 10**9, now_ns)
     assert (safety.state, safety.torque_on) == (State.SAFE_POSE, True)
     with pytest.raises(SafetyFault, match="a command while safe pose"):
         safety.command(now_ns, INSIDE, now_ns, current=True)
@@ -271,7 +271,7 @@ def test_a_lost_policy_is_followed_by_the_safe_pose_at_the_allowed_speed_then_to
 
 def test_a_safe_pose_out_of_reach_is_given_up_in_time() -> None:
     safety = armed(safe_pose_rad=[0.5, 0.3], safe_pose_timeout_s=0.1)
-    safety.silence(20 * 10**9, 10**10)
+    safety.policy_silent(20 * 10**9, 10**10)
     assert until_torque_off(safety, 20 * 10**9) == 6
     assert safety.changes[-1].reason.endswith("did not reach the safe pose in time")
 
@@ -288,9 +288,9 @@ def test_a_joint_that_stays_behind_for_a_second_is_stalled_one_that_catches_up_i
     safety = armed(stall_error_rad=0.1, stall_s=1.0)
     behind, there = INSIDE - [0.0, 0.2], INSIDE
     for t_s, position in ((0, behind), (0.9, behind), (1.0, there), (1.1, behind), (2.0, behind)):
-        safety.position(10**10 + int(t_s * 1e9), position)
+        safety.check_following(10**10 + int(t_s * 1e9), position)
     with pytest.raises(SafetyFault, match=r"stalled, behind the command: tip by 0\.20 rad"):
-        safety.position(10**10 + 2_100_000_000, behind)
+        safety.check_following(10**10 + 2_100_000_000, behind)
     assert safety.state is State.FAULT
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
 from runtime.mailbox import ChunkMsg, FrameMsg, StateMsg
-from runtime.recording.messages import SafetyChange, Spans, Vitals
+from runtime.recording.messages import RunCounters, SafetyChange, Spans
 from runtime.web.view import About, View
 from v2a.clock import FakeClock
 from v2a.spans import STAGE_INDEX
@@ -39,8 +39,8 @@ def health(alarm: str = "") -> Health:
     return Health(0, None, reading(31.0, np.nan), None, ("", alarm))
 
 
-def vitals(ticks: int = 100, alarm: str = "") -> Vitals:
-    return Vitals(
+def vitals(ticks: int = 100, alarm: str = "") -> RunCounters:
+    return RunCounters(
         t_ns=0,
         ticks=ticks,
         missed_ticks={"late": 1, "bus": 0, "no_chunk": 7},
