@@ -183,8 +183,8 @@ def test_a_recorder_process_that_is_killed_leaves_the_motors_alone(
     with bench.runtime as runtime:
         runtime.arm()
         recorder = runtime._recorder
-        assert isinstance(recorder._outlet, RecorderProcess)
-        os.kill(recorder._outlet.pid, signal.SIGKILL)
+        assert isinstance(recorder._transport, RecorderProcess)
+        os.kill(recorder._transport.pid, signal.SIGKILL)
         until(lambda: recorder.fault is not None)
         ticks, chunks = bench.ticks, bench.chunk_seq()
         until(lambda: bench.ticks >= ticks + 50 and bench.chunk_seq() >= chunks + 5)
