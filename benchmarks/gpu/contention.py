@@ -76,10 +76,19 @@ class Gate:
 
 
 class Load:
-    """System 2 in a thread: `launches` in a row, each waited for; a pass is all of them."""
+    """System 2 in a thread: `launches` in a row, each waited for; a pass is all of them.
 
-    def __init__(self, lane: Lane, launches: Sequence[Launch], gate: Gate | None = None) -> None:
-        self.lane, self.launches, self.gate = lane, launches, gate
+    `ahead`: the next one is launched before the last one is waited for, so two are in flight.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        launches: Sequence[Launch],
+        gate: Gate | None = None,
+        ahead: bool = False,
+    ) -> None:
+        self.lane, self.launches, self.gate, self.ahead = lane, launches, gate, ahead
         self.done = 0
 
     def start(self) -> None:
@@ -90,16 +99,23 @@ class Load:
         self._thread.start()
 
     def _work(self) -> None:
+        before: Callable[[], None] | None = None
         while not self._stop:
             for launch in self.launches:
                 if self.gate is not None:
                     self.gate.wait()
                 launch()
-                self.lane.wait()
+                mark = self.lane.mark()
+                if self.ahead and before is not None:
+                    before()
+                elif not self.ahead:
+                    mark()
+                before = mark
                 self.done += 1
                 self._end_ns = time.perf_counter_ns()
                 if self._stop:
-                    return
+                    break
+        self.lane.wait()
 
     def stop(self) -> float:
         """Passes a second."""
@@ -118,6 +134,7 @@ class Arm:
     load: Any = None
     gate: Gate | None = None
     is_system2: bool = True  # else the load is of another kind, and no rate is told
+    once: bool = False  # after all rounds, not in them: it heats the card
     latency_ns: list[int] = field(default_factory=list)
     late_ns: list[int] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)

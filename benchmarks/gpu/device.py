@@ -32,6 +32,8 @@ class Lane:
 
     def capture(self, work: Work, warm_up: int = 2) -> Launch:
         """`work` as one CUDA graph. Its kernels keep this stream's priority and its SMs."""
+        if self.stream is not None:
+            torch.cuda.synchronize()  # weights and inputs come from other streams
         with self.here(), torch.no_grad():
             for _ in range(warm_up):
                 work()
@@ -67,6 +69,14 @@ class Lane:
         """Not waited for where the host's memory is page-locked."""
         with self.here():
             to.copy_(source, non_blocking=True)
+
+    def mark(self) -> Callable[[], None]:
+        """A wait for what is on this stream now, whatever comes after it."""
+        if self.stream is None:
+            return lambda: None
+        event = torch.cuda.Event(blocking=True)
+        event.record(self.stream)
+        return event.synchronize
 
     def wait(self) -> None:
         """Until all work on this stream is done."""

@@ -18,10 +18,11 @@ from typing import Any
 
 from gpu.device import Device
 
+REASONS = "clocks_event_reasons.active"
 FIELDS = (
     "name", "driver_version", "pstate", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw",
     "power.limit", "temperature.gpu", "utilization.gpu", "memory.used", "memory.total",
-    "clocks_event_reasons.active", "compute_mode", "persistence_mode",
+    REASONS, "compute_mode", "persistence_mode",
 )  # fmt: skip
 PACKAGES = ("torch", "triton", "cuda-bindings", "cupy-cuda13x", "onnxruntime", "onnx", "numpy",
             "nvidia-cudnn-cu13", "nvidia-cublas", "tensorrt-rtx-cu13-libs")  # fmt: skip
@@ -81,7 +82,7 @@ def extremes(readings: list[dict[str, Any]]) -> dict[str, Any]:
         values = [float(r[field]) for r in readings if _is_number(r.get(field, ""))]
         if values:
             found[field] = [min(values), max(values)]
-    reasons = {r.get("clocks_event_reasons.active") for r in readings} - {None}
+    reasons = {r[REASONS] for r in readings if REASONS in r}
     return found | {"reasons": sorted(reasons), "readings": len(readings)} if found else {}
 
 

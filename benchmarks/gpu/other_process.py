@@ -11,12 +11,12 @@ from gpu.released import config_of, random_policy
 from gpu.system2 import System2
 
 
-def _work(kind: str, rehearse: bool, with_vae: bool, shared: dict[str, Any]) -> None:
+def _work(kind: str, rehearse: bool, options: dict[str, bool], shared: dict[str, Any]) -> None:
     """Runs in the child: a pass after another while `go` is set, until `go` is negative."""
     device = Device(kind)
     policy = random_policy(config_of(rehearse), device)
     lane = device.lane()
-    launch = lane.capture(System2(policy, device, with_vae).whole)
+    launch = lane.capture(System2(policy, device, **options).whole)
     shared["ready"].set()
     while shared["go"].value >= 0:
         if not shared["go"].value:
@@ -30,13 +30,13 @@ def _work(kind: str, rehearse: bool, with_vae: bool, shared: dict[str, Any]) -> 
 class OtherProcess:
     """Has `start` and `stop` of `gpu.contention.Load`."""
 
-    def __init__(self, device: Device, rehearse: bool, with_vae: bool) -> None:
+    def __init__(self, device: Device, rehearse: bool, **options: bool) -> None:
         context = multiprocessing.get_context("spawn")
-        self._shared = {
+        self._shared: dict[str, Any] = {
             "ready": context.Event(), "go": context.Value("i", 0), "passes": context.Value("q", 0)
         }  # fmt: skip
         self._process = context.Process(
-            target=_work, args=(device.kind, rehearse, with_vae, self._shared), daemon=True
+            target=_work, args=(device.kind, rehearse, options, self._shared), daemon=True
         )
         self._process.start()
 

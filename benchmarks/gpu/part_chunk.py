@@ -17,7 +17,7 @@ from interleaved import interleaved, ratio
 
 from gpu.device import Lane, Launch, Work
 from gpu.machine import Context
-from gpu.released import Chunk, _block, _release_block, bounds, config_of, random_policy
+from gpu.released import Chunk, bounds, config_of, random_policy
 from gpu.system2 import System2
 
 
@@ -53,11 +53,8 @@ def chunk(context: Context, compiled: bool = False) -> dict[str, Any]:
     """One chunk. `compiled`: both arms with their blocks through torch.compile."""
     device, lane = context.device, context.device.lane()
     config = config_of(context.rehearse)
-    work = Chunk(random_policy(config, device), device)
-    if compiled:
-        backend = "inductor" if device.is_gpu else "aot_eager"
-        work.block = torch.compile(_block, dynamic=False, backend=backend)
-        work.release_block = torch.compile(_release_block, dynamic=False, backend=backend)
+    work = Chunk(random_policy(config, device), device, compiled)
+    device.synchronize()
     context.say("weights are made")
     with torch.no_grad(), lane.here():
         same = _difference(work.ours(), work.release())
@@ -119,7 +116,10 @@ def condition(context: Context) -> dict[str, Any]:
         except RuntimeError as fault:
             failed[name] = str(fault)[:300]
         context.say(f"captured {name}")
-    same = _difference(full.values["video_kv"], full.plain()) if "ours" in runs else None
+    same = None
+    if "ours" in runs:
+        runs["ours"]()
+        same = _difference(full.values["video_kv"], full.plain())
     found = _measured(runs, 20 if device.is_gpu else 3, "release", "ours")
     return {
         "condition": found, "steps_against_policy": same, "failed": failed,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpu.contention import Arm, Gate, Load, System1, run_segment, summary
-from gpu.device import Lane
 from gpu.green import Partition, sms_used, split_sms
 from gpu.machine import Context, sample
 from gpu.other_process import OtherProcess
@@ -18,41 +19,50 @@ from gpu.released import Chunk, config_of, random_policy
 from gpu.system2 import System2, sliced
 
 URGENT = -3  # of PyTorch's 0 (default) to -3
-SLICES = {"sliced_2ms": 2.0, "sliced_1ms": 1.0}  # the most that neighbouring steps take together
-GREEN_SMS = (32, 64)  # of System 1
+SLICES = {"sliced_5ms": 5.0, "sliced_2ms": 2.0}  # the most that neighbouring steps take together
+AHEAD = "sliced_2ms"  # also with two slices in flight
 LEAST_PERIOD_S = 0.040  # a chunk for each action of the release's 25 Hz
 SHARE = 5  # System 1's period is so many times its own time at least
+
+
+@dataclass(frozen=True)
+class Options:
+    """What System 2 is, and which arms there are."""
+
+    with_vae: bool = False
+    fused: bool = False  # blocks of both systems through torch.compile
+    main: bool = True  # all arms but green contexts
+    green_sms: tuple[int, ...] = ()  # SMs of System 1
 
 
 class Arms:
     """Builds every arm; one that can't be built leaves its reason in `failed`."""
 
-    def __init__(self, context: Context, with_vae: bool, green: bool, stack: ExitStack) -> None:
-        self.device, self.rehearse = context.device, context.rehearse
-        self.with_vae = with_vae
+    def __init__(self, context: Context, options: Options, stack: ExitStack) -> None:
+        self.device, self.rehearse, self.options = context.device, context.rehearse, options
         self.partitions: list[Partition] = []
         self.made: dict[str, Arm] = {}
         self.failed: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
-        if not green:
-            other = OtherProcess(self.device, self.rehearse, with_vae)  # starts meanwhile
+        models = {"with_vae": options.with_vae, "fused": options.fused}
+        if options.main:
+            other = OtherProcess(self.device, self.rehearse, **models)  # starts meanwhile
             stack.callback(other.close)
         self.policy = random_policy(config_of(self.rehearse), self.device)
-        self.chunk = Chunk(self.policy, self.device)
-        self.system2 = System2(self.policy, self.device, with_vae)
+        self.chunk = Chunk(self.policy, self.device, options.fused)
+        self.system2 = System2(self.policy, self.device, **models)
         lane = self.device.lane()
         self.system1 = System1(self.chunk, self.device, lane)
         self.add("alone", self.system1)
-        self._whole(lane)
-        if green:
-            for wanted in GREEN_SMS:
-                self.attempt(f"green_{wanted}", lambda wanted=wanted: self._green(wanted))
-            return
-        self.attempt("priority", self._priority)
-        for name, budget_ms in SLICES.items():
-            self.attempt(name, lambda name=name, ms=budget_ms: self._sliced(name, ms))
-        self.attempt("processes", lambda: self._processes(other))
-        self.attempt("control", self._control)
+        self._whole()
+        if options.main:
+            self.attempt("priority", self._priority)
+            for name, budget_ms in SLICES.items():
+                self.attempt(name, partial(self._sliced, name, budget_ms))
+            self.attempt("processes", lambda: self._processes(other))
+            self.attempt("control", self._control)
+        for wanted in options.green_sms:
+            self.attempt(f"green_{wanted}", partial(self._green, wanted))
 
     def add(self, name: str, system1: Any, load: Any = None, **more: Any) -> None:
         self.made[name] = Arm(name, system1, load, **more)
@@ -63,11 +73,10 @@ class Arms:
         except (RuntimeError, ImportError, AttributeError, TypeError, ValueError) as fault:
             self.failed[name] = f"{type(fault).__name__}: {fault}"
 
-    def _whole(self, lane: Lane) -> None:
+    def _whole(self) -> None:
         """Both on streams of the default priority; System 2 is one graph."""
         beside = self.device.lane()
         self.load = Load(beside, [beside.capture(self.system2.whole)])
-        self.whole = self.system2.values["video_kv"]
         idle = Load(self.device.lane(), [lambda: time.sleep(0.001)])
         self.add("null", self.system1, idle, is_system2=False)
         self.add("system2_alone", None, self.load)
@@ -92,7 +101,10 @@ class Arms:
         }  # fmt: skip
         gate = Gate(1.2 * cut.longest_ms + 0.1, most_s=1.0)
         self.add(name, self.urgent, Load(lane, cut.launches, gate), gate=gate)
-        if budget_ms == max(SLICES.values()):
+        if name == AHEAD:
+            gate = Gate(2.4 * cut.longest_ms + 0.1, most_s=1.0)
+            ahead = Load(lane, cut.launches, gate, ahead=True)
+            self.add(f"{name}_ahead", self.urgent, ahead, gate=gate)
             self.add(f"{name}_no_gate", self.urgent, Load(lane, cut.launches))
         self.add(f"{name}_system2_alone", None, Load(lane, cut.launches))
 
@@ -128,31 +140,43 @@ class Arms:
         launch()
         lane.wait()
         self.facts["control_kernel_ms"] = (time.perf_counter_ns() - start_ns) / 1e6
-        self.add("control", self.system1, Load(lane, [launch]), is_system2=False)
+        self.add("control", self.system1, Load(lane, [launch]), is_system2=False, once=True)
         if "priority" in self.made:
-            self.add("control_priority", self.urgent, Load(lane, [launch]), is_system2=False)
+            self.add(
+                "control_priority", self.urgent, Load(lane, [launch]), is_system2=False, once=True
+            )
 
 
-def contention(context: Context, with_vae: bool = False, green: bool = False) -> dict[str, Any]:
+def contention(context: Context, **options: Any) -> dict[str, Any]:
     """All arms in turn, round after round; what is there at the time limit is reported."""
     with ExitStack() as stack:
-        arms = Arms(context, with_vae, green, stack)
+        arms = Arms(context, Options(**options), stack)
         alone_ms = _alone_ms(arms.system1)
         period_s = max(LEAST_PERIOD_S, SHARE * alone_ms / 1e3)
         seconds = context.segment_s
         context.say(f"alone {alone_ms:.2f} ms, period {1e3 * period_s:.1f} ms, {list(arms.made)}")
         cards, done = [sample()], 0
         for number in range(context.rounds):
-            order = list(arms.made.values())
-            if context.left_s() < 1.2 * len(order) * seconds and number:
+            order = [arm for arm in arms.made.values() if not arm.once]
+            wanted_s = [_seconds(arm, seconds) for arm in order]
+            if number and context.left_s() < 1.15 * sum(wanted_s) + 2 * seconds:
                 break
             for arm in order if number % 2 else order[::-1]:
-                short = arm.system1 is None or "_alone" in arm.name or "control" in arm.name
-                run_segment(arm, seconds / 3 if short else seconds, period_s)
+                run_segment(arm, _seconds(arm, seconds), period_s)
             cards.append(sample())
             done += 1
             context.keep(_report(arms, period_s, done, cards))
+        for arm in arms.made.values():
+            if arm.once:
+                run_segment(arm, _seconds(arm, seconds), period_s)
+                cards.append(sample())
         return _report(arms, period_s, done, cards)
+
+
+def _seconds(arm: Arm, seconds: float) -> float:
+    """Of one segment: shorter where only one of both runs, or for a control."""
+    short = arm.system1 is None or arm.name.endswith("_alone") or arm.once
+    return seconds / 3 if short else seconds
 
 
 def _alone_ms(system1: Callable[[], None]) -> float:
@@ -176,7 +200,7 @@ def _report(
     own_rate = float(np.mean(own.rates))
     return {
         "period_ms": 1e3 * period_s, "system1_duty": _duty(alone, period_s), "rounds": rounds,
-        "with_vae": arms.with_vae,
+        "options": asdict(arms.options),
         "system1": "observe of the newest frame and denoise, one CUDA graph",
         "arms": {name: summary(arm, alone, own_rate) for name, arm in arms.made.items()},
         "failed": arms.failed, "facts": arms.facts, "cards": cards,

@@ -10,19 +10,21 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from gpu.device import Lane, Launch
+from gpu.device import Lane, Launch, Work
 from gpu.machine import Context
 from gpu.released import Chunk, config_of, random_policy
 from gpu.system2 import System2
 
 KINDS = (
+    ("attention", ("sdpa", "flash", "fmha", "attention")),
+    ("convolution", ("implicit_gemm", "conv", "cudnn", "fprop")),
     ("product", ("gemm", "nvjet", "cutlass", "gemv", "splitk", "cublas")),
-    ("convolution", ("conv", "cudnn", "fprop", "dgrad", "implicit")),
-    ("attention", ("flash", "fmha", "attention", "sdp")),
     ("reduction", ("reduce", "norm", "softmax")),
     ("concatenation", ("cat",)),
     ("copy", ("memcpy", "memset", "copy")),
 )
+"""The first row of which a part is in the kernel's name. cuDNN's attention is called `...sdpa...
+fprop...`, its convolutions `...implicit_gemm...`."""
 
 
 def kind_of(kernel: str) -> str:
@@ -71,18 +73,20 @@ def shares(events: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kernels(context: Context) -> dict[str, Any]:
-    """The chunk in both forms, and each graph of System 2."""
+def kernels(context: Context, fused: bool = False) -> dict[str, Any]:
+    """The chunk in both forms, and System 2. `fused`: with blocks through torch.compile."""
     device, lane = context.device, context.device.lane()
     policy = random_policy(config_of(context.rehearse), device)
-    work, system2 = Chunk(policy, device), System2(policy, device, with_vae=False)
+    work, system2 = Chunk(policy, device, fused), System2(policy, device, False, fused)
     videos = [device.random(1, 3, stream.num_frames, *stream.video_size)
               for stream in (policy.config.raw_stream, policy.config.motion_stream)]  # fmt: skip
-    arms = {
+    arms: dict[str, Work] = {
         "denoise": work.denoise, "release": work.release, "dit": system2.whole,
         "vae_spatial": lambda: policy.vae_encode(videos[0]),
         "vae_motion": lambda: policy.vae_encode(videos[1]),
     }  # fmt: skip
+    if fused:  # the VAE is the same
+        arms = {name: arms[name] for name in ("denoise", "release", "dit")}
     found: dict[str, Any] = {}
     for name, each in arms.items():
         launch = lane.capture(each)

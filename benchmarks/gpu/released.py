@@ -99,10 +99,13 @@ class Chunk:
     """
 
     @torch.no_grad()
-    def __init__(self, policy: ReleasedPolicy, device: Device) -> None:
+    def __init__(self, policy: ReleasedPolicy, device: Device, fused: bool = False) -> None:
         self.policy, self.trained, self.core = policy, policy.trained, policy.trained.model
         self.block: Callable[..., Tensor] = _block
         self.release_block: Callable[..., Tensor] = _release_block
+        if fused:
+            self.block = compiled(_block, device)
+            self.release_block = compiled(_release_block, device)
         config = policy.config
         frame = config.image_tokens // config.img_history
         self.images = [device.random(1, frame, config.img_token_dim) for _ in range(2)]
@@ -192,6 +195,18 @@ def _release_block(block: Any, x: Tensor, tokens: Tensor) -> Tensor:
     x = x + block.attn(block.norm1(x))
     x = x + naive_cross(block.cross_attn, block.norm2(x), tokens)
     return x + block.ffn(block.norm3(x))  # type: ignore[no-any-return]
+
+
+def dit_block(block: Any, x: Tensor, shifts: Tensor, rotary: Any, text_kv: Tensor) -> Tensor:
+    """One block of the video DiT."""
+    return block(x, shifts, rotary, text_kv)  # type: ignore[no-any-return]
+
+
+def compiled(function: Callable[..., Tensor], device: Device) -> Callable[..., Tensor]:
+    """The function of a block by torch.compile: one kernel for what is pointwise or a norm."""
+    backend = "inductor" if device.is_gpu else "aot_eager"
+    fused: Callable[..., Tensor] = torch.compile(function, dynamic=False, backend=backend)
+    return fused
 
 
 def bounds(config: ReleaseConfig, copy_bytes_s: float, bf16_flop_s: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,22 @@ from gpu.released import (
     Stream,
     WanVaeEncoder,
     average_down,
+    compiled,
+    dit_block,
     pixels_to_channels,
     sinusoid,
 )
 
 Function = Callable[[Any], Any]
+
+
+def _opened(layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The first layer of a stage; its input is for the shortcut at the stage's end."""
+    return x, layer(x)
+
+
+def _inside(layer: Any, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return pair[0], layer(pair[1])
 
 
 def vae_functions(vae: WanVaeEncoder) -> list[Function]:
@@ -49,17 +61,15 @@ def vae_functions(vae: WanVaeEncoder) -> list[Function]:
 
     found: list[Function] = [lambda video: encoder.conv1(pixels_to_channels(video))]
     for stage in encoder.downsamples:
-        first, second = stage.downsamples[0], stage.downsamples[1]
-        found += [
-            lambda x, layer=first: (x, layer(x)),
-            lambda pair, layer=second: (pair[0], layer(pair[1])),
-            close(stage),
-        ]
+        first, second, *_ = stage.get_submodule("downsamples").children()
+        found += [partial(_opened, first), partial(_inside, second), close(stage)]
     return [*found, *encoder.middle, latents]
 
 
-def dit_functions(policy: ReleasedPolicy, stream: Stream, text_kv: Tensor) -> list[Function]:
-    """A stream's latents -> features: filter and patches, then each block."""
+def dit_functions(
+    policy: ReleasedPolicy, stream: Stream, text_kv: Tensor, run: Callable[..., Tensor]
+) -> list[Function]:
+    """A stream's latents -> features [B, T, N, D]: filter and patches, then each block."""
     dit, rotary = policy.dit, stream.rotary()
     embedded = dit.time_embedding(sinusoid(dit.clean, dit.config.freq_dim))
     shifts = dit.time_projection(embedded).unflatten(-1, (6, -1))
@@ -69,18 +79,21 @@ def dit_functions(policy: ReleasedPolicy, stream: Stream, text_kv: Tensor) -> li
         return dit.patch_embedding(maps).flatten(3).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
     blocks = [
-        lambda x, block=block, kv=kv: block(x, shifts, rotary, kv)
+        lambda x, block=block, kv=kv: run(block, x, shifts, rotary, kv)
         for block, kv in zip(dit.blocks, text_kv.unbind(0), strict=True)
     ]
-    return [patches, *blocks, lambda x: x.flatten(1, 2)]
+    return [patches, *blocks]
 
 
 class System2:
     """One condition from latents, or from video where `with_vae`: its steps and its result."""
 
     @torch.no_grad()
-    def __init__(self, policy: ReleasedPolicy, device: Device, with_vae: bool) -> None:
+    def __init__(
+        self, policy: ReleasedPolicy, device: Device, with_vae: bool, fused: bool = False
+    ) -> None:
         config = policy.config
+        block = compiled(dit_block, device) if fused else dit_block
         self.policy, self.with_vae = policy, with_vae
         raw, motion = config.raw_stream, config.motion_stream
         self.text = device.random(1, TEXT_TOKENS, config.wan.text_dim)
@@ -103,7 +116,7 @@ class System2:
             if with_vae:
                 key = self._row(f"{name}.vae", key, vae_functions(policy.vae))
             features.append(
-                self._row(f"{name}.dit", key, dit_functions(policy, stream, self.text_kv))
+                self._row(f"{name}.dit", key, dit_functions(policy, stream, self.text_kv, block))
             )
         self.steps.append(lambda: self._condition(*features))
 
@@ -120,7 +133,9 @@ class System2:
         return key
 
     def _condition(self, raw: str, motion: str) -> None:
-        tokens = self.policy.condition(self.values[raw], self.values[motion])
+        # The blocks' [B, T, N, D]; a step of its own would be a CUDA graph without a kernel.
+        features = (self.values[key].flatten(1, 2) for key in (raw, motion))
+        tokens = self.policy.condition(*features)
         self.values["video_kv"] = self.policy.trained.model.video_kv(tokens)
 
     def whole(self) -> None:
