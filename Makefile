@@ -34,7 +34,7 @@ test-gpu: $(GPU)/.stamp ## what needs an NVIDIA GPU; skips, loudly, without one
 	$(GPU)/bin/pytest -q -rs tests/gpu
 
 test-pythons: ## the robot-side tests on Python 3.10, 3.11 and 3.12, without torch
-	tests/robot_pythons.sh
+	tools/robot_pythons.sh
 
 clean: ## remove the environments and the report
 	rm -rf $(VENV) $(DEV) $(GPU) .venv-py3* report

@@ -31,10 +31,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hw_drivers.bus.port import BITS_PER_BYTE, SerialPort
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import CENTRE_TICK, MODELS
-from hw_drivers.port import BITS_PER_BYTE, SerialPort
-from hw_drivers.robot import BusConfig, JointConfig, Robot, RobotConfig
+from hw_drivers.robot.robot import BusConfig, JointConfig, Robot, RobotConfig
 from v2a.clock import MonotonicClock
 from v2a.errors import BusError
 

@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from runtime.control import Control
-from runtime.control_record import ControlRecord
-from runtime.dry_run import virtual_robot
-from runtime.envelope import Limits
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.client import ControlClient
+from runtime.control.dry_run import virtual_robot
+from runtime.control.loop import Control
+from runtime.control.record import ControlRecord
+from runtime.host.realtime import FIFO_PRIORITY, claim
 from runtime.mailbox import Mailboxes
-from runtime.realtime import FIFO_PRIORITY, claim
-from runtime.remote_control import RemoteControl
-from runtime.robot_yaml import RunConfig
+from runtime.safety.motion_limiter import Limits
 from runtime.supervisor import SWITCH_INTERVAL_S
 from v2a.clock import MonotonicClock
 from v2a.spans import Histogram, SpanRing
@@ -96,7 +96,7 @@ LOADS = {
 
 
 def in_process(hz: float, seconds: float) -> ControlRecord:
-    control = RemoteControl("virtual", LIMITS, config(hz), Mailboxes(), MonotonicClock(), ring())
+    control = ControlClient("virtual", LIMITS, config(hz), Mailboxes(), MonotonicClock(), ring())
     return played(control, seconds, lambda: None)
 
 
@@ -118,7 +118,7 @@ def ring() -> SpanRing:
 
 
 def played(
-    control: Control | RemoteControl, seconds: float, prepare: Callable[[], None]
+    control: Control | ControlClient, seconds: float, prepare: Callable[[], None]
 ) -> ControlRecord:
     """Hold, armed, for so long."""
     stop = threading.Event()

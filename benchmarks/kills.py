@@ -29,11 +29,11 @@ from hw_drivers.dynamixel.models import MODELS, WATCHDOG_TRIPPED
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.servo import VirtualServo
-from runtime.chunks import REST_NS
-from runtime.envelope import Limits
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.client import ControlClient
+from runtime.control.trajectory import REST_NS
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.remote_control import RemoteControl
-from runtime.robot_yaml import RunConfig
+from runtime.safety.motion_limiter import Limits
 from v2a.clock import MonotonicClock
 from v2a.errors import V2AError
 from v2a.spans import SpanRing
@@ -68,7 +68,7 @@ def policy(port: str) -> None:
     settings, boxes, clock = config(port), Mailboxes(), MonotonicClock()
     wide = np.ones(2)
     limits = Limits(("joint 1", "joint 2"), -wide, wide, wide, 250 * wide)
-    control = RemoteControl("real", limits, settings, boxes, clock, SpanRing())
+    control = ControlClient("real", limits, settings, boxes, clock, SpanRing())
     hung = threading.Event()
 
     def system1() -> None:

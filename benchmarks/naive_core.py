@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
-from export.models.layers import attend, split_heads
-from export.rates import Graph
+from export.layers.blocks import attend, split_heads
+from export.pipeline.split import Graph
 from export.release.policy import ReleasedPolicy
 
 

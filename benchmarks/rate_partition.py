@@ -32,8 +32,8 @@ from interleaved import interleaved, ratio
 from naive_core import NAIVE
 from torch import Tensor
 
-from export.onnx_from_torch import onnx_from_torch, save
-from export.rates import Graph, Split, chain
+from export.pipeline.onnx_from_torch import onnx_from_torch, save
+from export.pipeline.split import Graph, Split, chain
 from export.release.config import ReleaseConfig
 from export.release.layout import ADAPTORS, Layout
 from export.release.policy import ReleasedPolicy

@@ -23,14 +23,15 @@ import numpy as np
 import numpy.typing as npt
 from interleaved import Times, interleaved, ratio
 
-from runtime.control import Control
-from runtime.dry_run import virtual_robot
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.dry_run import virtual_robot
+from runtime.control.loop import Control
 from runtime.engines.base import EngineFactory, load, zeros
 from runtime.engines.fake import FakeEngine
+from runtime.fit import check_fit
+from runtime.host.run_delay import meter
 from runtime.mailbox import ChunkMsg, FrameMsg, Mailboxes
-from runtime.policy import PolicyGraphs
-from runtime.robot_yaml import RunConfig, check_fit
-from runtime.run_delay import meter
+from runtime.policy.graphs import PolicyGraphs
 from v2a.bundle import Bundle, load_bundle
 from v2a.clock import Clock, FakeClock, MonotonicClock
 from v2a.config import load_yaml

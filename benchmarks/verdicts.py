@@ -28,10 +28,10 @@ from typing import Any
 import numpy.typing as npt
 
 from runtime.engines.base import Engine, EngineFactory, Tensors, load
-from runtime.policy import SUPPLIED
-from runtime.profile.against import compare
-from runtime.profile.in_turn import compare_engines
+from runtime.policy.graphs import SUPPLIED
+from runtime.profile.compare import compare
 from runtime.profile.live import Profile, Subject, measure, virtual_config
+from runtime.profile.paired import compare_engines
 from v2a.bundle import Bundle, GraphSpec, load_bundle
 from v2a.clock import MonotonicClock
 

@@ -10,12 +10,12 @@ from typing import Any
 import click
 import numpy as np
 
+from demo.episodes import BUNDLE, Session, run_episodes
 from demo.plant import Result
-from demo.realtime import BUNDLE, Session, run_episodes
 from demo.report import write_report
 from demo.statistics import rate
 from demo.task import LEVELS, Level
-from runtime.recorded import to_json
+from runtime.recording.messages import to_json
 from runtime.summary import as_text, versions
 from v2a.bundle import load_bundle
 from v2a.terminal import Bar

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from demo import arm, expert, task
 from demo.arm import F64
+from demo.physics import PHYSICS_STEP_S, World
 from demo.picture import HALF_VIEW_M, Painter
-from demo.sim import PHYSICS_STEP_S, World
 from runtime.camera_worker import resized
 
 PIXELS: Final = 96

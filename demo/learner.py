@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from demo.dataset import Episodes
-from export.models.image_encoder import cell_centres
-from export.models.policy import Video2ActPolicy
-from export.models.video_vae import VaeDecoder
+from export.own.image_encoder import cell_centres
+from export.own.policy import Video2ActPolicy
+from export.own.video_vae import VaeDecoder
 
 READ_OUTS: Final = 7
 

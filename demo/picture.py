@@ -15,7 +15,7 @@ import numpy.typing as npt
 from demo import arm
 from demo.arm import F64
 from demo.expert import CENTRE_M
-from demo.sim import PUCK_HEIGHT_M, PUCK_RADIUS_M
+from demo.physics import PUCK_HEIGHT_M, PUCK_RADIUS_M
 
 U8 = npt.NDArray[np.uint8]
 

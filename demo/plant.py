@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from demo import arm, task
+from demo.physics import PHYSICS_STEP_S, World
 from demo.picture import U8, Painter
-from demo.sim import PHYSICS_STEP_S, World
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.servo import VirtualServo

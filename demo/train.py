@@ -29,8 +29,8 @@ from demo import collect, expert, language, losses, plots
 from demo.dataset import Episodes
 from demo.learner import Learner
 from demo.own import OwnEpisode
-from export.models.config import PolicyConfig
-from export.models.policy import Video2ActPolicy
+from export.own.config import PolicyConfig
+from export.own.policy import Video2ActPolicy
 from v2a.config import load_yaml
 
 BASE_EPISODES: Final = 4400

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from export.bundle_from_policy import Source, bundle_from_policy, own_policy
-from export.checkpoints import load_checkpoint
-from export.models.config import PolicyConfig
+from export.own.bundle import own_policy
+from export.own.checkpoints import load_checkpoint
+from export.own.config import PolicyConfig
+from export.pipeline.bundle import Source, bundle_from_policy
 from export.release.bundle import ReleasedFile, released_policy
 from export.release.config import Released, unused_options
 from export.release.golden import Result, compare_golden, load_golden

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from hw_drivers.camera import Camera
+from hw_drivers.cameras.camera import Camera
+from runtime.config.robot_yaml import CameraConfig
 from runtime.mailbox import FrameMsg, Image, Mailboxes
-from runtime.robot_yaml import CameraConfig
 from v2a.bundle import CameraSpec
 from v2a.clock import Clock
 from v2a.errors import CameraError

@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from hw_drivers.camera import open_camera
-from runtime.control_process import RobotKind
+from hw_drivers.cameras.camera import open_camera
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.process import RobotKind
 from runtime.engines import BACKENDS, Engine, load
-from runtime.recorded import to_json
-from runtime.robot_yaml import RunConfig
+from runtime.recording.messages import to_json
 from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
 from runtime.supervisor import Runtime

@@ -6,14 +6,12 @@ import hashlib
 import platform
 import resource
 from collections.abc import Iterable
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from runtime.record import Recorder
-from runtime.vitals import counts_of
+from runtime.recording.recorder import Recorder
 from runtime.workers import Workers
 from v2a.spans import COLUMNS
 
@@ -41,7 +39,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, 
         "late": control.late.summary_ms(),
         "realtime": control.realtime,
         "seam_jumps_rad": _spread(control.seam_jumps_rad),
-        "counts": counts_of(workers),
+        "counts": workers.counts(),
         "dropped": {
             "messages_of_an_older_epoch": workers.mailboxes.dropped_stale(),
             "spans": workers.tracer.dropped,
@@ -68,7 +66,6 @@ def describe(workers: Workers, start_ns: int) -> dict[str, Any]:
         "bundle": str(workers.bundle.path),
         "bundle_sha256": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
         "provenance": manifest.provenance,
-        "study": asdict(workers.study),
         "seed": workers.seed,
         "versions": versions(),
     }

@@ -1,5 +1,7 @@
-"""`Runtime`: the workers as threads of this process, started and stopped in order. The control
-loop's is, in a real run, the ear and mouth of a process of its own."""
+"""`Runtime`: runs the workers as threads of this process, started and stopped in order.
+
+On a real robot, the control thread only forwards messages to and from the control process.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runtime.control import Verb
-from runtime.record import Recorder, record_loop
-from runtime.recorded import ERROR, LogLine, Reset
-from runtime.recorder_desk import SinkSpec
+from runtime.control.loop import Verb
+from runtime.recording.messages import ERROR, LogLine, Reset
+from runtime.recording.recorder import Recorder
+from runtime.recording.sinks import SinkSpec
 from runtime.summary import describe, summarise
-from runtime.threads import Crew, Loop, step_on_news
-from runtime.vitals import vitals_of
-from runtime.workers import Workers, WorkerSpec
+from runtime.threads import WorkerThreads
+from runtime.workers import WORKERS, Workers
 from v2a.errors import SafetyFault
 
 # A thread that wants the GIL waits for about the switch interval; Python's own is 5 ms.
@@ -40,7 +40,7 @@ class Runtime:
         self, workers: Workers, record_dir: Path | None = None, sinks: tuple[SinkSpec, ...] = ()
     ) -> None:
         self._workers = workers
-        self._crew = Crew()
+        self._threads = WorkerThreads()
         self._closing = ExitStack()
         self._starting_or_stopping = threading.Lock()
         self._recorder = Recorder(workers.tracer, workers.control.safety, record_dir, sinks)
@@ -58,9 +58,11 @@ class Runtime:
             self._recorder.open(describe(self._workers, self._workers.clock.now_ns()))
             opened.enter_context(realtime_interpreter())
             self._start_ns = self._workers.clock.now_ns()
-            for row in self._workers.table():
-                opened.callback(self._crew.stop, row.name)
-                self._crew.start(row, self._loop(row))
+            for row in WORKERS:
+                opened.callback(self._threads.stop, row.name)
+                loop = row.loop(self._workers, self._recorder)
+                cores = row.cores(self._workers.config)
+                self._threads.start(row.name, loop, row.nice, cores, row.outlives)
             self._closing = opened.pop_all()
         return self
 
@@ -96,8 +98,8 @@ class Runtime:
 
     def wait(self, seconds: float | None = None) -> None:
         """Let it run for `seconds`, or until a worker fails: its error is raised here."""
-        self._crew.failed.wait(seconds)
-        self._crew.raise_error()
+        self._threads.failed.wait(seconds)
+        self._threads.raise_error()
 
     def stages(self) -> dict[str, dict[str, float]]:
         """How long each stage took so far: see `Tracer.stage_table`."""
@@ -111,8 +113,8 @@ class Runtime:
         summary = summarise(self._workers, self._recorder, self._start_ns)
         return summary | {
             "threads": self._thread_times(),
-            "scheduling": dict(self._crew.scheduling),
-            "hung": list(self._crew.hung),
+            "scheduling": dict(self._threads.scheduling),
+            "hung": list(self._threads.hung),
         }
 
     def __enter__(self) -> Runtime:
@@ -120,12 +122,12 @@ class Runtime:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
-        if kind is None and not self._crew.error_raised:
-            self._crew.raise_error()
+        if kind is None and not self._threads.error_raised:
+            self._threads.raise_error()
 
     def _thread_times(self) -> dict[str, dict[str, Any]]:
         """A control loop in a process of its own is `control`, and our end of the link `link`."""
-        times = self._crew.thread_times()
+        times = self._threads.thread_times()
         if self._workers.control.thread:
             times["link"], times["control"] = times["control"], self._workers.control.thread
         return times
@@ -137,28 +139,18 @@ class Runtime:
         done = control.request(verb)
         while not done.wait(POLL_S):
             self._check_control_runs(verb)
-        self._crew.raise_error()
+        self._threads.raise_error()
         if control.safety.torque_on != (verb == "arm"):
             raise SafetyFault(f"could not {verb}: {control.safety.changes[-1].reason}")
 
     def _check_control_runs(self, verb: Verb) -> None:
-        self._crew.raise_error()
-        if not self._crew.running("control"):
+        self._threads.raise_error()
+        if not self._threads.running("control"):
             raise SafetyFault(f"can't {verb}: the control loop is not running; call start()")
-
-    def _loop(self, row: WorkerSpec) -> Loop:
-        workers = self._workers
-        if row.name == "recorder":
-            return partial(record_loop, self._recorder, partial(vitals_of, workers))
-        if row.name == "control":
-            return workers.control.run
-        inbox = getattr(workers.mailboxes, row.inbox) if row.inbox else None
-        outbox = getattr(workers.mailboxes, str(row.output))
-        return step_on_news(getattr(workers, row.name), inbox, outbox, workers.clock)
 
     def _end_recording(self) -> None:
         now_ns = self._workers.clock.now_ns()
-        for fault in (self._crew.error, self._workers.control.torque_fault):
+        for fault in (self._threads.error, self._workers.control.torque_fault):
             if fault is not None:
                 self._recorder.offer(LogLine(now_ns, ERROR, str(fault)))
 

@@ -26,7 +26,9 @@ COMMANDS: Final = {
     "profile": LazyCommand(
         "runtime.profile.cli", "profile", "Time every stage; compare runs; keep to budgets."
     ),
-    "record": LazyCommand("runtime.record_cli", "record", "Look into a recording, or export it."),
+    "record": LazyCommand(
+        "runtime.recording.cli", "record", "Look into a recording, or export it."
+    ),
     "replay": LazyCommand(
         "runtime.replay.cli", "replay", "Make a recording's chunks again, with one bundle or two."
     ),
@@ -35,10 +37,10 @@ COMMANDS: Final = {
         "export.cli", "check_golden", "Compare a released policy with its golden tensors."
     ),
     "plan": LazyCommand(
-        "export.plan_cli", "plan_command", "Bound a policy's memory and rates on a device."
+        "export.plan.cli", "plan_command", "Bound a policy's memory and rates on a device."
     ),
     "build": LazyCommand(
-        "runtime.build_cli", "build", "Build a bundle's TensorRT engines for this machine."
+        "runtime.engines.cli", "build", "Build a bundle's TensorRT engines for this machine."
     ),
     "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show what is in it."),
     "motors": LazyCommand("hw_drivers.motors.cli", "motors", "Check, set up or simulate servos."),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.models.layers import NORM_EPS, attend, split_heads
+from export.layers.blocks import NORM_EPS, attend, split_heads
 from export.release.config import ReleaseConfig
 
 FREQUENCIES = 256  # features of a timestep or control frequency before their MLP

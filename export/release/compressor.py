@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from export.models.layers import attend, mlp, split_heads
+from export.layers.blocks import attend, mlp, split_heads
 from export.release.layout import HEAD_DIM, CompressorLayout
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from export.models.config import DitConfig, Place, Positive
+from export.layers.config import DitConfig, Place, Positive
 from v2a.config import Strict
 
 VAE_STRIDE = 16  # pixels a latent, each way

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from export.costs import (
+from export.layers.costs import (
     CORE_BLOCK_KEYS,
     DIT_BLOCK_KEYS,
     DIT_TEXT_KEYS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from export.models.filters import BandPass, SpatialFilter, frequency_matrix
+from export.layers.filters import BandPass, SpatialFilter, frequency_matrix
 from export.release.config import MotionExtraction, ReleaseConfig
 
 SPATIAL = ("sobel", "scharr", "laplace")

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from export.onnx_from_torch import onnx_from_torch, save
-from export.rates import Graph, Stage
+from export.pipeline.onnx_from_torch import onnx_from_torch, save
+from export.pipeline.split import Graph, Stage
 from export.release.checkpoints import load_released
 from export.release.config import ReleaseConfig, unused_options
 from export.release.policy import ReleasedPolicy

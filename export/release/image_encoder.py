@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from export.models.layers import pixels_to_unit
+from export.layers.blocks import pixels_to_unit
 from export.release.config import ReleaseConfig
 from export.release.weight_files import listed, unreadable
 from v2a.errors import ConfigError

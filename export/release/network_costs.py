@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from export.costs import Work, attend, convolve, linear, mlp, norm
+from export.layers.costs import Work, attend, convolve, linear, mlp, norm
 from export.release.config import VAE_TIME_STRIDE, ReleaseConfig, StreamConfig
 from export.release.layout import HEAD_DIM, CompressorLayout
 

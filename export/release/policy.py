@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from export.models.filters import on_features
-from export.models.sampler import solver_grid
+from export.layers.filters import on_features
+from export.layers.sampler import solver_grid
 from export.release.action_core import joined
 from export.release.config import ReleaseConfig, StreamConfig
 from export.release.filters import stream_filter

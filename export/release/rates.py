@@ -16,9 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from export.models.config import FULL, Component, Precisions
-from export.models.layers import pixels_to_unit
-from export.rates import Graph, Split
+from export.layers.blocks import pixels_to_unit
+from export.pipeline.config import FULL, Component, Precisions
+from export.pipeline.split import Graph, Split
 from export.release.action_core import joined
 from export.release.config import ReleaseConfig
 from export.release.policy import ReleasedPolicy

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.rates import Graph
+from export.pipeline.split import Graph
 from export.release.config import ReleaseConfig
 from export.release.filters import MOTION, SPATIAL, stream_filter
 from export.release.policy import ReleasedPolicy

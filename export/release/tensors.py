@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from export.models.config import FULL, Precisions
-from export.precision import STORED
+from export.pipeline.config import FULL, Precisions
+from export.pipeline.precision import STORED
 from export.release.config import ReleaseConfig, StreamConfig
 from v2a.bundle import TensorSpec
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from export.models.sampler import solver_steps
+from export.layers.sampler import solver_steps
 from export.release.action_core import ActionCore, KeyValue, joined
 from export.release.compressor import TokenCompressor
 from export.release.config import ReleaseConfig

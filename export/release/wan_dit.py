@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from export.models.config import DitConfig
-from export.models.layers import sinusoid, stacked_kv
-from export.models.video_dit import DitBlock, rotary_table
+from export.layers.blocks import sinusoid, stacked_kv
+from export.layers.config import DitConfig
+from export.layers.video_dit import DitBlock, rotary_table
 
 Rotary = tuple[Tensor, Tensor]
 
 
 def mlp_tanh(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Linear, GELU, linear. Wan's and RDT's weights were trained with GELU's tanh form, not with
-    the erf form of `export.models.layers.mlp`."""
+    the erf form of `export.layers.blocks.mlp`."""
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs)
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.models.layers import attend
+from export.layers.blocks import attend
 
 STAGES = ((1, False), (2, True), (4, True), (4, None))
 """Of each stage: channels in units of `dim`; whether it halves time (None: it halves nothing)."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from v2a.clock import Clock
 from v2a.errors import CameraError
 

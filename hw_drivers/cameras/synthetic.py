@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw_drivers.camera import Frame, Image
+from hw_drivers.cameras.camera import Frame, Image
 from v2a.clock import Clock
 
 PICTURES = 8  # made once: a camera costs the processor next to nothing, and so must this

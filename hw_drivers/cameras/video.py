@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hw_drivers.camera import Frame, Image
+from hw_drivers.cameras.camera import Frame, Image
 from v2a.clock import Clock
 from v2a.errors import CameraEnded, CameraError
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from hw_drivers.bus import PING_TRIES, Pong, ServoBus
-from hw_drivers.bus_block import Block
-from hw_drivers.bus_reader import BlockReader
-from hw_drivers.bus_wire import Heard
+from hw_drivers.bus.block import Block
+from hw_drivers.bus.bus import PING_TRIES, Pong, ServoBus
+from hw_drivers.bus.port import Port
+from hw_drivers.bus.reader import BlockReader
+from hw_drivers.bus.registers import Item, Model
+from hw_drivers.bus.wire import Heard
 from hw_drivers.dynamixel.frames import SyncWriter, fast_read_request, sync_read_request
 from hw_drivers.dynamixel.packet import (
     ALERT_BIT,
@@ -21,8 +23,6 @@ from hw_drivers.dynamixel.packet import (
     make_reboot,
     make_write,
 )
-from hw_drivers.port import Port
-from hw_drivers.registers import Item, Model
 from v2a.clock import Clock
 
 # On a broadcast ping every possible ID has its own 3 ms to answer in (DynamixelSDK, broadcastPing).

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hw_drivers.bus_wire import Request
+from hw_drivers.bus.registers import Item
+from hw_drivers.bus.wire import Request
 from hw_drivers.dynamixel.packet import (
     ALERT_BIT,
     BROADCAST_ID,
@@ -26,7 +27,6 @@ from hw_drivers.dynamixel.packet import (
     make_sync_write,
 )
 from hw_drivers.dynamixel.packet_fast import FastStatusParser, make_fast_sync_read
-from hw_drivers.registers import Item
 
 _STATUS_PREFIX = struct.Struct("<4sBHBB")  # header, id, LEN, STATUS, error byte 0
 _CRC_BYTES = 2

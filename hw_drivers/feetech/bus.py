@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hw_drivers.bus import PING_TRIES, Pong, ServoBus
-from hw_drivers.bus_reader import BlockReader
-from hw_drivers.bus_wire import Request
+from hw_drivers.bus.bus import PING_TRIES, Pong, ServoBus
+from hw_drivers.bus.port import Port
+from hw_drivers.bus.reader import BlockReader
+from hw_drivers.bus.registers import Item, Model
+from hw_drivers.bus.wire import Request
 from hw_drivers.feetech.models import MODELS, NO_SYNC_READ
 from hw_drivers.feetech.packet import (
     BROADCAST_ID,
@@ -20,8 +22,6 @@ from hw_drivers.feetech.packet import (
     make_sync_write,
     make_write,
 )
-from hw_drivers.port import Port
-from hw_drivers.registers import Item, Model
 from v2a.clock import Clock
 
 _SCAN_TIMEOUT_S = 0.5

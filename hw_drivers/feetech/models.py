@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from hw_drivers.registers import Item, Model
+from hw_drivers.bus.registers import Item, Model
 
 SRAM_START = 40
 STS_TICKS_PER_TURN = 4096

@@ -14,20 +14,20 @@ from typing import Final
 import click
 from pydantic import BaseModel
 
-from hw_drivers.bus import ServoBus
-from hw_drivers.calibration import (
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
+from hw_drivers.motors import options
+from hw_drivers.motors.settings import changes, read_settings, setup_line, write_settings
+from hw_drivers.motors.sweep import Range, Sweep, place_range
+from hw_drivers.robot.config import MODELS, JointConfig, RobotConfig
+from hw_drivers.robot.joint_calibration import (
     REGISTERS,
     Calibration,
     check_ranges,
     read_servo,
     save_calibration,
 )
-from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
-from hw_drivers.motors import options
-from hw_drivers.motors.settings import changes, read_settings, setup_line, write_settings
-from hw_drivers.motors.sweep import Range, Sweep, place_range
-from hw_drivers.robot import Robot
-from hw_drivers.robot_config import MODELS, JointConfig, RobotConfig
+from hw_drivers.robot.robot import Robot
 from v2a.clock import Clock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError, ConfigError

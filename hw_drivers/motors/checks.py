@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from hw_drivers.dynamixel.models import WATCHDOG_TRIPPED
 from hw_drivers.motors.find import Servo
 from hw_drivers.motors.settings import wanted_settings
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 
 Registers = Mapping[str, int]
 

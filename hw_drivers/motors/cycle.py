@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors.recording import RecordingPort
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock
 
 CYCLES: Final = 200

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.bus.port import SerialPort, stable_path
 from hw_drivers.motors import options
 from hw_drivers.motors.checks import (
     REGISTERS,
@@ -24,8 +25,7 @@ from hw_drivers.motors.checks import (
 from hw_drivers.motors.cycle import CYCLES, Cycles, bars, histogram, measure
 from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, nobody, places
 from hw_drivers.motors.recording import RecordingPort
-from hw_drivers.port import SerialPort, stable_path
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
 

@@ -11,15 +11,15 @@ from typing import Final
 
 import click
 
-from hw_drivers.bus import Pong, ServoBus
+from hw_drivers.bus.bus import Pong, ServoBus
+from hw_drivers.bus.port import SerialPort
+from hw_drivers.bus.registers import Model, find_model
 from hw_drivers.dynamixel import models as dynamixel
 from hw_drivers.feetech import models as feetech
 from hw_drivers.motors.judge import PACKETS, Verdict, judge
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.motors.settings import setup_line
-from hw_drivers.port import SerialPort
-from hw_drivers.registers import Model, find_model
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock
 from v2a.errors import BusError, PortError
 from v2a.terminal import Bar

@@ -12,10 +12,10 @@ from typing import Final, NoReturn
 
 import click
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Look, Servo, find_first, open_bus
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 

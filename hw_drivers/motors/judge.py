@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from hw_drivers.bus_wire import Parser
+from hw_drivers.bus.wire import Parser
 from hw_drivers.dynamixel import packet as dynamixel_packet
 from hw_drivers.feetech import packet as feetech_packet
 from hw_drivers.motors.recording import Exchange

@@ -11,12 +11,12 @@ from typing import Any, Final, NamedTuple
 import click
 import numpy as np
 
-from hw_drivers.bus import ServoBus
-from hw_drivers.bus_block import NEVER_NS, NO_RAW, Block
-from hw_drivers.bus_reader import BlockReader
+from hw_drivers.bus.block import NEVER_NS, NO_RAW, Block
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.bus.reader import BlockReader
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, find_first, open_bus
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 from v2a.terminal import LiveLines, columns

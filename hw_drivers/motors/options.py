@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

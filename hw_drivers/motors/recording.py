@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hw_drivers.port import Port
+from hw_drivers.bus.port import Port
 
 
 @dataclass(slots=True)

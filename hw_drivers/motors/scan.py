@@ -8,9 +8,9 @@ from typing import Any
 import click
 from serial.tools import list_ports
 
+from hw_drivers.bus.port import stable_path
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, look_at_all, nobody, places
-from hw_drivers.port import stable_path
 from v2a.clock import MonotonicClock
 from v2a.errors import BusError, PortError
 from v2a.terminal import columns

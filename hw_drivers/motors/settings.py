@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.bus.registers import Model
 from hw_drivers.dynamixel.models import DRIVE_MODES
 from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
-from hw_drivers.registers import Model
-from hw_drivers.robot_config import PROTOCOLS
+from hw_drivers.robot.config import PROTOCOLS
 from v2a.errors import BusError
 
 # What v2a needs besides position mode: answers at once, and to every request.

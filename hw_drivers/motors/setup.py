@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import click
 
-from hw_drivers.bus import ServoBus
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.bus.registers import Model
 from hw_drivers.dynamixel import models as dynamixel
 from hw_drivers.feetech import models as feetech
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Look, Servo, look_at_all, nobody, open_bus, places
 from hw_drivers.motors.settings import Change, check_settings, needed_changes, write_settings
-from hw_drivers.registers import Model
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
 from v2a.terminal import columns

@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from hw_drivers.bus.registers import Model
 from hw_drivers.dynamixel import models as dynamixel
 from hw_drivers.dynamixel.packet import MAX_ID as DYNAMIXEL_MAX_ID
 from hw_drivers.feetech import models as feetech
 from hw_drivers.feetech.packet import MAX_ID as FEETECH_MAX_ID
-from hw_drivers.registers import Model
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.faults import FAULTS, PlantedFault
 from hw_drivers.virtual.feetech import FeetechChain, FeetechServo

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hw_drivers.bus.registers import Model
 from hw_drivers.feetech.models import STS_TICKS_PER_TURN
-from hw_drivers.registers import Model
 from v2a.errors import BusError
 
 LEAST_SPAN_TICKS = 32  # about 3 degrees: less than that is a joint that nobody moved

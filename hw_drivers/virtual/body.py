@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 
-from hw_drivers.registers import Item, Model
+from hw_drivers.bus.registers import Item, Model
 from hw_drivers.virtual.motion import Limits, lag, ramp, toward
 
 # A plain guess at how fast a small servo's position loop is; nothing depends on its value.

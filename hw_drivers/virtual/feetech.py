@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from hw_drivers.bus.registers import Item, Model
 from hw_drivers.feetech.models import (
     BAUD_RATES,
     MULTI_TURN_PHASE_BIT,
@@ -26,7 +27,6 @@ from hw_drivers.feetech.packet import (
     InstructionParser,
     make_status,
 )
-from hw_drivers.registers import Item, Model
 from hw_drivers.virtual.body import Body
 from hw_drivers.virtual.line import Line
 from hw_drivers.virtual.motion import Limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hw_drivers.bus.registers import Item, Model
 from hw_drivers.dynamixel.models import (
     BAUD_RATES,
     CENTRE_TICK,
@@ -13,7 +14,6 @@ from hw_drivers.dynamixel.models import (
     WATCHDOG_TRIPPED,
 )
 from hw_drivers.dynamixel.packet import ALERT_BIT
-from hw_drivers.registers import Item, Model
 from hw_drivers.virtual.body import Body
 from hw_drivers.virtual.motion import Limits, timed
 from v2a.errors import BusError

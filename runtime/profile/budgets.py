@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from pydantic import PositiveFloat, create_model
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.profile.statistics import QUANTILES, Series, quantiles_ms
-from runtime.robot_yaml import RunConfig
 from v2a.config import Strict, load_yaml
 from v2a.names import AGES, STAGES
 

@@ -9,15 +9,14 @@ from typing import Any
 
 import click
 
-from runtime.control_process import RobotKind
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.process import RobotKind
 from runtime.engines import BACKENDS, load
 from runtime.engines.base import EngineFactory
-from runtime.policy import SUPPLIED
-from runtime.profile.against import as_text as comparison_text
-from runtime.profile.against import compare, read_profile
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile.budgets import Budgets, load_budgets
-from runtime.profile.in_turn import as_text as in_turn_text
-from runtime.profile.in_turn import compare_engines
+from runtime.profile.compare import as_text as comparison_text
+from runtime.profile.compare import compare, read_profile
 from runtime.profile.live import (
     Profile,
     Subject,
@@ -26,12 +25,13 @@ from runtime.profile.live import (
     progress,
     virtual_config,
 )
+from runtime.profile.paired import as_text as in_turn_text
+from runtime.profile.paired import compare_engines
 from runtime.profile.sweep import as_text as sweep_text
 from runtime.profile.sweep import sweep
 from runtime.profile.text import as_text
-from runtime.recorded import to_json
-from runtime.recording import Recording
-from runtime.robot_yaml import RunConfig
+from runtime.recording.messages import to_json
+from runtime.recording.reader import Recording
 from v2a.bundle import Bundle, Manifest, load_bundle
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
@@ -161,7 +161,7 @@ def _measured_and_kept(
 
 def _kept(found: Profile, run: Path, folder: Path) -> Profile:
     """Write profile.json, report.html and the trace of the recording `run` into `folder`."""
-    from runtime.perfetto import write_trace  # here: only this needs perfetto's package
+    from runtime.convert.perfetto import write_trace  # here: only this needs perfetto's package
     from runtime.report import write_report
 
     recording = Recording(run)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from runtime.profile.against import SCHEMA
+from runtime.config.robot_yaml import RunConfig
 from runtime.profile.budgets import (
     Budgets,
     default_budgets,
@@ -16,12 +16,12 @@ from runtime.profile.budgets import (
     judge,
     misses,
 )
+from runtime.profile.compare import SCHEMA
+from runtime.profile.stalls import tail
 from runtime.profile.statistics import Series, histogram, quantiles_ms
-from runtime.profile.tail import tail
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from runtime.report.run_facts import RunFacts, read_run
 from runtime.report.stalls import Rows
-from runtime.robot_yaml import RunConfig
 from v2a.names import STAGES
 from v2a.spans import GPU
 

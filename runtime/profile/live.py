@@ -14,20 +14,20 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from hw_drivers.camera import open_camera
-from runtime.control_process import RobotKind
+from hw_drivers.cameras.camera import open_camera
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.process import RobotKind
 from runtime.engines import load
 from runtime.engines.base import EngineFactory
-from runtime.policy import SUPPLIED
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile import machine
-from runtime.profile.alone import Alone, engines_alone
 from runtime.profile.budgets import Budgets
 from runtime.profile.from_recording import profile_of
+from runtime.profile.isolated import Alone, engines_alone
 from runtime.profile.jetson import Sampler, is_jetson
 from runtime.profile.layers import layers_of
 from runtime.profile.statistics import typical
-from runtime.recording import Recording
-from runtime.robot_yaml import RunConfig
+from runtime.recording.reader import Recording
 from runtime.supervisor import Runtime
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, Manifest

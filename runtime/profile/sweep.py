@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.engines import BACKENDS
-from runtime.profile.against import compare
+from runtime.profile.compare import compare
 from runtime.profile.live import Profile, Subject
-from runtime.robot_yaml import RunConfig
 from v2a.errors import ConfigError
 
 Point = dict[str, str]  # option -> value, as they were written

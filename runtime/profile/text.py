@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from runtime.profile.against import OTHERS_CORES
+from runtime.profile.compare import OTHERS_CORES
 from v2a.spans import COLUMNS
 
 _HEADS = ("n", "mean", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "misses")

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from runtime.engines import BACKENDS, load
-from runtime.recorded import to_json
-from runtime.recording import Recording
+from runtime.recording.messages import to_json
+from runtime.recording.reader import Recording
 from runtime.replay.replay import Replay
 from runtime.replay.script import read_script
 from v2a.bundle import load_bundle

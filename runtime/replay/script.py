@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from v2a.errors import ConfigError
 
 Step = ConditionMsg | ChunkMsg

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from runtime.report.formatting import MISSING, Profile, known, ms, phrase
 from runtime.report.markup import Markup, canvas, path, section, tag
 from runtime.report.run_facts import Points, RunFacts
 from runtime.report.scale import axis_labels, ceiling
-from runtime.report.words import MISSING, Profile, known, ms, phrase
 
 WIDTH, HEIGHT = 1000, 120
 NEAR: Final = 3  # times the highest age

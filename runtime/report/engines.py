@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from runtime.report.formatting import Profile, known, ms, number, percent
 from runtime.report.markup import Markup, canvas, section, table, tag, upright
 from runtime.report.scale import LogAxis, decade_labels, log_axis
-from runtime.report.words import Profile, known, ms, number, percent
 
 OPEN: Final = 2  # graphs that are unfolded at first
 LAYERS_SHOWN: Final = 12

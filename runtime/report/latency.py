@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from runtime.report.formatting import DASH, QUANTILES, Profile, known, ms, number, percent
 from runtime.report.markup import Markup, canvas, joined, path, section, table, tag, upright
 from runtime.report.scale import LogAxis, decade_labels, log_axis
-from runtime.report.words import DASH, QUANTILES, Profile, known, ms, number, percent
 from v2a.names import STAGES
 
 BINS: Final = 150

@@ -8,13 +8,13 @@ from typing import Final
 
 from runtime.report.ages import ages
 from runtime.report.engines import engines, layers
-from runtime.report.facts import machine, missed_ticks
+from runtime.report.formatting import Profile, known, number, phrase, with_unit
 from runtime.report.latency import latency
+from runtime.report.machine_section import machine, missed_ticks
 from runtime.report.markup import Markup, joined, tag
 from runtime.report.run_facts import Recorded, read_run
 from runtime.report.timeline import timeline
 from runtime.report.verdict import budget_bars, figures, headline
-from runtime.report.words import Profile, known, number, phrase, with_unit
 
 # Nothing from outside, whatever a name in a profile may try.
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -17,7 +17,7 @@ Points = npt.NDArray[np.float64]  # [n, 2]: seconds into the run, age in ms
 
 
 class Recorded(Protocol):
-    """The part of `runtime.recording.Recording` that is read here."""
+    """The part of `runtime.recording.reader.Recording` that is read here."""
 
     header: dict[str, Any]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from runtime.report.formatting import known
 from runtime.report.markup import Markup, tag
-from runtime.report.words import known
 
 
 @dataclass(frozen=True, slots=True)

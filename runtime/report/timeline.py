@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
+from runtime.report.findings import said, standing_out
+from runtime.report.formatting import ms, number
 from runtime.report.markup import Markup, joined, section, tag
 from runtime.report.run_facts import RunFacts
 from runtime.report.scale import label_at
 from runtime.report.stalls import Rows, Stall, Ticks
-from runtime.report.standing_out import said, standing_out
-from runtime.report.words import ms, number
 from v2a.names import STAGES
 from v2a.spans import GPU
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.report.formatting import (
+    MISSING,
+    QUANTILES,
+    Profile,
+    known,
+    ms,
+    number,
+    percent,
+    phrase,
+)
 from runtime.report.markup import Markup, canvas, section, tag, upright
-from runtime.report.words import MISSING, QUANTILES, Profile, known, ms, number, percent, phrase
 
 KEPT, BROKEN = 0.97, 0.7  # where the limits are, of a bar's width; what is longer is cut off
 

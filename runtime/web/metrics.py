@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from runtime.safety import State
+from runtime.safety.safety import State
 from runtime.web.tally import EDGES_S, Tally
 from runtime.web.view import View
 from v2a.names import AGES, STAGES

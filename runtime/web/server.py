@@ -18,8 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
-from runtime.estop import listening, press
-from runtime.recorded import to_json, to_png
+from runtime.recording.messages import to_json, to_png
+from runtime.safety.estop import listening, press
 from runtime.web.guard import Guard
 from runtime.web.metrics import CONTENT_TYPE, metrics
 from runtime.web.view import View, snapshot

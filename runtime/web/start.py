@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.recorder_desk import SinkSpec
-from runtime.robot_yaml import RunConfig
+from runtime.config.robot_yaml import RunConfig
+from runtime.recording.sinks import SinkSpec
 from runtime.web.guard import Address, new_token, parse_address
 from runtime.web.view import About
 from runtime.workers import Workers

@@ -12,13 +12,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus_block import Reading
-from runtime.health import QUANTITIES
+from hw_drivers.bus.block import Reading
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
-from runtime.recorded import SafetyChange, Spans
-from runtime.safety import State
+from runtime.recording.messages import RunCounters, SafetyChange, Spans
+from runtime.safety.health import QUANTITIES
+from runtime.safety.safety import State
 from runtime.span_ages import ages_of_spans
-from runtime.vitals import Vitals
 from runtime.web.tally import Rate, Tally
 from v2a.clock import Clock
 from v2a.names import AGES, STAGES
@@ -50,7 +49,7 @@ class View:
     def __init__(self, about: About, clock: Clock) -> None:
         self.about = about
         self.lock = threading.Lock()
-        self.vitals: Vitals | None = None
+        self.vitals: RunCounters | None = None
         start = SafetyChange(clock.now_ns(), State.DISARMED.value, "start")
         self.changes = deque([start], maxlen=CHANGES_SHOWN)
         self.newest: dict[str, Message] = {}
@@ -120,7 +119,7 @@ class View:
         if len(durations_ns):
             to.setdefault(name, Tally()).add(np.maximum(durations_ns, 0))
 
-    def _vitals(self, vitals: Vitals) -> None:
+    def _vitals(self, vitals: RunCounters) -> None:
         self.vitals = vitals
 
     def _change(self, change: SafetyChange) -> None:
@@ -134,7 +133,7 @@ _TAKEN: Final[dict[type, Callable[[View, Any], None]]] = {
     ChunkMsg: View._chunk,
     Spans: View._spans,
     SafetyChange: View._change,
-    Vitals: View._vitals,
+    RunCounters: View._vitals,
 }
 
 

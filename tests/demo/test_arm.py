@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from demo import arm
 from demo.arm import F64
-from demo.sim import World
+from demo.physics import World
 
 REACHABLE = st.builds(
     lambda radius, bearing, z: np.array([radius * np.cos(bearing), radius * np.sin(bearing), z]),

@@ -15,8 +15,8 @@ from demo import arm, collect, dataset, expert, task
 from demo.arm import F64
 from demo.collect import CHUNK, FIELDS, STEPS, Outcome
 from demo.dataset import FIRST, Episodes, read_outs
+from demo.physics import World
 from demo.picture import U8
-from demo.sim import World
 
 COUNT = 4
 HELD_OUT = 1

@@ -16,8 +16,8 @@ from typing import Any, cast
 import pytest
 
 from demo.cli import _text
-from demo.realtime import BUNDLE
-from runtime.recording import Recording
+from demo.episodes import BUNDLE
+from runtime.recording.reader import Recording
 from tests.conftest import REPOSITORY
 from v2a.bundle import load_bundle, seal
 from v2a.errors import ConfigError

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from demo import arm, expert
 from demo.arm import F64
+from demo.physics import PUCK_HEIGHT_M, PUCK_RADIUS_M
 from demo.picture import HALF_VIEW_M, HEIGHT_M, SIZE, U8, Painter
-from demo.sim import PUCK_HEIGHT_M, PUCK_RADIUS_M
 
 PUCK_TOP = (226, 98, 72)
 RING = (214, 186, 74)

@@ -10,10 +10,10 @@ import pytest
 
 from demo import arm, expert, task
 from demo.arm import F64
+from demo.episodes import config_for
 from demo.plant import Plant
-from demo.realtime import config_for
 from hw_drivers.dynamixel.models import RAD_PER_TICK
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from v2a.clock import FakeClock
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from demo import task
-from demo.realtime import config_for
+from demo.episodes import config_for
 from demo.simulator import FRAME_S, Ended, Simulator
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from hw_drivers.cameras.datagram import SocketCamera
 from hw_drivers.dynamixel.models import RAD_PER_TICK
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from v2a.clock import MonotonicClock
 from v2a.errors import CameraError, V2AError
 
@@ -34,7 +34,7 @@ def camera_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def simulator(camera_path: Path) -> Iterator[Simulator]:
-    with Simulator(camera_path) as simulator:
+    with Simulator.start(camera_path) as simulator:
         yield simulator
 
 
@@ -71,7 +71,7 @@ def test_an_episode_sends_its_pictures_on_the_grid(simulator: Simulator, camera_
 
 @pytest.fixture
 def another(tmp_path: Path) -> Iterator[Simulator]:
-    with Simulator(tmp_path / "camera") as simulator:
+    with Simulator.start(tmp_path / "camera") as simulator:
         yield simulator
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from demo import arm, expert, task
+from demo.physics import PUCK_RADIUS_M
 from demo.picture import HALF_VIEW_M
-from demo.sim import PUCK_RADIUS_M
 from demo.statistics import rate
-from tests.demo import oracles
-from tests.demo.oracles import Plan
+from tools import oracles
+from tools.oracles import Plan
 
 N = 100
 Scenarios = dict[task.Level, list[task.Scenario]]

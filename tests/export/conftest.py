@@ -11,8 +11,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from export.models.config import PolicyConfig
-from export.models.policy import Video2ActPolicy
+from export.own.config import PolicyConfig
+from export.own.policy import Video2ActPolicy
 from v2a.cli import cli
 from v2a.config import load_yaml
 

@@ -26,7 +26,7 @@ from runtime.engines.cuda import Cuda
 from runtime.engines.plan_cache import Recipe
 from runtime.engines.tensorrt_api import is_rtx
 from runtime.engines.trt import TrtEngine
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
 from tests.conftest import REPOSITORY
 from v2a.bundle import Bundle, load_bundle
 from v2a.cli import cli

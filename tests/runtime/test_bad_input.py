@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("onnx", reason="the bundle of these tests is written with onnx")
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
+from tests.runtime.control.outside import ROBOT_YAML, run_command
 from tests.runtime.onnx_files import write_zeros
-from tests.runtime.outside import ROBOT_YAML, run_command
 from v2a.bundle import GraphSpec, load_bundle, seal
 
 Spoil = Callable[[Path, pytest.MonkeyPatch], object]

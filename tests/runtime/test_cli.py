@@ -17,11 +17,11 @@ pytest.importorskip("onnx", reason="the bundle of these tests is written with on
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
 from hw_drivers.virtual.pty import PtyServer
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import TASK, make_chain, torques
-from tests.runtime.messages import states_of
-from tests.runtime.outside import ROBOT_YAML
+from tests.runtime.control.outside import ROBOT_YAML
+from tests.runtime.recording.messages import states_of
 
 pytestmark = pytest.mark.real_time
 

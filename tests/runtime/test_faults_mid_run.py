@@ -18,8 +18,8 @@ pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.pty import PtyServer
 from tests.runtime.conftest import make_chain, torques
-from tests.runtime.messages import states_of
-from tests.runtime.outside import ROBOT_YAML, Simulator, run_command
+from tests.runtime.control.outside import ROBOT_YAML, Simulator, run_command
+from tests.runtime.recording.messages import states_of
 
 pytestmark = pytest.mark.real_time
 

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_drivers.camera import Frame
+from hw_drivers.cameras.camera import Frame
 from runtime.camera_worker import CameraWorker
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
+from runtime.host.run_delay import SCHEDSTAT, ThreadMeter
 from runtime.mailbox import FrameMsg, Mailboxes
-from runtime.policy import PolicyGraphs
-from runtime.recording import Recording
-from runtime.run_delay import SCHEDSTAT, ThreadMeter
-from runtime.threads import Crew, step_on_news
+from runtime.policy.graphs import PolicyGraphs
+from runtime.recording.reader import Recording
+from runtime.threads import WorkerThreads, step_on_news
 from runtime.workers import WORKERS
 from tests.runtime.conftest import SIZE, TASK, World, after_ms, fakes, rising, run_config
 from v2a.bundle import Bundle, GraphSpec
@@ -250,33 +250,35 @@ class Silent:
 
 def test_a_thread_that_keeps_the_gil_after_it_published_is_seen_by_the_one_that_waited() -> None:
     keep_gil_us = ctypes.PyDLL(None).usleep  # a call by PyDLL keeps it
-    crew, boxes, clock = Crew(), Mailboxes(), MonotonicClock()
+    threads, boxes, clock = WorkerThreads(), Mailboxes(), MonotonicClock()
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     inbox: Any = boxes.frame
-    crew.start(ROW, step_on_news(Silent(), inbox, boxes.chunk, clock))
+    threads.start(ROW, step_on_news(Silent(), inbox, boxes.chunk, clock))
     seq = 0
-    while "gil_wait" not in crew.thread_times().get(ROW.name, {}):  # none if it was not waiting yet
+    while "gil_wait" not in threads.thread_times().get(
+        ROW.name, {}
+    ):  # none if it was not waiting yet
         seq += 1
         inbox.put(FrameMsg(seq, 0, 0, 0, 0, image, ()), clock.now_ns())
         keep_gil_us(20_000)
         time.sleep(0.001)
-    crew.stop(ROW.name)
-    assert crew.thread_times()[ROW.name]["gil_wait"]["max_ms"] > 10.0
+    threads.stop(ROW.name)
+    assert threads.thread_times()[ROW.name]["gil_wait"]["max_ms"] > 10.0
 
 
 def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
-    crew, ran = Crew(), threading.Event()
+    threads, ran = WorkerThreads(), threading.Event()
 
     def loop(stopping: Callable[[], bool]) -> None:
         ran.set()
         while not stopping():
             time.sleep(0.001)
 
-    crew.start(ROW, loop)
+    threads.start(ROW, loop)
     ran.wait()
-    crew.stop(ROW.name)
-    times = crew.thread_times()[ROW.name]
-    assert crew.thread_times()[ROW.name] == times
+    threads.stop(ROW.name)
+    times = threads.thread_times()[ROW.name]
+    assert threads.thread_times()[ROW.name] == times
     if SCHEDSTAT.exists():
         assert set(times) == {"cpu_s", "run_delay_ms"}
         assert times["cpu_s"] > 0.0

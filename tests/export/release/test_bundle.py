@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export import bundle_from_policy as writer
-from export.onnx_from_torch import NOT_IN_TENSORRT, save
-from export.parity import MAX_ABS_ERROR
-from export.rates import Graph, Split
+from export.pipeline import bundle as writer
+from export.pipeline.onnx_from_torch import NOT_IN_TENSORRT, save
+from export.pipeline.parity import MAX_ABS_ERROR
+from export.pipeline.split import Graph, Split
 from export.release.bundle import released_policy
 from export.release.policy import ReleasedPolicy
 from export.release.rates import COMPONENT_OF, graphs_of
@@ -94,7 +94,6 @@ def test_the_bundle_is_sealed_and_says_what_it_is(exported: Exported) -> None:
     assert names == ["right_arm_joint_5", "right_arm_joint_0", "right_arm_joint_1"]
     assert manifest.action_space.step_s == pytest.approx(1 / 25)
     assert [(c.width, c.height, c.history) for c in manifest.cameras] == [(64, 32, 1), (32, 64, 9)]
-    assert manifest.sampler.steps == 2
     hashes = manifest.provenance["checkpoint_sha256"]
     assert hashes == {
         name: hashlib.sha256(

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from export.models.layers import RmsNorm
+from export.layers.blocks import RmsNorm
 from export.release.action_core import ActionCore, VarianceNorm
 from export.release.golden import Golden, compare, load_golden
 from export.release.policy import ReleasedPolicy

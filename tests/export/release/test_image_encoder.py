@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from export.onnx_from_torch import onnx_from_torch, save
-from export.parity import MAX_ABS_ERROR, graph_error
-from export.rates import chain
+from export.pipeline.onnx_from_torch import onnx_from_torch, save
+from export.pipeline.parity import MAX_ABS_ERROR, graph_error
+from export.pipeline.split import chain
 from export.release.config import ReleaseConfig
 from export.release.image_encoder import SiglipEncoder
 from export.release.rates import split_of

@@ -14,11 +14,11 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from export.models.config import Component, Precision
-from export.onnx_from_torch import onnx_from_torch, save
-from export.parity import LIMITS, graph_error
-from export.precision import NARROW, PRODUCTS
-from export.rates import Split, chain
+from export.pipeline.config import Component, Precision
+from export.pipeline.onnx_from_torch import onnx_from_torch, save
+from export.pipeline.parity import LIMITS, graph_error
+from export.pipeline.precision import NARROW, PRODUCTS
+from export.pipeline.split import Split, chain
 from export.release.rates import split_of
 from export.release.tensors import Texts
 from runtime.engines import load

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from export.rates import Split, chain
+from export.pipeline.split import Split, chain
 from export.release.layout import ADAPTORS, Layout
 from export.release.policy import ReleasedPolicy
 from export.release.rates import COMPONENT_OF, split_of

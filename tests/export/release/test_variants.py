@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export.models.filters import on_features
+from export.layers.filters import on_features
 from export.release.compressor import TokenCompressor
 from export.release.filters import MOTION, SPATIAL, Moft, stream_filter, temporal_filter
 from export.release.layout import ADAPTORS, CompressorLayout, Layout, layout_of

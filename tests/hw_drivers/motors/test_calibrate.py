@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from hw_drivers.calibration import Calibration, ServoCalibration, check_calibration
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.motors.calibrate import undone_on_failure
-from hw_drivers.robot import Robot, RobotConfig
+from hw_drivers.robot.joint_calibration import Calibration, ServoCalibration, check_calibration
+from hw_drivers.robot.robot import Robot, RobotConfig
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.line import Line

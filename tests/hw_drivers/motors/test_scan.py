@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from hw_drivers.bus.port import SerialPort
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
 from hw_drivers.feetech.models import MODELS as FEETECHS
-from hw_drivers.port import SerialPort
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.faults import PlantedFault
 from hw_drivers.virtual.feetech import FeetechChain, FeetechServo

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dynamixel_sdk as sdk
 import pytest
 
+from hw_drivers.bus.registers import Model
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK, TABLES
 from hw_drivers.dynamixel.packet_fast import make_fast_sync_read
-from hw_drivers.registers import Model
 from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.servo import VirtualServo

@@ -13,7 +13,7 @@ import pytest
 from runtime.engines.base import Tensors
 from runtime.engines.fake import FakeEngine
 from runtime.mailbox import ChunkMsg, FrameMsg
-from runtime.policy import PolicyGraphs
+from runtime.policy.graphs import PolicyGraphs
 from runtime.profile.from_recording import profile_of
 from tests.runtime.conftest import SIZE, J, K, T, run_config
 from v2a.bundle import Bundle, GraphSpec
@@ -77,7 +77,7 @@ class Engine(FakeEngine):
 
 
 @dataclass
-class Told:
+class Drained:
     """A recording as `profile_of` reads it."""
 
     spans_: dict[str, npt.NDArray[np.int64]]
@@ -132,7 +132,7 @@ class VirtualRun:
                 condition = self._graphs.condition(clip, (1.0, 1.0), ring, seq)
             made.append(self._chunk(FrameMsg(seq, start_ns, 0, 0, 0, clip[-1], ()), condition))
             self._clock.sleep_until_ns(start_ns + PERIOD_NS)
-        self.recording = Told(self._tracer.drain(), made)
+        self.recording = Drained(self._tracer.drain(), made)
         self.profile = profile_of(self.recording) | MEASURED  # type: ignore[arg-type]
 
     def _chunk(self, frame: FrameMsg, condition: Tensors) -> ChunkMsg:

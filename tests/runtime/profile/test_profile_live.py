@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
-from hw_drivers.robot import Robot
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
-from runtime.policy import SUPPLIED
+from runtime.policy.graphs import SUPPLIED
 from runtime.profile.live import of_recording, virtual_config
 from runtime.supervisor import Runtime
 from runtime.workers import build_workers
@@ -166,7 +166,7 @@ def run_for(
     folder: Path,
     seconds: float,
 ) -> None:
-    from hw_drivers.camera import open_camera
+    from hw_drivers.cameras.camera import open_camera
 
     view = bundle.manifest.cameras[0]
     camera = open_camera(config.camera.source, (view.width, view.height), config.camera.fps, clock)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from runtime.profile.from_recording import profile_of
-from runtime.recording import Recording
+from runtime.recording.reader import Recording
 from runtime.report import write_report
 from runtime.report.latency import density
 from runtime.report.page import page

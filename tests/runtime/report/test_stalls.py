@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.report.findings import said, standing_out
 from runtime.report.run_facts import read_run
 from runtime.report.stalls import against_grid, find_stalls
-from runtime.report.standing_out import said, standing_out
 from runtime.report.timeline import SECOND_NS, chosen_second, timeline
 from tests.runtime.report.world import COSTS_MS, MS, PERIODS_MS, T0_NS, Plant, make_recording
 from v2a.names import STAGES

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.mailbox import ChunkMsg, ConditionMsg
-from runtime.recorded import SafetyChange
+from runtime.recording.messages import SafetyChange
 from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX
 
@@ -46,7 +46,7 @@ class Plant:
 
 @dataclass
 class FakeRecording:
-    """What `runtime.recording.Recording` would give."""
+    """What `runtime.recording.reader.Recording` would give."""
 
     rows: dict[str, npt.NDArray[np.int64]]
     t0_ns: int = T0_NS

@@ -1,0 +1,139 @@
+"""A sealed bundle from a trained policy: graphs, instruction embeddings, parity, manifest."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.pipeline.onnx_from_torch import onnx_from_torch, save
+from export.pipeline.parity import UNCHECKED, chain_error, graph_error
+from export.pipeline.split import Graph, Split, chain
+from runtime.engines import load
+from v2a.bundle import (
+    MANIFEST,
+    FileRef,
+    GraphSpec,
+    Manifest,
+    seal,
+)
+from v2a.errors import BundleError
+
+CHAIN = "whole_chain"
+_RECORDED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What goes into a bundle. `manifest` is its draft: without graphs, texts and parity.
+
+    Embeddings are float32 [tokens, width] by text, for the policy and, where that has a text
+    encoder of its own, for the video model.
+    """
+
+    split: Split
+    manifest: Manifest
+    instructions: Mapping[str, Tensor]
+    video_texts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def bundle_from_policy(source: Source, out: Path, report: Report, check: bool = True) -> Manifest:
+    """Export every graph, check its parity and write a sealed bundle to `out`.
+
+    `report` gets a line a graph. `out` is replaced as a whole, and only by a finished bundle.
+    Parity loads each graph and runs the policy: without `check` neither needs to fit into memory.
+    Raises BundleError when a graph misses parity, or `out` is something else than a bundle.
+    """
+    _refuse_foreign(out)
+    draft = out.with_name(out.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / "graphs").mkdir(parents=True)
+    manifest = _write(source, draft, report, check)
+    shutil.rmtree(out, ignore_errors=True)
+    draft.rename(out)
+    return manifest
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise BundleError(f"{out}: exists and is not a bundle; remove it or choose another place")
+
+
+def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifest:
+    split = source.split
+    tensors = chain(split.policy, split.inputs, split.graphs) if check else _blank(split)
+    files: dict[str, GraphSpec] = {}
+    parity: dict[str, float] = {}
+    for graph in split.graphs:
+        if graph.name in files:  # another run of it, on other tensors
+            continue
+        spec = files[graph.name] = _export(split, graph, folder, tensors)
+        if check and spec.precision != UNCHECKED:
+            with load(spec, folder / spec.file) as engine:
+                parity[graph.name] = graph_error(split, graph, engine, tensors)
+        report(_line(graph.name, _size_bytes(folder, spec), parity.get(graph.name)))
+    if parity.keys() == files.keys():
+        parity[CHAIN] = chain_error(split, files, folder)
+    size_bytes = sum(_size_bytes(folder, spec) for spec in files.values())
+    report(_line(CHAIN, size_bytes, parity.get(CHAIN)))
+    (folder / "embeddings").mkdir()
+    manifest = source.manifest.model_copy(
+        update={
+            "graphs": list(files.values()),
+            "instructions": _write_texts(source.instructions, folder, "embeddings/{}.npy"),
+            "video_texts": _write_texts(source.video_texts, folder, "embeddings/video_{}.npy"),
+            "provenance": source.manifest.provenance | {"parity": parity} | _versions(),
+        }
+    )
+    seal(folder, manifest)
+    return manifest
+
+
+def _blank(split: Split) -> dict[str, Tensor]:
+    """Unfilled tensors, which take no memory: tracing needs types and shapes only."""
+    types = {"uint8": torch.uint8, "int64": torch.int64}
+    return {
+        key: torch.empty(spec.shape, dtype=types.get(spec.dtype, torch.float32))
+        for key, spec in split.specs.items()
+    }
+
+
+def _line(name: str, size_bytes: int, error: float | None) -> str:
+    found = "not checked" if error is None else f"{error:.1e}"
+    return f"{name:<17} {size_bytes / 1024:8.0f} KiB  max |onnx - torch| {found}"
+
+
+def _size_bytes(folder: Path, spec: GraphSpec) -> int:
+    files = (spec, spec.data) if spec.data else (spec,)
+    return sum((folder / ref.file).stat().st_size for ref in files)
+
+
+def _export(split: Split, graph: Graph, folder: Path, tensors: dict[str, Tensor]) -> GraphSpec:
+    precision = split.precision[graph.name]
+    file = f"graphs/{graph.name}.onnx"
+    model = onnx_from_torch(split.policy, graph, split.specs, tensors, precision)
+    data = save(model, folder / file)
+    ref = None if data is None else FileRef(file=f"graphs/{data.name}")
+    return graph.spec(split.specs, file, precision=precision, data=ref)
+
+
+def _write_texts(texts: Mapping[str, Tensor], folder: Path, pattern: str) -> dict[str, FileRef]:
+    files = {}
+    for index, (text, tokens) in enumerate(texts.items()):
+        files[text] = FileRef(file=pattern.format(index))
+        np.save(folder / files[text].file, tokens[None].numpy())
+    return files
+
+
+def _versions() -> dict[str, dict[str, str]]:
+    recorded = {name: version(name) for name in _RECORDED}
+    return {"versions": recorded | {"python": platform.python_version()}}

@@ -1,0 +1,90 @@
+"""Parity: each exported graph against its PyTorch stage, and the whole chain against the plain
+model, on seeded inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from export.pipeline.config import Precision
+from export.pipeline.split import Graph, Split
+from runtime.engines import Engine, load
+from v2a.bundle import GraphSpec
+from v2a.errors import BundleError
+
+MAX_ABS_ERROR = 1e-4
+"""Float32 rounding through a whole graph; measured errors of the demo policy are below 1e-5."""
+
+LIMITS: Mapping[Precision, float] = {"fp32": MAX_ABS_ERROR, "fp16": 1e-2}
+"""Largest error that passes, of tensors within 1; of larger ones, of their largest value. A
+half-precision graph's is its type's eleven bits through a whole graph."""
+
+_FIXES: Mapping[Precision, str] = {
+    "fp32": "export with the tested versions of torch, onnx and onnxruntime",
+    "fp16": "export this component as bf16 or fp32",
+}
+
+UNCHECKED: Precision = "bf16"  # ONNX Runtime's CPU has no kernels for it
+
+
+def run_graph(
+    split: Split, graph: Graph, engine: Engine, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Run the exported `graph` on tensors by key; its outputs by key, as PyTorch has them."""
+    specs = graph.specs(split.specs)
+    feeds = {
+        specs[key].name: tensors[key].numpy().astype(specs[key].dtype, copy=False)
+        for key in graph.inputs
+    }
+    outputs = engine.run(feeds)
+    return {key: _widened(outputs[specs[key].name]) for key in graph.outputs}
+
+
+def graph_error(split: Split, graph: Graph, engine: Engine, tensors: dict[str, Tensor]) -> float:
+    """Largest |ONNX - PyTorch| over the graph's outputs, fed with the PyTorch chain's tensors.
+
+    Raises BundleError past the limit of the graph's precision.
+    """
+    precision = split.precision[graph.name]
+    outputs = run_graph(split, graph, engine, tensors)
+    return max(
+        _checked(f"graph {graph.name}: {key}", value, tensors[key], precision)
+        for key, value in outputs.items()
+    )
+
+
+@torch.no_grad()
+def chain_error(split: Split, files: Mapping[str, GraphSpec], folder: Path) -> float:
+    """Largest |output of the exported graphs run in a chain - that of the plain model|.
+
+    Raises BundleError past the limit of the narrowest precision in the chain.
+    """
+    narrowest = max((split.precision[name] for name in files), key=LIMITS.__getitem__)
+    tensors = dict(split.inputs)
+    for graph in split.graphs:
+        spec = files[graph.name]
+        with load(spec, folder / spec.file) as engine:
+            tensors |= run_graph(split, graph, engine, tensors)
+    (last,) = split.graphs[-1].outputs
+    return _checked(f"the whole chain: {last}", tensors[last], split.plain(split.inputs), narrowest)
+
+
+def _widened(array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32, copy=False))
+
+
+def _checked(what: str, found: Tensor, expected: Tensor, precision: Precision) -> float:
+    error = float((found - expected).abs().max())
+    limit = LIMITS[precision] * max(1.0, float(expected.abs().max()))
+    if not error <= limit:
+        raise BundleError(
+            f"{what} of the exported graph differs from PyTorch by {error:.2g}, limit {limit:.2g}; "
+            f"{_FIXES[precision]}"
+        )
+    return error

@@ -1,0 +1,221 @@
+"""`ControlClient`: the policy's side of the control process."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+import v2a.errors
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.loop import Verb
+from runtime.control.process import VERBS, RobotKind, limits_to
+from runtime.control.record import ControlRecord
+from runtime.control.wire import (
+    NOTE,
+    SETUP,
+    SPANS,
+    TICK,
+    Heartbeat,
+    Link,
+    Tick,
+    pack_chunk,
+    pack_json,
+    unpack_json,
+)
+from runtime.host import process
+from runtime.mailbox import ChunkMsg, Mailboxes
+from runtime.safety.health import health_from
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Change, SafetyRecord, State
+from v2a.clock import Clock
+from v2a.errors import SafetyFault, V2AError
+from v2a.spans import SpanRing
+
+BEAT_S = 0.02
+START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
+END_S = 5.0  # three tries of torque off for each of 14 silent servos take 0.9 s
+
+
+class ControlClient(ControlRecord):
+    """Exposes the same state and counters as `Control`. `open` starts the process; one per run."""
+
+    def __init__(
+        self,
+        robot: RobotKind,
+        limits: Limits,
+        config: RunConfig,
+        mailboxes: Mailboxes,
+        clock: Clock,
+        ring: SpanRing,
+    ) -> None:
+        super().__init__(SafetyRecord())
+        self.period_ns = config.control_period_ns
+        self._setup = {
+            "robot": robot,
+            "limits": limits_to(limits),
+            "config": config.model_dump(mode="json"),
+        }
+        self._watchdog_s = config.robot.bus.watchdog_s
+        self._mailboxes = mailboxes
+        self._clock = clock
+        self._ring = ring
+        self._number = self._verb = 0
+        self._waiting: dict[int, threading.Event] = {}
+        self._told: dict[str, Any] = {}  # all notes so far, the newest word on each subject
+        self._state_seq = self._beat_ns = 0
+        self._asking = threading.Lock()
+        self._closing = threading.Lock()
+        self._opened = self._closed = False
+        mailboxes.chunk.taps.append(self._send_chunk)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the control process, once it is open."""
+        return self._process.pid
+
+    def open(self) -> None:
+        """Start the process, which connects the robot and begins to tick.
+
+        Raises what the process failed with, as itself; SafetyFault when it does not start in time.
+        """
+        self._process, self._link = _spawn()
+        self._opened = True
+        self._link.send_last(pack_json(SETUP, self._setup), START_S)
+        end_ns = self._clock.now_ns() + round(START_S * 1e9)
+        while not self._told.get("ready"):
+            self._exchange()
+            self._raise_if_gone()
+            if self._clock.now_ns() > end_ns:
+                raise SafetyFault(f"the control process did not start within {START_S:g} s")
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Exchange packets until `stopping()`. Raises what ended the control process, if not we."""
+        try:
+            while not stopping():
+                self._exchange()
+                self._raise_if_gone()
+        finally:
+            self.close()
+
+    def request(self, verb: Verb) -> threading.Event:
+        """As `Control.request`."""
+        return self._ask(verb)
+
+    def close(self) -> None:
+        """Torque off and the end of the process; where that fails `torque_fault` says so."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            if not self._opened:
+                return
+            self._ask("end")
+            end_ns = self._clock.now_ns() + round(END_S * 1e9)
+            while not self._link.hung_up and self._clock.now_ns() < end_ns:
+                self._exchange()
+            self._link.close()
+            self._end_process()
+
+    def _end_process(self) -> None:
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            self._note_lost("hung and was killed")
+
+    def _ask(self, verb: Verb | Literal["end"]) -> threading.Event:
+        with self._asking:
+            self._number += 1
+            self._verb = VERBS.index(verb)
+            done = self._waiting[self._number] = threading.Event()
+        self._beat()
+        return done
+
+    def _exchange(self) -> None:
+        if self._clock.now_ns() - self._beat_ns >= BEAT_S * 1e9:
+            self._beat()
+        self._link.wait(BEAT_S)
+        for packet in self._link.packets():
+            _HEARD[packet[0]](self, packet)
+
+    def _beat(self) -> None:
+        """One that is lost is followed by the next, which says the same."""
+        with self._asking:
+            now_ns = self._beat_ns = self._clock.now_ns()
+            beat = Heartbeat(now_ns, self._mailboxes.epoch.number, self._number, self._verb)
+        self._link.send(beat.pack())
+
+    def _send_chunk(self, chunk: ChunkMsg) -> None:
+        if not self._link.send(pack_chunk(chunk)):
+            self.counts["chunk_not_sent"] += 1
+
+    def _tick(self, packet: bytes) -> None:
+        tick = Tick.unpack(packet)
+        self.ticks = tick.ticks
+        dict.update(self.missed_ticks, zip(self.missed_ticks, tick.missed, strict=True))
+        self.add(tick.facts)
+        if tick.state is not None and tick.state.seq > self._state_seq:
+            self._state_seq = tick.state.seq
+            self._mailboxes.state.put(tick.state, tick.state.t_publish_ns)
+        with self._asking:
+            for number in [n for n in self._waiting if n <= tick.obeyed]:
+                self._waiting.pop(number).set()
+
+    def _note(self, packet: bytes) -> None:
+        note = unpack_json(packet)
+        self._told |= note
+        changes = (Change(t_ns, State(state), why) for t_ns, state, why in note["changes"])
+        self.safety.changes.extend(changes)
+        for ours, name in ((self.counts, "counts"), (self.safety.counts, "safety_counts")):
+            dict.update(ours, note[name])
+        self.torque_fault = note["torque_fault"]
+        self.health = health_from(note["health"])
+        self.thread = note["thread"]
+        self.realtime = self._told.get("realtime", {})
+
+    def _spans(self, packet: bytes) -> None:
+        for row in np.frombuffer(packet, np.int64, offset=1).reshape(-1, 4).tolist():
+            self._ring.add(*row)
+
+    def _raise_if_gone(self) -> None:
+        """Raises what the control process ended with, as itself."""
+        if not self._link.hung_up:
+            return
+        if "error" in self._told:
+            kind = getattr(v2a.errors, self._told["error"], None)
+            if kind is None:
+                raise V2AError(f"control process: {self._told['error']}: {self._told['text']}")
+            raise kind(self._told["text"])
+        if "ended" in self._told:
+            raise SafetyFault("the control process was told to end by a signal; torque is off")
+        code = self._process.wait(END_S)
+        raise SafetyFault(self._note_lost(f"died (exit code {code})"))
+
+    def _note_lost(self, how: str) -> str:
+        """Nobody has turned the torque off: say so, and what stops the arm now."""
+        self.torque_fault = (
+            f"the control process {how}: the servos' watchdog stops them {self._watchdog_s:g} s "
+            "later, with torque on; start anew to let go, or cut the motors' power"
+        )
+        self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, self.torque_fault))
+        return self.torque_fault
+
+
+_HEARD: dict[int, Callable[[ControlClient, bytes], None]] = {
+    TICK: ControlClient._tick,
+    NOTE: ControlClient._note,
+    SPANS: ControlClient._spans,
+}
+
+
+def _spawn() -> tuple[subprocess.Popen[bytes], Link]:
+    """The process, and our end of the link to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        return process.start("runtime.control.process", theirs.fileno()), Link(ours)

@@ -1,0 +1,289 @@
+"""The control loop: reads the bus, plays the chunk, checks safety, writes the motors.
+
+It runs on an absolute grid and takes one nominal step a tick. A tick that comes too late is
+skipped and counted by cause; nothing is ever caught up. In a real run it is a process of its own
+(`runtime.control.process`), in simulation and tests a thread or a virtual clock: the same class.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hw_drivers.robot.robot import Robot
+from runtime.config.robot_yaml import RunConfig
+from runtime.control.grid import run_periodic
+from runtime.control.record import ControlRecord, TickFacts
+from runtime.control.trajectory import Trajectory
+from runtime.mailbox import Mailboxes, StateMsg, Vector
+from runtime.safety.estop import Estop
+from runtime.safety.motion_limiter import Limits
+from runtime.safety.safety import Safety, State
+from v2a.clock import Clock
+from v2a.errors import BusError, PortError, SafetyFault
+from v2a.spans import STAGE_INDEX, SpanRing
+
+TICK, BUS_READ, BUS_WRITE = (STAGE_INDEX[s] for s in ("tick", "bus_read", "bus_write"))
+
+Verb = Literal["arm", "disarm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something asked of the loop, which alone may use the bus; `done` is set once it is done."""
+
+    verb: Verb
+    done: threading.Event
+
+
+class Control(ControlRecord):
+    """One `tick` = one cycle of the loop. Any error turns the torque off before it goes on."""
+
+    safety: Safety
+
+    def __init__(
+        self,
+        robot: Robot,
+        limits: Limits,
+        config: RunConfig,
+        mailboxes: Mailboxes,
+        clock: Clock,
+        ring: SpanRing,
+    ) -> None:
+        self.period_ns = config.control_period_ns
+        super().__init__(Safety(limits, self.period_ns / 1e9, config.control, config.safety))
+        self._robot = robot
+        self._names = limits.names
+        self._mailboxes = mailboxes
+        self._clock = clock
+        self._ring = ring
+        self._estop_config = config.safety.estop
+        self._estop: Estop | None = None
+        self._trajectory = Trajectory(config.control.blend_s)
+        self._request: Request | None = None
+        self._request_lock = threading.Lock()
+        # Last sign of life of a policy in another process; this process needs none of itself.
+        self.heard_ns: int | None = None
+        self.facts = TickFacts()
+        self._armed_ns = 0
+        self._read_ns = 0
+        self._epoch = 0
+        self._seq = 0
+        self._chunk_seq = 0
+        self._bus_ns = 0  # time on the bus in this tick
+        self._serial_fault: str | None = None  # what went wrong on the bus in this tick
+        self._closed = False
+        self._closing = threading.Lock()
+
+    def open(self) -> None:
+        """Connect the robot and turn its torque off: a run that was killed leaves it on."""
+        self._estop = Estop(self._estop_config)
+        self._robot.connect()
+        self._robot.disable_torque()
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Tick until `stopping()`, in a thread of this process."""
+        run_periodic(self, self._clock, stopping)
+
+    def request(self, verb: Verb) -> threading.Event:
+        """Ask for `verb` at the next tick (arming: the next one that reads every joint).
+
+        It takes the place of a request that still waits, whose event is set, too: who asked looks
+        at `safety` for what came of it.
+        """
+        request = Request(verb, threading.Event())
+        with self._request_lock:
+            overtaken, self._request = self._request, request
+        if overtaken is not None:
+            overtaken.done.set()
+        return request.done
+
+    def missed(self, ticks: int) -> None:
+        """Count grid points that were slept or worked through."""
+        self.missed_ticks["bus" if self._bus_ns > self.period_ns else "late"] += ticks
+
+    def tick(self, now_ns: int, late_ns: int = 0) -> None:
+        """One cycle. Raises PortError when the port is gone, SafetyFault when safety says so."""
+        if self._closed:
+            raise SafetyFault("the control loop is closed; build the workers anew")
+        self.facts = TickFacts(late_ns)
+        try:
+            self._cycle(now_ns)
+        except BaseException as fault:
+            if self.safety.state is not State.TORQUE_OFF:
+                self.safety.fault(now_ns, str(fault) or type(fault).__name__)
+            self.close()
+            raise
+        self.ticks += 1
+        self.add(self.facts)
+        self._ring.add(TICK, now_ns, self._clock.now_ns(), self._in_play())
+
+    def close(self) -> None:
+        """Torque off, once and for all; a failure to do so is kept in `torque_fault`. Then the
+        robot is let go of."""
+        with self._closing:
+            if self._closed:
+                return
+            now_ns = self._clock.now_ns()
+            try:
+                self._robot.disable_torque()
+            except BusError as fault:
+                self.torque_fault = str(fault)
+                self.safety.fault(now_ns, self.torque_fault)
+            self.safety.disarm(now_ns, "end of the run")
+            self._closed = True
+            self._robot.close()
+            if self._estop is not None:
+                self._estop.close()
+
+    def _cycle(self, now_ns: int) -> None:
+        self._bus_ns = 0
+        self._serial_fault = None
+        self._follow_epoch()
+        if self._estop is not None and (source := self._estop.pressed()):
+            self.safety.emergency_stop(now_ns, source)
+        asked_before = self._request
+        position_rad = self._read(now_ns)
+        self._obey(now_ns, position_rad, asked_before)
+        if position_rad is not None:
+            self._publish(now_ns, position_rad)
+            self.safety.check_following(now_ns, position_rad)
+        self.health = self._robot.health()
+        if self.health is not None:
+            self.safety.health(now_ns, self.health)
+        if self.safety.torque_on:
+            self._take_chunk(now_ns)
+            self._write(self._next_command(now_ns))
+            self._note_ages(now_ns)
+        self.safety.serial(now_ns, self._serial_fault)
+
+    def _follow_epoch(self) -> None:
+        if self._mailboxes.epoch.number != self._epoch:
+            self._epoch = self._mailboxes.epoch.number
+            self._trajectory.clear()
+
+    def _read(self, now_ns: int) -> Vector | None:
+        """The joints' positions, or None in a bad cycle."""
+        start_ns = self._clock.now_ns()
+        try:
+            state = self._robot.read_state()
+        except PortError:
+            raise  # the port is gone: there will be no good cycle
+        except BusError as fault:
+            self._serial_fault = str(fault)
+            return None
+        finally:
+            self._bus_span(BUS_READ, start_ns)
+        if not state.valid.all():
+            silent = [self._names[joint] for joint in np.flatnonzero(~state.valid)]
+            self._serial_fault = f"no answer from {', '.join(silent)}"
+            return None
+        self._read_ns = now_ns
+        return state.position_rad
+
+    def _obey(self, now_ns: int, position_rad: Vector | None, asked_before: Request | None) -> None:
+        """Do what is asked for. Arming begins at a reading that was begun after it was asked for:
+        until then the joints may have been moved by hand.
+        """
+        with self._request_lock:
+            request = self._request
+            known = position_rad is not None and request is asked_before
+            if request is None or (request.verb == "arm" and not known):
+                return
+            self._request = None  # at once: what is asked for from here on waits for the next tick
+        start_ns = self._clock.now_ns()
+        if request.verb == "arm" and position_rad is not None:
+            self.safety.arm(now_ns, position_rad)
+            self._robot.enable_torque()
+            self._armed_ns = now_ns
+        else:
+            self._robot.disable_torque()
+            self.safety.disarm(now_ns, "asked to")
+        self._bus_ns += self._clock.now_ns() - start_ns
+        self._trajectory.clear()
+        request.done.set()
+
+    def _publish(self, now_ns: int, position_rad: Vector) -> None:
+        self._seq += 1
+        command_rad = self.safety.command_rad if self.safety.torque_on else position_rad
+        message = StateMsg(
+            seq=self._seq,
+            t_capture_ns=now_ns,
+            t_publish_ns=0,
+            parent_seq=self._chunk_seq,
+            epoch=self._epoch,
+            position_rad=position_rad,
+            command_rad=command_rad,
+        )
+        self._mailboxes.state.put(message, now_ns)
+
+    def _take_chunk(self, now_ns: int) -> None:
+        chunk = self._mailboxes.chunk.get()
+        if chunk is None or chunk.seq <= self._chunk_seq:
+            return
+        self._chunk_seq = chunk.seq
+        if chunk.t_capture_ns < self._armed_ns:  # the arm may have been moved by hand since
+            self.counts["chunk_before_arming"] += 1
+            return
+        if not np.isfinite(chunk.target_rad).all():
+            self.counts["chunk_not_finite"] += 1
+            return
+        resume = self.safety.state is State.HOLD
+        jump_rad = self._trajectory.take(chunk, now_ns, self.safety.command_rad, resume)
+        if jump_rad is None:
+            self.counts["chunk_past"] += 1
+            return
+        self.facts.seam_jump_rad = jump_rad
+
+    def _next_command(self, now_ns: int) -> Vector:
+        silent = self.heard_ns is not None and self.safety.policy_silent(now_ns, self.heard_ns)
+        if self.safety.state is State.SAFE_POSE:
+            return self.safety.safe_pose(now_ns)
+        if silent:
+            return self._hold(now_ns, "the policy is silent")
+        if self.safety.reading_stale(now_ns, self._read_ns):
+            return self._hold(now_ns, "joint positions too old")
+        return self._follow(now_ns)
+
+    def _hold(self, now_ns: int, reason: str) -> Vector:
+        self._trajectory.clear()  # only a new chunk resumes, through a blend
+        return self.safety.hold(now_ns, reason)
+
+    def _follow(self, now_ns: int) -> Vector:
+        target_rad, chunk = self._trajectory.target(now_ns), self._trajectory.chunk
+        if target_rad is None or chunk is None:
+            self.missed_ticks["no_chunk"] += 1
+            return self.safety.hold(now_ns, "no chunk")
+        current = chunk.epoch == self._epoch
+        return self.safety.command(now_ns, target_rad, chunk.t_capture_ns, current)
+
+    def _note_ages(self, now_ns: int) -> None:
+        if (chunk := self._trajectory.chunk) is None:
+            return
+        self.facts.chunk_age_ns = max(now_ns - chunk.t_publish_ns, 0)
+        self.facts.frame_to_motor_ns = self._clock.now_ns() - chunk.t_capture_ns
+
+    def _write(self, command_rad: Vector) -> None:
+        start_ns = self._clock.now_ns()
+        try:
+            self._robot.write_goal(command_rad)
+        except PortError:
+            raise
+        except BusError as fault:
+            self._serial_fault = str(fault)
+        finally:
+            self._bus_span(BUS_WRITE, start_ns)
+
+    def _bus_span(self, stage: int, start_ns: int) -> None:
+        end_ns = self._clock.now_ns()
+        self._bus_ns += end_ns - start_ns
+        self._ring.add(stage, start_ns, end_ns, self._in_play())
+
+    def _in_play(self) -> int:
+        """The flow id of what happens now: the seq of the chunk that is played, 0 for none."""
+        chunk = self._trajectory.chunk
+        return 0 if chunk is None else chunk.seq

@@ -1,0 +1,221 @@
+"""A recording as a Perfetto trace: for ui.perfetto.dev, or SQL by Perfetto's trace processor.
+
+Each thread is a track and each stage a slice on it. Arrows lead from a picture through System 1 and
+its chunk to the tick and the bus write that first played it, from a picture through System 2 to the
+condition, and from a condition to what used it. The ages are counters, in ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.convert.flows import Key, flows, key_of
+from runtime.mailbox import ChunkMsg
+from runtime.recording.reader import Recording
+from runtime.span_ages import ages_of_spans
+from v2a.names import STAGES
+from v2a.spans import GPU
+
+if TYPE_CHECKING:
+    from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket
+    from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
+
+# As data passes through them: what begins at the same instant (in lockstep, most things do) keeps
+# this order in the trace.
+THREADS: Final = ("main", "camera", "system2", "system1", "control")
+PROCESS: Final = 1  # of the trace; the recording does not have the real ids
+SEQUENCE: Final = 1
+
+
+class Slice(NamedTuple):
+    """A span by the name of its stage, with the flows that lead through it."""
+
+    name: str
+    t0_ns: int
+    t1_ns: int
+    seq: int = 0
+    flows: tuple[int, ...] = ()
+
+
+class Age(NamedTuple):
+    name: str
+    t_ns: int
+    age_ns: int
+
+
+def write_trace(recording: Recording, path: Path) -> None:
+    """Write `path` (`.perfetto-trace`) over what is there. Times are those of CLOCK_MONOTONIC."""
+    # Here: its classes take 50 ms to import.
+    from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
+
+    chunks = {chunk.seq: chunk for chunk in recording.chunks()}
+    through = flows(chunks.values(), recording.conditions())
+    spans = recording.spans()
+    threads = {
+        name: _slices(name, spans[name], through, chunks) for name in sorted(spans, key=_place)
+    }
+    with path.open("wb") as file:
+        writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {recording.header['policy']}")
+        for name, slices in threads.items():
+            # A picture is on its way while the thread still works on the one before.
+            writer.track("capture", [s for s in slices if s.name == "capture"])
+            writer.thread(name, [s for s in slices if s.name != "capture"])
+        end_ns = max((s.t1_ns for slices in threads.values() for s in slices), default=0)
+        writer.track("safety", _safety(recording, end_ns))
+        writer.counters(_ages(spans.get("control"), chunks))
+
+
+def _place(thread: str) -> tuple[int, str]:
+    return (THREADS.index(thread) if thread in THREADS else len(THREADS), thread)
+
+
+def _slices(
+    thread: str,
+    rows: npt.NDArray[np.int64],
+    through: dict[Key, list[int]],
+    chunks: Mapping[int, ChunkMsg],
+) -> list[Slice]:
+    """With the flows through each, which no later one has: a chunk is played by many ticks."""
+    found = []
+    for stage, t0_ns, t1_ns, seq in rows[rows[:, 1].argsort(kind="stable")].tolist():
+        name = STAGES[stage]
+        key = key_of(thread, name, seq)
+        numbers = () if thread.startswith(GPU) else through.pop(key, ())
+        if name == "tick" and numbers and t0_ns < chunks[seq].t_publish_ns:
+            numbers = ()  # the chunk came when the tick had begun: no arrow leads back in time
+        found.append(Slice(name, t0_ns, t1_ns, seq, tuple(numbers)))
+    return found
+
+
+def _safety(recording: Recording, end_ns: int) -> list[Slice]:
+    """Each state, until the next."""
+    changes = recording.safety()
+    ends_ns = [change.t_ns for change in changes[1:]] + [end_ns]
+    return [
+        Slice(f"{change.state}: {change.reason}", change.t_ns, max(t_ns, change.t_ns))
+        for change, t_ns in zip(changes, ends_ns, strict=False)
+    ]
+
+
+def _ages(control: npt.NDArray[np.int64] | None, chunks: Mapping[int, ChunkMsg]) -> Iterator[Age]:
+    """As System 1 and the control loop measure them."""
+    for chunk in chunks.values():
+        yield Age("condition_age", chunk.t_publish_ns, chunk.condition_age_ns)
+    if control is not None:
+        for name, found in ages_of_spans(control, chunks).items():
+            yield from (Age(name, t_ns, age_ns) for t_ns, age_ns in found.tolist())
+
+
+def in_order(slices: Iterable[Slice]) -> list[Slice]:
+    """By their beginning, and what contains another first."""
+    return sorted(slices, key=lambda one: (one.t0_ns, -one.t1_ns))
+
+
+def lanes(slices: Iterable[Slice]) -> list[list[Slice]]:
+    """Rows, few of them, so that in each of them two slices lie in each other or apart."""
+    found: list[tuple[list[Slice], list[int]]] = []
+    for one in in_order(slices):
+        lane = next((lane for lane in found if _fits(one, lane[1])), None)
+        if lane is None:
+            lane = ([], [])
+            found.append(lane)
+        lane[0].append(one)
+        lane[1].append(one.t1_ns)
+    return [lane for lane, _ in found]
+
+
+def _fits(one: Slice, ends_ns: list[int]) -> bool:
+    """Whether it lies in the last of those that have not ended; forgets those that have."""
+    while ends_ns and ends_ns[-1] <= one.t0_ns:
+        ends_ns.pop()
+    return not ends_ns or one.t1_ns <= ends_ns[-1]
+
+
+class _Writer:
+    """Perfetto's track events (protos/perfetto/trace/track_event), each in a packet of its own."""
+
+    def __init__(self, trace: StreamingTraceProtoBuilder, process: str) -> None:
+        self._trace = trace
+        self._uuid = 0
+        packet = self._described()
+        packet.track_descriptor.process.pid = PROCESS
+        packet.track_descriptor.process.process_name = process
+        self._trace.write_packet(packet)
+
+    def thread(self, name: str, slices: Iterable[Slice]) -> None:
+        packet = self._described()
+        thread = packet.track_descriptor.thread
+        thread.pid, thread.tid, thread.thread_name = PROCESS, PROCESS + self._uuid, name
+        self._trace.write_packet(packet)
+        self._play(slices)
+
+    def track(self, name: str, slices: Iterable[Slice]) -> None:
+        """Of no thread. Where slices overlap, it is several of one name, which are shown as one."""
+        for lane in lanes(slices):
+            packet = self._described()
+            packet.track_descriptor.name = name
+            self._trace.write_packet(packet)
+            self._play(lane)
+
+    def counters(self, ages: Iterable[Age]) -> None:
+        uuids: dict[str, int] = {}
+        for age in ages:
+            if age.name not in uuids:
+                packet = self._described()
+                packet.track_descriptor.name = age.name
+                packet.track_descriptor.counter.unit_name = "ms"
+                self._trace.write_packet(packet)
+                uuids[age.name] = self._uuid
+            packet = self._event(age.t_ns, uuids[age.name])
+            packet.track_event.type = packet.track_event.TYPE_COUNTER
+            packet.track_event.double_counter_value = age.age_ns / 1e6
+            self._trace.write_packet(packet)
+
+    def _play(self, slices: Iterable[Slice]) -> None:
+        """On the last track described; they must lie in each other or apart."""
+        ends_ns: list[int] = []
+        for one in in_order(slices):
+            while ends_ns and ends_ns[-1] <= one.t0_ns:
+                self._end(ends_ns.pop())
+            self._begin(one)
+            ends_ns.append(one.t1_ns)
+        for end_ns in reversed(ends_ns):
+            self._end(end_ns)
+
+    def _begin(self, one: Slice) -> None:
+        packet = self._event(one.t0_ns, self._uuid)
+        event = packet.track_event
+        event.type = event.TYPE_SLICE_BEGIN
+        event.name = one.name
+        event.flow_ids.extend(one.flows)
+        if one.seq:
+            seq = event.debug_annotations.add()
+            seq.name, seq.int_value = "seq", one.seq
+        self._trace.write_packet(packet)
+
+    def _end(self, t_ns: int) -> None:
+        packet = self._event(t_ns, self._uuid)
+        packet.track_event.type = packet.track_event.TYPE_SLICE_END
+        self._trace.write_packet(packet)
+
+    def _event(self, t_ns: int, uuid: int) -> TracePacket:
+        packet = self._trace.create_packet()
+        packet.timestamp = t_ns
+        packet.trusted_packet_sequence_id = SEQUENCE
+        packet.track_event.track_uuid = uuid
+        return packet
+
+    def _described(self) -> TracePacket:
+        """A new track: the first is the process, of which the others are."""
+        self._uuid += 1
+        packet = self._trace.create_packet()
+        packet.trusted_packet_sequence_id = SEQUENCE
+        packet.track_descriptor.uuid = self._uuid
+        if self._uuid > 1:
+            packet.track_descriptor.parent_uuid = 1
+        return packet

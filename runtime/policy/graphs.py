@@ -1,0 +1,179 @@
+"""The graphs of a bundle as three calls: set the instruction, compute a condition, compute a chunk.
+
+Every tensor is computed once per change of its inputs: what rests on the instruction alone when the
+instruction changes, image tokens once a frame, the condition once a run of System 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.engines.base import EngineFactory, Tensors, TimesGpu, load, zeros
+from runtime.mailbox import FrameMsg, Image, Vector
+from runtime.policy.nvtx import ranged
+from v2a.bundle import Bundle, GraphSpec, Manifest, TensorSpec
+from v2a.clock import Clock
+from v2a.errors import BundleError
+from v2a.spans import STAGE_INDEX, SpanRing
+
+# What the runtime can feed to each graph, in the order in which they run. A graph may leave out
+# what its policy does not use.
+SUPPLIED: dict[str, tuple[str, ...]] = {
+    "instruction": ("lang_tokens",),
+    "vae_spatial": ("frames",),
+    "vae_motion": ("frames",),
+    "vdm_spatial": ("latent_spatial", "text_kv"),
+    "vdm_motion": ("latent_motion", "text_kv"),
+    "condition": ("features_spatial", "features_motion"),
+    "frame_encode": ("image",),
+    "observe": ("image_tokens", "position_rad", "command_rad", "condition_age_s", "register_kv"),
+    "denoise": ("noise", "lang_kv", "video_kv", "image_kv", "state_tokens", "command_rad"),
+}
+
+
+class PolicyGraphs:
+    """The loaded engines of `bundle`; `with` or `close` frees them.
+
+    `engines` makes each of them (default: ONNX Runtime), so a study may plug in its own. Raises
+    BundleError when a graph is missing, asks for something that the runtime does not have, or does
+    not fit the graph before it, the camera or the action space.
+
+    System 1's calls and System 2's calls may come from two threads. `ring` is the span ring of the
+    calling thread.
+    """
+
+    def __init__(self, bundle: Bundle, clock: Clock, engines: EngineFactory = load) -> None:
+        self.bundle = bundle
+        self._clock = clock
+        self._specs = {name: bundle.graph(name) for name in SUPPLIED}
+        _check_tensors(self._specs, bundle.manifest)
+        self._instruction: tuple[str, Tensors] | None = None
+        self._image: tuple[int, Tensors] | None = None  # (seq of the frame, image_tokens)
+        with ExitStack() as opened:
+            loaded = {
+                name: opened.enter_context(engines(spec, bundle.graph_path(name)))
+                for name, spec in self._specs.items()
+            }
+            self._runs = {name: ranged(name, engine.run) for name, engine in loaded.items()}
+            self._closing = opened.pop_all()
+        self._gpu_ms: dict[str, Callable[[], float]] = {
+            name: engine.gpu_ms for name, engine in loaded.items() if isinstance(engine, TimesGpu)
+        }
+
+    def warm(self) -> None:
+        """Run every graph once on zeros: the first run allocates and is several times slower."""
+        for name, spec in self._specs.items():
+            self._runs[name](zeros(spec.inputs))
+
+    def set_instruction(self, text: str, ring: SpanRing) -> None:
+        """Compute what rests on the instruction alone. The same text again costs nothing."""
+        if self._instruction is None or self._instruction[0] != text:
+            known = {"lang_tokens": self.bundle.instruction_tokens(text)}
+            self._instruction = (text, self._run("instruction", known, ring))
+
+    def condition(self, clip: Image, ring: SpanRing, seq: int = 0) -> Tensors:
+        """Run System 2 on `clip`, uint8 [T, H, W, 3], oldest first.
+
+        Returns the outputs of graph `condition` by name. `seq` is that of the newest frame, for the
+        spans.
+        """
+        known = dict(self._of_instruction())
+        known |= self._run("vae_spatial", {"frames": clip[np.newaxis, -1:]}, ring, seq)
+        known |= self._run("vae_motion", {"frames": clip[np.newaxis]}, ring, seq)
+        for name in ("vdm_spatial", "vdm_motion", "condition"):
+            known |= self._run(name, known, ring, seq)
+        return {spec.name: known[spec.name] for spec in self._specs["condition"].outputs}
+
+    def chunk(
+        self,
+        frame: FrameMsg,
+        position_rad: Vector,
+        command_rad: Vector,
+        condition: Mapping[str, npt.NDArray[Any]],
+        condition_age_s: float,
+        noise: npt.NDArray[np.float32],
+        ring: SpanRing,
+    ) -> Vector:
+        """System 1: joint targets, float64 [K, J] rad. `noise` is float32 [1, K, J]."""
+        known = {**self._of_instruction(), **condition, **self._image_tokens(frame, ring)}
+        known["position_rad"] = position_rad[np.newaxis].astype(np.float32)
+        known["command_rad"] = command_rad[np.newaxis].astype(np.float32)
+        known["condition_age_s"] = np.asarray([condition_age_s], dtype=np.float32)
+        known["noise"] = noise
+        known |= self._run("observe", known, ring, frame.seq)
+        chunk_rad = self._run("denoise", known, ring, frame.seq)["chunk_rad"]
+        return np.asarray(chunk_rad[0], dtype=np.float64)
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def _of_instruction(self) -> Tensors:
+        if self._instruction is None:
+            raise BundleError("no instruction is set; name one of the bundle's instructions")
+        return self._instruction[1]
+
+    def _image_tokens(self, frame: FrameMsg, ring: SpanRing) -> Tensors:
+        if self._image is None or self._image[0] != frame.seq:
+            known = {"image": frame.image[np.newaxis]}
+            self._image = (frame.seq, self._run("frame_encode", known, ring, frame.seq))
+        return self._image[1]
+
+    def _run(
+        self, name: str, known: Mapping[str, npt.NDArray[Any]], ring: SpanRing, seq: int = 0
+    ) -> Tensors:
+        feeds = {spec.name: known[spec.name] for spec in self._specs[name].inputs}
+        start_ns = self._clock.now_ns()
+        outputs = self._runs[name](feeds)
+        end_ns = self._clock.now_ns()
+        ring.add(STAGE_INDEX[name], start_ns, end_ns, seq)
+        if name in self._gpu_ms:
+            # The events give its length and not its place: it is shown up to the host's end.
+            gpu_ns = round(self._gpu_ms[name]() * 1e6)
+            ring.gpu.add(STAGE_INDEX[name], end_ns - gpu_ns, end_ns, seq)
+        return outputs
+
+
+def _check_tensors(specs: Mapping[str, GraphSpec], manifest: Manifest) -> None:
+    """Each input is what the runtime or an earlier graph makes, and the chunk is of all joints: one
+    of a single column would silently be played on every joint."""
+    space, camera = manifest.action_space, manifest.cameras[0]
+    picture = [camera.height, camera.width, 3]
+    joints = [1, len(space.joints)]
+    chunk = ("float32", [1, space.chunk_length, len(space.joints)])
+    clip_lengths = {"vae_spatial": 1, "vae_motion": camera.history}
+    made: dict[str, tuple[str, list[int]]] = {
+        **_tensors(specs["instruction"].inputs),  # checked against the embeddings when it runs
+        "image": ("uint8", [1, *picture]),
+        "position_rad": ("float32", joints),
+        "command_rad": ("float32", joints),
+        "condition_age_s": ("float32", [1]),
+        "noise": chunk,
+    }
+    for name, graph in specs.items():
+        made["frames"] = ("uint8", [1, clip_lengths.get(name, 0), *picture])
+        for tensor, found in _tensors(graph.inputs).items():
+            if tensor not in SUPPLIED[name] or tensor not in made:
+                raise BundleError(
+                    f"graph {name}: the runtime does not supply {tensor}; export the bundle with "
+                    "this version of v2a"
+                )
+            _check_equal(f"graph {name}: input {tensor}", found, made[tensor])
+        made |= _tensors(graph.outputs)
+    _check_equal("graph denoise: output chunk_rad", made.get("chunk_rad", ("missing", [])), chunk)
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> dict[str, tuple[str, list[int]]]:
+    return {spec.name: (spec.dtype, spec.shape) for spec in specs}
+
+
+def _check_equal(who: str, found: tuple[str, list[int]], made: tuple[str, list[int]]) -> None:
+    if found != made:
+        raise BundleError(
+            f"{who} is {found[0]}{found[1]}, but the rest of the bundle makes it "
+            f"{made[0]}{made[1]}; export the bundle again"
+        )

@@ -1,0 +1,97 @@
+"""The file of a recording, written: MCAP in chunks that a crash leaves readable."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mcap.writer import Writer
+
+from runtime.mailbox import FrameMsg
+from runtime.recording.messages import to_json
+from runtime.recording.topics import TOPICS
+
+CHUNK_BYTES: Final = 64 * 1024
+HEADER, SUMMARY = "v2a", "summary"  # names of metadata records; each holds one JSON text
+TEXT: Final = "json"
+NO_OPENCV: Final = (
+    "warning: pictures are not recorded: OpenCV is not installed; run: pip install '.[vision]'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatus:
+    """How the recording is: why it stopped, if it did, and how many messages it has lost."""
+
+    fault: str | None = None
+    dropped: int = 0
+
+
+class McapFile:
+    """One new file. When the disk is full, say, it stops, tells why in `status`, and counts on."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        """Raises OSError where the file can't be made."""
+        self.status = WriterStatus()
+        self._path = path
+        self._unsafe = 0  # messages taken since the last flush
+        self._file = path.open("xb")
+        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES)
+        self._writer.start(library="v2a")
+        self._writer.add_metadata(HEADER, {TEXT: to_json(header)})
+        self._channels = {
+            kind: self._writer.register_channel(
+                topic.name,
+                "json",
+                self._writer.register_schema(
+                    topic.schema["title"], "jsonschema", to_json(topic.schema).encode()
+                ),
+            )
+            for kind, topic in TOPICS.items()
+        }
+        if importlib.util.find_spec("cv2") is None:
+            del self._channels[FrameMsg]
+            print(NO_OPENCV, file=sys.stderr, flush=True)
+        self._file.flush()
+
+    def take(self, message: object) -> None:
+        """Write a message of a kind in `TOPICS`; others are for other sinks."""
+        if type(message) in self._channels:
+            self._unsafe += 1
+            self._or_stop(lambda: self._add(message))
+
+    def flush(self) -> None:
+        """What was taken is now readable, whatever becomes of this process."""
+        self._or_stop(self._writer.flush)
+        self._unsafe = 0
+
+    def close(self, summary: dict[str, Any] | None) -> None:
+        """End the file; without a `summary` it is that of a run that was killed."""
+        if summary is not None:
+            self._or_stop(lambda: self._writer.add_metadata(SUMMARY, {TEXT: to_json(summary)}))
+        self._or_stop(self._writer.finish)
+        self._or_stop(self._file.close)
+
+    def _add(self, message: object) -> None:
+        topic = TOPICS[type(message)]
+        t_ns = topic.t_ns(message)
+        data = to_json(topic.row(message)).encode()
+        self._writer.add_message(self._channels[type(message)], t_ns, data, t_ns)
+
+    def _or_stop(self, action: Callable[[], object]) -> None:
+        try:
+            if self.status.fault is None:
+                action()
+                return
+        except OSError as error:
+            text = f"{self._path.parent}: recording stopped: {error.strerror or error}"
+            self.status = WriterStatus(text, self.status.dropped)
+            with suppress(OSError):  # of what could not be flushed
+                self._file.close()
+        self.status = WriterStatus(self.status.fault, self.status.dropped + self._unsafe)
+        self._unsafe = 0

@@ -1,0 +1,102 @@
+"""What is recorded beside the messages of the mailboxes, and the text and pictures of it all."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_drivers.robot.robot import Health
+from runtime.mailbox import Image
+
+WARNING, ERROR = 3, 4  # of foxglove.Log
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Spans of one thread: int64 [n, 4] of (index into STAGES, t0_ns, t1_ns, arg)."""
+
+    thread: str
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyChange:
+    """One change of the safety state (a value of `runtime.safety.safety.State`), and why."""
+
+    t_ns: int
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A new episode; without an instruction the one before holds on."""
+
+    t_ns: int
+    epoch: int
+    instruction: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A fault or a warning; `level` is WARNING or ERROR."""
+
+    t_ns: int
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounters:
+    """As of `t_ns`, since the start of the run. `counts` is worker -> event -> how often."""
+
+    t_ns: int
+    ticks: int
+    missed_ticks: dict[str, int]
+    counts: dict[str, dict[str, int]]
+    health: Health | None
+    torque_fault: str | None
+    epoch: int
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: what is not a finite number becomes null."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        finite = value.dtype.kind != "f" or np.isfinite(value).all()
+        return value.tolist() if finite else _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+NO_IMAGE: Final[Image] = np.zeros((0, 0, 3), np.uint8)
+
+
+def to_png(image: Image) -> bytes:
+    """Raises ModuleNotFoundError where there is no OpenCV."""
+    import cv2  # here: the base install has no OpenCV
+
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", bgr)[1].tobytes()  # OpenCV's default is its quickest
+
+
+def from_png(data: bytes) -> Image:
+    """uint8 [H, W, 3] RGB. Raises ModuleNotFoundError where there is no OpenCV."""
+    import cv2
+
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None, "the chunk's checksum was right, so it is what `to_png` made"
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

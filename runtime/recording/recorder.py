@@ -1,0 +1,196 @@
+"""The recorder, in the policy's process: takes messages, spans and changes of the safety state, and
+hands them on, twenty times a second, to who writes `run.mcap` (docs/recording.md).
+
+Who offers a message never waits: when the recorder is behind, messages are dropped and counted.
+When the disk is full or the recorder process dies, that is said once, and the robot goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any, Final
+
+from runtime.mailbox import ConditionMsg, FrameMsg
+from runtime.recording.link import RecorderProcess, RecorderTransport, killed_after
+from runtime.recording.messages import NO_IMAGE, RunCounters, SafetyChange, Spans, to_json
+from runtime.recording.sinks import Setup, SinkSpec
+from runtime.safety.safety import SafetyRecord
+from v2a.errors import ConfigError
+from v2a.spans import Tracer
+
+RATE_HZ = 20.0  # one period is what a power cut can cost
+COUNTERS_EVERY = 4  # the control process sends its own as often
+END_S = 10.0  # how long a slow disk may take for the rest
+
+SUMMARY_FILE: Final = "summary.json"
+WAITING_MAX: Final = 4096  # of each kind: 40 s of states at 100 Hz
+PICTURES_MAX: Final = 60  # they are big: 2 s at 30 Hz
+
+
+def _without_history(frame: FrameMsg) -> FrameMsg:
+    return replace(frame, history=tuple((t_ns, NO_IMAGE) for t_ns, _ in frame.history))
+
+
+def _without_tensors(condition: ConditionMsg) -> ConditionMsg:
+    return replace(condition, tensors={})
+
+
+# What goes on its way lighter: pictures that went before, and what nobody records.
+_SLIM: Final[dict[type, Callable[[Any], object]]] = {
+    FrameMsg: _without_history,
+    ConditionMsg: _without_tensors,
+}
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Messages of one kind, written by one thread."""
+
+    messages: deque[Any] = field(default_factory=deque)
+    dropped: int = 0
+
+
+class Recorder:
+    """Drains the tracer; with a `folder` (new, made by `open`) or other `sinks`, feeds those."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        safety: SafetyRecord,
+        folder: Path | None,
+        sinks: tuple[SinkSpec, ...] = (),
+        transport: Callable[[Setup], RecorderTransport] = RecorderProcess.start,
+    ) -> None:
+        self.fault: str | None = None  # why it stopped writing
+        self._tracer = tracer
+        self._safety = safety
+        self._folder = folder
+        self._sinks = sinks
+        self._make_transport = transport
+        self._transport: RecorderTransport | None = None
+        self._lost = 0  # by the transport
+        self._waiting: defaultdict[type, Waiting] = defaultdict(Waiting)
+        self._counting = threading.Lock()  # the tracer has one reader: the thread or a summary
+        self._sending = threading.Lock()  # one sender: the thread or the end
+        self._told_change = safety.changes[-1]
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were offered and are not in the recording."""
+        return self._lost + sum(kind.dropped for kind in list(self._waiting.values()))
+
+    def open(self, header: dict[str, Any]) -> Recorder:
+        """Make the folder and begin. Raises ConfigError where that can't be, and V2AError where a
+        sink can't."""
+        if self._folder is None and not self._sinks:
+            return self
+        try:
+            if self._folder is not None:
+                self._folder.mkdir(parents=True)
+            self._transport = self._make_transport(Setup(self._folder, header, self._sinks))
+        except OSError as error:
+            raise ConfigError(
+                f"{self._folder}: can't record there: {error.strerror or error}; name a new folder"
+            ) from error
+        return self
+
+    def offer(self, message: object) -> None:
+        """Take a message for the sinks; never blocks."""
+        kind = type(message)
+        waiting = self._waiting[kind]
+        if self._transport is None:
+            waiting.dropped += self.fault is not None
+        elif len(waiting.messages) >= (PICTURES_MAX if kind is FrameMsg else WAITING_MAX):
+            waiting.dropped += 1
+        else:
+            waiting.messages.append(_SLIM[kind](message) if kind in _SLIM else message)
+
+    def drain(self) -> None:
+        """Hand on what has come since the last drain. Waits for a slow disk."""
+        self._count_spans()
+        with self._sending:
+            batch = [*self._new_changes(), *self._all_waiting()]
+            if batch:
+                self._or_stop(batch, lambda transport: transport.send(batch))
+
+    def stage_table(self) -> dict[str, dict[str, float]]:
+        self._count_spans()
+        with self._counting:
+            return self._tracer.stage_table()
+
+    def close(self, summarise: Callable[[], dict[str, Any]] = dict) -> None:
+        """Hand on the rest and end. `summarise()`, asked for when all else is written, goes to the
+        end of the recording and to `summary.json`."""
+        if self._transport is None:
+            return
+        with killed_after(END_S, self._transport):
+            self.drain()
+            summary = summarise()
+            self.drain()
+            if summary and self._folder:
+                self._write_summary(self._folder, summary)
+            self._or_stop([], lambda transport: transport.close(summary))
+        self._transport = None
+
+    def _write_summary(self, folder: Path, summary: dict[str, Any]) -> None:
+        try:
+            text = to_json(summary, indent=1) + "\n"
+            (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+        except OSError as error:
+            self._say(f"{folder}: no {SUMMARY_FILE}: {error.strerror}")
+
+    def _count_spans(self) -> None:
+        with self._counting:
+            for thread, rows in self._tracer.drain().items():
+                if len(rows):
+                    self.offer(Spans(thread, rows))
+
+    def _all_waiting(self) -> Iterator[object]:
+        for waiting in list(self._waiting.values()):
+            for _ in range(len(waiting.messages)):
+                yield waiting.messages.popleft()
+
+    def _new_changes(self) -> Iterator[SafetyChange]:
+        changes = list(self._safety.changes)[::-1]
+        new = [*takewhile(lambda change: change is not self._told_change, changes)]
+        self._told_change = changes[0]
+        return (SafetyChange(c.t_ns, c.state.value, c.reason) for c in reversed(new))
+
+    def _or_stop(self, batch: list[object], action: Callable[[RecorderTransport], None]) -> None:
+        """`action`, unless there is no transport (any more); where it fails `batch` is lost."""
+        if self._transport is None:
+            return
+        try:
+            action(self._transport)
+            self._lost = self._transport.status.dropped
+            self._say(self._transport.status.fault)
+        except OSError as error:
+            self._transport = None
+            self._say(f"{self._folder}: recording stopped: {error}")
+            batch += self._all_waiting()
+            self._lost += len(batch)
+
+    def _say(self, fault: str | None) -> None:
+        if fault and not self.fault:
+            self.fault = fault
+            print(f"warning: {fault}; the run goes on", file=sys.stderr, flush=True)
+
+
+def record_loop(
+    recorder: Recorder, counters: Callable[[], RunCounters], stopping: Callable[[], bool]
+) -> None:
+    """Drain until `stopping()`, and record the counters every `COUNTERS_EVERY` times."""
+    for number in count():
+        if stopping():
+            return
+        if number % COUNTERS_EVERY == 0:
+            recorder.offer(counters())
+        recorder.drain()
+        time.sleep(1 / RATE_HZ)

@@ -1,0 +1,218 @@
+"""What a recording holds: one row of `TOPICS` for each kind of message, to JSON and back."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+import numpy as np
+
+from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
+from runtime.recording.messages import (
+    NO_IMAGE,
+    LogLine,
+    Reset,
+    RunCounters,
+    SafetyChange,
+    Spans,
+    from_png,
+    to_png,
+)
+from runtime.safety.health import health_from, health_to
+
+_NS = 1_000_000_000
+
+
+def _fields_of(message: Any) -> dict[str, Any]:
+    return {f.name: getattr(message, f.name) for f in fields(message) if f.name not in _LEFT_OUT}
+
+
+# A condition's tensors are megabytes, and the bundle makes them anew from the frames.
+_LEFT_OUT: Final = {"tensors"}
+_ARRAYS: Final = {"position_rad", "command_rad", "target_rad"}
+
+
+def _of_fields(kind: type) -> Callable[[dict[str, Any]], Any]:
+    def message(row: dict[str, Any]) -> Any:
+        arrays = {name: np.array(row[name], np.float64) for name in _ARRAYS & row.keys()}
+        return kind(**{**row, **arrays})  # null is NaN again
+
+    return message
+
+
+def _condition(row: dict[str, Any]) -> ConditionMsg:
+    return ConditionMsg(**row, tensors={})
+
+
+def _frame_row(frame: FrameMsg) -> dict[str, Any]:
+    return {
+        "timestamp": _timestamp(frame.t_capture_ns),
+        "frame_id": "camera",
+        "format": "png",
+        "data": base64.b64encode(to_png(frame.image)).decode(),
+        **{name: getattr(frame, name) for name in _HEADER},
+        "history_ns": [t_ns for t_ns, _ in frame.history],
+    }
+
+
+def frame_head(row: dict[str, Any]) -> FrameMsg:
+    """With no picture, its own neither; `history` has the times of all that it had."""
+    header: dict[str, Any] = {name: row[name] for name in _HEADER}
+    history = tuple((t_ns, NO_IMAGE) for t_ns in row["history_ns"])
+    return FrameMsg(**header | {"image": NO_IMAGE, "history": history})
+
+
+def _frame(row: dict[str, Any]) -> FrameMsg:
+    """With its own picture only; `Recording.frames` puts the others into `history`."""
+    return replace(frame_head(row), image=from_png(base64.b64decode(row["data"])))
+
+
+def _spans(row: dict[str, Any]) -> Spans:
+    return Spans(row["thread"], np.array(row["rows"], np.int64).reshape(-1, 4))
+
+
+def _vitals_row(vitals: RunCounters) -> dict[str, Any]:
+    return _fields_of(vitals) | {"health": health_to(vitals.health)}
+
+
+def _vitals(row: dict[str, Any]) -> RunCounters:
+    return RunCounters(**row | {"health": health_from(row["health"])})
+
+
+def _log_row(line: LogLine) -> dict[str, Any]:
+    head = {"timestamp": _timestamp(line.t_ns), "level": line.level, "message": line.text}
+    return head | {"name": "v2a", "file": "", "line": 0}
+
+
+def _log(row: dict[str, Any]) -> LogLine:
+    t_ns = row["timestamp"]["sec"] * _NS + row["timestamp"]["nsec"]
+    return LogLine(t_ns, row["level"], row["message"])
+
+
+def _timestamp(t_ns: int) -> dict[str, int]:
+    return {"sec": t_ns // _NS, "nsec": t_ns % _NS}
+
+
+_INT: Final = {"type": "integer"}
+_TEXT: Final = {"type": "string"}
+_ANGLES: Final = {"type": "array", "items": {"type": "number"}, "description": "rad"}
+_HEADER: Final = dict.fromkeys(("seq", "t_capture_ns", "t_publish_ns", "parent_seq", "epoch"), _INT)
+_TIMESTAMP: Final = {"type": "object", "title": "time", "properties": {"sec": _INT, "nsec": _INT}}
+
+
+def _schema(title: str, **properties: Any) -> dict[str, Any]:
+    return {"title": title, "type": "object", "properties": properties}
+
+
+def _published(message: Any) -> int:
+    return int(message.t_publish_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """How one kind of message is recorded."""
+
+    name: str
+    schema: dict[str, Any]  # JSON schema; its title is the schema's name
+    message: Callable[[dict[str, Any]], Any]  # from a row
+    row: Callable[[Any], dict[str, Any]] = field(default=_fields_of)
+    t_ns: Callable[[Any], int] = field(default=_published)
+
+
+TOPICS: Final[dict[type, Topic]] = {
+    # The names of foxglove's own schemas, so that its app and rerun draw the pictures.
+    FrameMsg: Topic(
+        "/frame",
+        _schema(
+            "foxglove.CompressedImage",
+            timestamp=_TIMESTAMP,
+            frame_id=_TEXT,
+            data={"type": "string", "contentEncoding": "base64"},
+            format=_TEXT,
+            **_HEADER,
+            history_ns={"type": "array", "items": _INT},
+        ),
+        _frame,
+        _frame_row,
+    ),
+    StateMsg: Topic(
+        "/state",
+        _schema("v2a.State", **_HEADER, position_rad=_ANGLES, command_rad=_ANGLES),
+        _of_fields(StateMsg),
+    ),
+    ConditionMsg: Topic(
+        "/condition", _schema("v2a.Condition", **_HEADER, t_frame_ns=_INT), _condition
+    ),
+    ChunkMsg: Topic(
+        "/chunk",
+        _schema(
+            "v2a.Chunk",
+            **_HEADER,
+            target_rad={"type": "array", "items": _ANGLES},
+            step_ns=_INT,
+            condition_age_ns=_INT,
+            condition_seq=_INT,
+            state_seq=_INT,
+        ),
+        _of_fields(ChunkMsg),
+    ),
+    Spans: Topic(
+        "/spans",
+        _schema(
+            "v2a.Spans",
+            thread=_TEXT,
+            rows={
+                "type": "array",
+                "items": {"type": "array", "items": _INT},
+                "description": "stage index, t0_ns, t1_ns, arg",
+            },
+        ),
+        _spans,
+        t_ns=lambda spans: int(spans.rows[:, 2].max()),
+    ),
+    SafetyChange: Topic(
+        "/safety",
+        _schema("v2a.Safety", t_ns=_INT, state=_TEXT, reason=_TEXT),
+        _of_fields(SafetyChange),
+        t_ns=lambda change: int(change.t_ns),
+    ),
+    Reset: Topic(
+        "/reset",
+        _schema("v2a.Reset", t_ns=_INT, epoch=_INT, instruction={"type": ["string", "null"]}),
+        _of_fields(Reset),
+        t_ns=lambda reset: int(reset.t_ns),
+    ),
+    RunCounters: Topic(
+        "/vitals",
+        _schema(
+            "v2a.Vitals",
+            t_ns=_INT,
+            ticks=_INT,
+            epoch=_INT,
+            missed_ticks={"type": "object", "description": "cause: number"},
+            counts={"type": "object", "description": "worker: {event: number}"},
+            health={"type": "object", "description": "quantity: [by joint, age of each in ns]"},
+            torque_fault=_TEXT,
+        ),
+        _vitals,
+        _vitals_row,
+        lambda vitals: int(vitals.t_ns),
+    ),
+    LogLine: Topic(
+        "/log",
+        _schema(
+            "foxglove.Log",
+            timestamp=_TIMESTAMP,
+            level=_INT,
+            message=_TEXT,
+            name=_TEXT,
+            file=_TEXT,
+            line=_INT,
+        ),
+        _log,
+        _log_row,
+        lambda line: int(line.t_ns),
+    ),
+}

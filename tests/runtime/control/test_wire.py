@@ -1,0 +1,117 @@
+"""Packets survive the way; the link never waits, and tells of a peer that died."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from runtime.control.record import TickFacts
+from runtime.control.wire import (
+    BEAT,
+    CHUNK,
+    NOTE,
+    PACKET_MAX,
+    TICK,
+    Heartbeat,
+    Link,
+    Tick,
+    pack_chunk,
+    pack_json,
+    unpack_chunk,
+    unpack_json,
+)
+from runtime.mailbox import ChunkMsg, StateMsg, Vector
+
+whole = st.integers(-(2**63), 2**63 - 1)
+rows = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=20))
+weird = st.floats()
+
+
+@given(st.tuples(*[whole] * 5), rows, whole, whole)
+def test_a_chunk_arrives_as_it_was(head: tuple[int, ...], target: Vector, a: int, b: int) -> None:
+    sent = ChunkMsg(*head, target, a, b)
+    packet = pack_chunk(sent)
+    found = unpack_chunk(packet)
+    assert packet[0] == CHUNK
+    np.testing.assert_array_equal(found.target_rad, target)
+    assert (found.seq, found.t_capture_ns, found.t_publish_ns) == head[:3]
+    assert (found.parent_seq, found.epoch, found.step_ns, found.condition_age_ns) == (
+        *head[3:],
+        a,
+        b,
+    )
+
+
+@given(st.lists(whole, min_size=13, max_size=13), st.tuples(weird, weird, weird), weird)
+def test_a_tick_arrives_as_it_was(n: list[int], angles: tuple[float, ...], jump: float) -> None:
+    position, command = np.array(angles), -np.array(angles)
+    facts = TickFacts(*n[:3], jump)
+    state = StateMsg(*n[8:], position, command)
+    packet = Tick(n[3], n[4], tuple(n[5:8]), facts, state).pack()
+    found = Tick.unpack(packet)
+    assert packet[0] == TICK
+    assert (found.ticks, found.obeyed, found.missed) == (n[3], n[4], tuple(n[5:8]))
+    assert found.facts == facts or math.isnan(jump)
+    assert found.state is not None
+    np.testing.assert_array_equal(found.state.position_rad, position)
+    np.testing.assert_array_equal(found.state.command_rad, command)
+    assert (found.state.seq, found.state.epoch) == (n[8], n[12])
+
+
+def test_a_tick_without_a_reading_has_no_state() -> None:
+    assert Tick.unpack(Tick(1, 2, (3, 4, 5), TickFacts(), None).pack()).state is None
+
+
+@given(whole, whole, whole, st.integers(0, 2))
+def test_a_beat_arrives_as_it_was(t_ns: int, epoch: int, number: int, verb: int) -> None:
+    beat = Heartbeat(t_ns, epoch, number, verb)
+    assert beat.pack()[0] == BEAT
+    assert Heartbeat.unpack(beat.pack()) == beat
+
+
+@pytest.fixture
+def links() -> Iterator[tuple[Link, Link]]:
+    pair = [Link(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
+    yield pair[0], pair[1]
+    for link in pair:
+        link.close()
+
+
+def test_a_reader_that_sleeps_does_not_stop_the_writer_and_then_finds_whole_packets(
+    links: tuple[Link, Link],
+) -> None:
+    ours, theirs = links
+    sent = 0
+    while ours.send(bytes([NOTE]) + bytes(1000)):
+        sent += 1
+    assert not ours.hung_up
+    assert sent > 20
+    found = list(theirs.packets())
+    assert [len(packet) for packet in found] == [1001] * sent
+    assert ours.send(b"again")
+
+
+def test_a_peer_that_dies_is_noticed_after_its_last_word(links: tuple[Link, Link]) -> None:
+    ours, theirs = links
+    ours.send(b"never read")
+    theirs.send(pack_json(NOTE, {"last": "words"}))
+    theirs.close()
+    assert not ours.send(b"into the void")
+    assert [unpack_json(packet) for packet in ours.packets()] == [{"last": "words"}]
+    assert ours.hung_up
+
+
+def test_the_largest_chunk_fits(links: tuple[Link, Link]) -> None:
+    ours, theirs = links
+    rows = np.zeros((256, 60))
+    packet = pack_chunk(ChunkMsg(1, 2, 3, 4, 5, rows, 6, 7))
+    assert len(packet) < PACKET_MAX
+    assert ours.send(packet)
+    assert [unpack_chunk(p).target_rad.shape for p in theirs.packets()] == [rows.shape]

@@ -1,0 +1,70 @@
+"""Messages to record, and the recorder that takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
+from runtime.recording.link import InProcess
+from runtime.recording.messages import RunCounters
+from runtime.recording.reader import Recording
+from runtime.recording.recorder import Recorder
+from runtime.safety.safety import SafetyRecord
+from v2a.errors import ConfigError
+from v2a.spans import Tracer
+
+MS = 1_000_000
+HEADER = {
+    "start_ns": 5,
+    "config": {"robot": {"name": "two"}, "instruction": "wave"},
+    "policy": "tiny",
+    "bundle_sha256": "ab",
+    "seed": 3,
+    "versions": {"python": "3"},
+}
+
+
+def head(seq: int) -> tuple[int, int, int, int, int]:
+    return (seq, seq * 10 * MS, seq * 10 * MS + MS, seq - 1, 0)
+
+
+def state(seq: int) -> StateMsg:
+    return StateMsg(*head(seq), np.array([0.1, 0.2]) * seq, np.array([0.3, np.nan]))
+
+
+def chunk(seq: int) -> ChunkMsg:
+    return ChunkMsg(*head(seq), np.full((2, 2), 0.1 * seq), 50 * MS, 60 * MS, 7, seq)
+
+
+def condition(seq: int) -> ConditionMsg:
+    return ConditionMsg(*head(seq), {"video_kv": np.zeros(1_000_000)}, seq * 10 * MS)
+
+
+def frame(seq: int, history: int = 3) -> FrameMsg:
+    """A picture of noise and those of the frames before it."""
+    past = range(max(seq - history + 1, 1), seq + 1)
+    pictures = tuple((n * 10 * MS, picture(n)) for n in past)
+    return FrameMsg(*head(seq), pictures[-1][1], pictures)
+
+
+def vitals() -> RunCounters:
+    return RunCounters(9, 3, {"late": 1}, {"system1": {"chunks": 2}}, None, None, 0)
+
+
+def picture(seq: int) -> np.ndarray:
+    return np.random.default_rng(seq).integers(0, 256, (12, 16, 3), np.uint8)
+
+
+def recorder_of(folder: Path | None, tracer: Tracer | None = None) -> Recorder:
+    """One without a process, not yet open."""
+    return Recorder(tracer or Tracer(), SafetyRecord(), folder, transport=InProcess)
+
+
+def states_of(run: Path) -> list[StateMsg]:
+    """Those in the recording so far; a recording that has not begun has none."""
+    try:
+        return list(Recording(run).states())
+    except ConfigError:
+        return []

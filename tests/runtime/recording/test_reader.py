@@ -1,0 +1,101 @@
+"""Reading a recording: a whole one, one that a crash tore anywhere, and what is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from runtime.recording.cli import record
+from runtime.recording.reader import Recording
+from tests.runtime.recording.messages import HEADER, chunk, recorder_of, state
+from v2a.errors import ConfigError
+
+BATCHES = 20
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """20 batches of five states and a chunk."""
+    recorder = recorder_of(tmp_path / "run").open(HEADER)
+    for batch in range(BATCHES):
+        for n in range(5):
+            recorder.offer(state(batch * 5 + n + 1))
+        recorder.offer(chunk(batch + 1))
+        recorder.drain()
+    recorder.close(lambda: {"dropped": {"recorded_messages": 0}})
+    return tmp_path / "run"
+
+
+def test_a_file_torn_at_any_byte_reads_up_to_there(run: Path, tmp_path: Path) -> None:
+    whole = (run / "run.mcap").read_bytes()
+    torn = tmp_path / "torn.mcap"
+    torn.write_bytes(whole[:100])
+    with pytest.raises(ConfigError, match="not a recording"):
+        Recording(torn)
+    found = []
+    header_end = whole.index(b'"start_ns"') + 300
+    for size in range(header_end, len(whole), 23):
+        torn.write_bytes(whole[:size])
+        recording = Recording(torn)
+        assert recording.summary() is None
+        assert not recording.extent().whole
+        states = [one.seq for one in recording.states()]
+        assert states == list(range(1, len(states) + 1))
+        assert len(states) == 5 * len(list(recording.chunks()))
+        found.append(len(states))
+    assert found == sorted(found)
+    assert set(found) == {5 * n for n in range(BATCHES + 1)}
+
+
+@pytest.mark.parametrize("byte", range(400, 3000, 97))
+def test_a_damaged_byte_ends_the_reading_at_worst(run: Path, byte: int) -> None:
+    file = run / "run.mcap"
+    data = bytearray(file.read_bytes())
+    data[byte] ^= 0xFF
+    file.write_bytes(data)
+    try:
+        states = [one.seq for one in Recording(run).states()]
+    except ConfigError:
+        return  # the header was hit
+    assert states == list(range(1, len(states) + 1))
+
+
+def test_a_file_of_zeros_behind_a_power_cut_reads_up_to_them(run: Path) -> None:
+    file = run / "run.mcap"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] + bytes(4096))
+    assert 0 < len(list(Recording(run).states())) < 5 * BATCHES
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not at all", b"\x89MCAP0\r\n"])
+def test_what_is_no_recording_is_refused_in_a_line(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "run.mcap").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"run.mcap: .+; name .+ its run.mcap"):
+        Recording(tmp_path)
+
+
+def test_info_of_a_folder_and_of_the_file_in_it(run: Path) -> None:
+    found = json.loads(CliRunner().invoke(record, ["info", str(run), "--json"]).stdout)
+    assert found["messages"]["/state"] == 5 * BATCHES
+    assert found["messages"]["/chunk"] == BATCHES
+    assert found["messages"]["/frame"] == 0
+    assert (found["ended"], found["whole"]) == (True, True)
+    assert found["seconds"] == pytest.approx(0.99)
+    assert (found["robot"], found["policy"], found["versions"]) == ("two", "tiny", {"python": "3"})
+    same = CliRunner().invoke(record, ["info", str(run / "run.mcap"), "--json"])
+    assert json.loads(same.stdout) == found
+    text = CliRunner().invoke(record, ["info", str(run)]).stdout
+    assert "two, tiny, 1.0 s, ended" in text
+    assert "/state" in text
+
+
+def test_info_of_a_recording_that_was_killed(run: Path) -> None:
+    file = run / "run.mcap"
+    file.write_bytes(file.read_bytes()[:3000])
+    found = json.loads(CliRunner().invoke(record, ["info", str(run), "--json"]).stdout)
+    assert (found["ended"], found["whole"], found["dropped"]) == (False, False, None)
+    assert "did not end" in CliRunner().invoke(record, ["info", str(run)]).stdout

@@ -1,0 +1,309 @@
+"""What independent programs send and understand, for `peers.json`, which the tests compare with.
+
+The two Feetech SDKs install the same folder and overwrite each other, so each peer is installed on
+its own, and each is run in a process of its own:
+
+    for p in feetech-servo-sdk ftservo-python-sdk rustypot python-can damiao-motor; do
+        pip install --target PEERS/$p $p; done
+    PYTHONPATH=. python tools/record_peers.py PEERS > tests/hw_drivers/peers.json
+
+Every entry of "sent" is (name of our function without make_, its arguments, the peer's bytes).
+With V2A_PEERS=PEERS the tests record once more and compare with the file, too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import random
+import select
+import subprocess
+import sys
+import threading
+import tty
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hw_drivers.dynamixel import packet as dynamixel
+from hw_drivers.feetech import packet as feetech
+
+# e-manual, Protocol 2.0, the example of "Fast Sync Read (0x8A)".
+FAST_ANSWER_OF_THE_MANUAL = bytes.fromhex(
+    "FFFFFD00 FE 1900 55 0003A60000008408 00071F08000016CA 0004FF030000D19E"
+)
+
+Sent = list[tuple[str, list[Any], str]]
+
+
+class Wire:
+    """The port of a vendor SDK: keeps what is sent, hears what it is told."""
+
+    def __init__(self) -> None:
+        self.sent, self.incoming, self.is_using = b"", b"", False
+
+    def clearPort(self) -> None: ...  # noqa: N802 (the SDK's names, here and below)
+
+    def setPacketTimeout(self, _length: int) -> None: ...  # noqa: N802
+
+    def isPacketTimeout(self) -> bool:  # noqa: N802
+        return True
+
+    def writePort(self, data: list[int]) -> int:  # noqa: N802
+        self.sent += bytes(data)
+        return len(data)
+
+    def readPort(self, length: int) -> list[int]:  # noqa: N802
+        data, self.incoming = self.incoming[:length], self.incoming[length:]
+        return list(data)
+
+
+def feetech_sdk(wire: Wire, call: Callable[..., Any], parse: Callable[[], Any]) -> dict[str, Any]:
+    """`call(method, *args)` calls the SDK's packet handler, `parse()` lets it read a packet."""
+    draw = random.Random(4)
+    sent: Sent = []
+
+    def record(name: str, args: list[Any], method: str, *sdk_args: Any) -> None:
+        wire.sent, wire.is_using = b"", False
+        call(method, *sdk_args)
+        sent.append((name, args, wire.sent.hex()))
+
+    for _ in range(8):
+        id_, address, size = draw.randrange(253), draw.randrange(100), draw.randrange(1, 16)
+        data, ids = draw.randbytes(size), draw.sample(range(253), 5)
+        blocks = {i: draw.randbytes(size) for i in ids}
+        flat = [byte for i, block in blocks.items() for byte in (i, *block)]
+        record("ping", [id_], "ping", id_)
+        record("read", [id_, address, size], "readTx", id_, address, size)
+        record("write", [id_, address, data.hex()], "writeTxOnly", id_, address, size, list(data))
+        record(
+            "reg_write",
+            [id_, address, data.hex()],
+            "regWriteTxOnly",
+            id_,
+            address,
+            size,
+            list(data),
+        )
+        record("action", [id_], "action", id_)
+        record("sync_read", [address, size, ids], "syncReadTx", address, size, ids, len(ids))
+        record(
+            "sync_write",
+            [address, size, {str(i): block.hex() for i, block in blocks.items()}],
+            *("syncWriteTxOnly", address, size, flat, len(flat)),
+        )
+    heard = []
+    for _ in range(20):
+        params = draw.randbytes(draw.randrange(1, 16))
+        status = feetech.make_status(draw.randrange(253), draw.randrange(128), params)
+        wire.incoming = status
+        raw, result = parse()
+        assert result == 0, "the SDK's COMM_SUCCESS"
+        heard.append((status.hex(), raw[2], raw[4], bytes(raw[5:-1]).hex()))
+    return {"sent": sent, "heard": heard}
+
+
+def feetech_servo_sdk() -> dict[str, Any]:
+    import scservo_sdk
+
+    wire, handler = Wire(), scservo_sdk.PacketHandler(0)
+    return feetech_sdk(
+        wire,
+        lambda method, *args: getattr(handler, method)(wire, *args),
+        lambda: handler.rxPacket(wire),
+    )
+
+
+def ftservo_python_sdk() -> dict[str, Any]:
+    import scservo_sdk
+
+    wire = Wire()
+    sts, scs = scservo_sdk.sms_sts(wire), scservo_sdk.scscl(wire)
+    words = []
+    for order, handler in (("little", sts), ("big", scs)):
+        for bit in (10, 11, 15):
+            for value in (-(2**bit) + 1, -300, -1, 0, 1, 300, 2**bit - 1):
+                raw = handler.scs_toscs(value, bit)
+                stored = bytes((handler.scs_lobyte(raw), handler.scs_hibyte(raw)))
+                assert handler.scs_tohost(handler.scs_makeword(*stored), bit) == value
+                words.append((order, bit, value, stored.hex()))
+    recorded = feetech_sdk(wire, lambda method, *args: getattr(sts, method)(*args), sts.rxPacket)
+    names = {"sts3215": "SMS_STS_", "scs0009": "SCSCL_"}
+    addresses = {
+        model: {
+            name.removeprefix(prefix): value
+            for name, value in vars(scservo_sdk).items()
+            if name.startswith(prefix)
+            and not name.removeprefix(prefix)[0].isdigit()  # those are baud rates
+            and not name.endswith("_H")
+        }
+        for model, prefix in names.items()
+    }
+    return recorded | {"words": words, "addresses": addresses}
+
+
+class Terminal:
+    """A pseudo terminal whose other end answers each request with `reply`."""
+
+    def __init__(self) -> None:
+        self.master, slave = os.openpty()
+        tty.setraw(slave)
+        self.path = os.ttyname(slave)
+
+    def exchange(self, call: Callable[[], Any], reply: bytes = b"") -> tuple[str, Any]:
+        """What `call` sends, and what it makes of `reply`."""
+        sent = b""
+
+        def answer() -> None:
+            nonlocal sent
+            while select.select([self.master], [], [], 0.05 if sent else 1.0)[0]:
+                sent += os.read(self.master, 1024)
+            os.write(self.master, reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        value = call()
+        thread.join()
+        return sent.hex(), value
+
+
+def rustypot() -> dict[str, Any]:
+    import rustypot
+
+    classes = {
+        "sts3215": rustypot.Sts3215PyController,
+        "scs0009": rustypot.Scs0009PyController,
+        "xl330-m288": rustypot.Xl330PyController,
+        "xl430-w250": rustypot.Xl430PyController,
+    }
+    recorded: dict[str, Any] = {}
+    for name, cls in classes.items():
+        definition = cls.definition()
+        terminal = Terminal()
+        servo = cls(terminal.path, 1_000_000, 0.5)
+        protocol = feetech if definition.protocol == 1 else dynamixel
+        recorded[name] = {
+            "models": definition.models,
+            "word_order": definition.word_order,
+            "supports_sync_read": definition.supports_sync_read,
+            "baud_rates": {str(v): k for k, v in definition.baudrates.items()},
+            "registers": [[r.name, r.addr, r.size, r.sign_bit] for r in definition.registers()],
+            "exchanges": rustypot_exchanges(servo, terminal, protocol),
+        }
+    return recorded
+
+
+def rustypot_exchanges(servo: Any, terminal: Terminal, protocol: Any) -> list[Any]:
+    """(name of our function, its arguments, rustypot's bytes, our replies, what it read)."""
+    done = protocol.make_status(7, 0)
+    pong = done if protocol is feetech else protocol.make_status(7, 0, b"\x06\x04\x26")
+    one = protocol.make_status(7, 0, b"\x12\x34")
+    two = one + protocol.make_status(9, 0, b"\x56\x78")
+    ids, data = [7, 9], [[1, 2], [3, 4]]
+    blocks = {"7": "0102", "9": "0304"}
+    table = [
+        ("ping", [7], lambda: servo.ping(7), pong),
+        ("read", [7, 56, 2], lambda: servo.read_raw_data(7, 56, 2), one),
+        ("write", [7, 42, "0102"], lambda: servo.write_raw_data(7, 42, [1, 2]), done),
+        ("sync_read", [56, 2, ids], lambda: servo.sync_read_raw_data(ids, 56, 2), two),
+        ("sync_write", [42, 2, blocks], lambda: servo.sync_write_raw_data(ids, 42, data), b""),
+    ]
+    if protocol is dynamixel:
+        table.append(
+            (
+                "fast_sync_read",
+                [132, 4, [3, 7, 4]],
+                lambda: (
+                    servo.set_fast_sync_read(True) or servo.sync_read_raw_data([3, 7, 4], 132, 4)
+                ),
+                FAST_ANSWER_OF_THE_MANUAL,
+            )
+        )
+    exchanges = []
+    for name, args, call, reply in table:
+        sent, value = terminal.exchange(call, reply)
+        read = [list(v) for v in value] if name.endswith("sync_read") else value
+        exchanges.append((name, args, sent, reply.hex(), list(read) if name == "read" else read))
+    return exchanges
+
+
+def python_can() -> dict[str, Any]:
+    import can
+
+    terminal = Terminal()
+    bus = can.Bus(terminal.path, interface="slcan", sleep_after_open=0)
+    draw = random.Random(4)
+    os.read(terminal.master, 1024)
+    sent, heard = [], []
+    for length in range(9):
+        for extended, bits in ((False, 11), (True, 29)):
+            id_, data = draw.getrandbits(bits), draw.randbytes(length)
+            message = can.Message(arbitration_id=id_, data=data, is_extended_id=extended)
+            line, _ = terminal.exchange(lambda message=message: bus.send(message))
+            sent.append((id_, data.hex(), extended, line))
+            os.write(terminal.master, bytes.fromhex(line))
+            back = bus.recv(1.0)
+            heard.append((back.arbitration_id, bytes(back.data).hex(), back.is_extended_id))
+    bus.shutdown()
+    return {"sent": sent, "heard": heard}
+
+
+def damiao_motor() -> dict[str, Any]:
+    from damiao_motor.core import motor
+
+    draw = random.Random(4)
+    recorded: dict[str, Any] = {"ranges": dict(motor._MOTOR_LIMIT_PARAM)}
+    for kind in ("4310", "8009"):
+        position, velocity, torque = recorded["ranges"][kind]
+        dm = motor.DaMiaoMotor(1, 0, None, motor_type=kind)
+        commands, feedback = [], []
+        for scale in (0.0, 1.0, -1.0, *(draw.uniform(-1, 1) for _ in range(20))):
+            args = (scale * position, -scale * velocity, abs(scale) * 500, abs(scale) * 5)
+            tau = scale * torque
+            data = dm.encode_cmd_msg(args[0], args[1], tau, args[2], args[3])
+            commands.append(([*args, tau], data.hex()))
+            raw = draw.randbytes(8)
+            feedback.append((raw.hex(), dm.decode_sensor_feedback(raw)))
+        recorded[kind] = {"commands": commands, "feedback": feedback}
+    recorded["special"] = {
+        "enable": dm.encode_enable_msg().hex(),
+        "disable": dm.encode_disable_msg().hex(),
+        "set_zero": dm.encode_save_position_zero_msg().hex(),
+        "clear_error": dm.encode_clear_error_msg().hex(),
+    }
+    return recorded
+
+
+# Peer -> how it is recorded, and the folders that it needs beside its own.
+PEERS: dict[str, tuple[Callable[[], dict[str, Any]], tuple[str, ...]]] = {
+    "feetech-servo-sdk": (feetech_servo_sdk, ()),
+    "ftservo-python-sdk": (ftservo_python_sdk, ()),
+    "rustypot": (rustypot, ()),
+    "python-can": (python_can, ()),
+    "damiao-motor": (damiao_motor, ("python-can",)),
+}
+
+
+def record(name: str, peers: Path) -> Any:
+    """What the peer installed at `peers`/`name` does, from a process of its own."""
+    folders = [str(peers / folder) for folder in (name, *PEERS[name][1])]
+    path = os.pathsep.join([*folders, *sys.path])
+    run = subprocess.run(
+        [sys.executable, __file__, "--one", name],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode:
+        raise RuntimeError(f"{name}: {run.stderr}")
+    return json.loads(run.stdout)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--one":
+        version = importlib.metadata.version(sys.argv[2])
+        print(json.dumps({"version": version} | PEERS[sys.argv[2]][0]()))
+    else:
+        rows = {name: record(name, Path(sys.argv[1])) for name in PEERS}
+        print("{\n" + ",\n".join(f'"{k}": {json.dumps(v)}' for k, v in rows.items()) + "\n}")
