@@ -16,9 +16,9 @@ from naive_core import naive_cross
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.models import layers
-from export.models.layers import sinusoid
-from export.plan import find_device, plan
+from export.layers import blocks as layers
+from export.layers.blocks import sinusoid
+from export.plan.plan import find_device, plan
 from export.release.action_core import ScalarEmbedder, joined
 from export.release.config import ReleaseConfig
 from export.release.costs import release_cost
@@ -49,7 +49,7 @@ LANGUAGE_TOKENS, TEXT_TOKENS = 32, 512
 def fused_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
 ) -> Tensor:
-    """`export.models.layers.attend` by PyTorch's fused call, which the release uses as well."""
+    """`export.layers.blocks.attend` by PyTorch's fused call, which the release uses as well."""
     out = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return out.transpose(1, 2).flatten(2)
 

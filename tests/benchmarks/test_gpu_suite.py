@@ -26,7 +26,7 @@ def suite(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(600)  # a minute on two idle cores; each part starts PyTorch anew
+@pytest.mark.timeout(600)  # 50 s on two idle cores; each part starts PyTorch anew
 def test_a_rehearsal_runs_every_part_and_keeps_what_is_done(tmp_path: Path) -> None:
     done = suite("--json", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
