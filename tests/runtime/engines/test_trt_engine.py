@@ -320,6 +320,7 @@ def test_every_cuda_call_of_a_run_may_fail_and_close_still_frees(
     ("refuse", "message"),
     [
         ("deserialize", r"can't load its plan \(magic tag does not match\); run `v2a build`"),
+        ("kernels", "compute capability 9.0.*; take another engine for this GPU, `--engine trt`"),
         ("context", r"TensorRT 10.3.0 can't load its plan"),
         ("bind", "refused a buffer for kv"),
         ("enqueue", r"refused to run \(no kernel image is available\); run `v2a build` again"),
