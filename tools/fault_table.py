@@ -56,11 +56,12 @@ import sys
 from pathlib import Path
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXEL
 from hw_drivers.feetech.models import MODELS as FEETECH
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from tools.fault_table import BAUD, RAD_PER_TICK, TICKS
 class Once(PlantedFault):
     def strike(self, request, replies, servos):
@@ -69,9 +70,9 @@ class Once(PlantedFault):
 protocol, link = sys.argv[1:]
 def fresh():
     if protocol == "feetech":
-        line = FeetechChain(FeetechServo(FEETECH["sts3215"], i) for i in TICKS)
+        line = VirtualFeetechBus(VirtualFeetech(FEETECH["sts3215"], i) for i in TICKS)
     else:
-        line = VirtualChain(VirtualServo(DYNAMIXEL["xl330-m288"], i) for i in TICKS)
+        line = VirtualDynamixelBus(VirtualDynamixel(DYNAMIXEL["xl330-m288"], i) for i in TICKS)
     for servo_id, servo in line.servos.items():
         servo.set_present_rad((TICKS[servo_id] - 2048) * RAD_PER_TICK)
         if protocol != "feetech":

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from hw_drivers.virtual.body import Body
+from hw_drivers.virtual.servo import VirtualServo
 from hw_drivers.virtual.wire import Reply, Unplug
 
 LATE_S = 0.2  # after every deadline that a bus can afford
@@ -30,7 +30,7 @@ class Exchange:
     replies: list[Reply]
     at: int
     earlier: Reply
-    servos: Mapping[int, Body]
+    servos: Mapping[int, VirtualServo]
 
     @property
     def victim(self) -> Reply:
@@ -122,7 +122,9 @@ class PlantedFault:
         self._answered = 0
         self._earlier: Reply | None = None
 
-    def strike(self, request: bytes, replies: list[Reply], servos: Mapping[int, Body]) -> Events:
+    def strike(
+        self, request: bytes, replies: list[Reply], servos: Mapping[int, VirtualServo]
+    ) -> Events:
         """What becomes of `replies`."""
         if not replies:
             return []

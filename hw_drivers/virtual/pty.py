@@ -16,8 +16,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.line import Line
 from hw_drivers.virtual.terminal import Terminal
 from hw_drivers.virtual.wire import BITS_PER_BYTE, Arrival, Reply, Unplug, Wire, gathered
 from v2a.clock import Clock, MonotonicClock
@@ -41,7 +41,7 @@ class PtyServer:
 
     def __init__(
         self,
-        line: Line[Any],
+        bus: VirtualBus[Any],
         baud: int | None = 1_000_000,
         *,
         link: Path | None = None,
@@ -53,10 +53,10 @@ class PtyServer:
         """Raises BusError for a rate that a servo does not know, PortError where `link` cannot be
         made."""
         self.fault = fault
-        self._line = line
+        self._bus = bus
         self._paced = baud is not None
         if baud:
-            line.set_baud(baud)
+            bus.set_baud(baud)
         self._link = link
         self._latency_timer_ns = round(latency_timer_s * 1e9)
         self._moves = moves
@@ -136,7 +136,7 @@ class PtyServer:
 
     def _let_time_pass(self) -> None:
         while self._clock.now_ns() - self._stepped_ns >= _STEP_NS:
-            self._line.step(_STEP_NS * 1e-9)
+            self._bus.step(_STEP_NS * 1e-9)
             self._stepped_ns += _STEP_NS
 
     def _answer(self, terminal: Terminal) -> Unplug | None:
@@ -144,7 +144,7 @@ class PtyServer:
         data, now_ns = terminal.read(), self._clock.now_ns()
         baud = max(terminal.baud(), 1) if self._paced else None
         ns_per_byte = BITS_PER_BYTE * 1_000_000_000 // baud if baud else 0
-        replies = self._line.replies(data, baud)
+        replies = self._bus.replies(data, baud)
         self._wire.request(now_ns, len(data), ns_per_byte)
         arrivals = self._arrivals(data, replies, ns_per_byte)
         for at_ns, together in groupby(arrivals, key=itemgetter(0)):
@@ -161,8 +161,8 @@ class PtyServer:
     ) -> Iterable[Arrival]:
         events: Sequence[Reply | Unplug] = replies
         if fault := self.fault:
-            with self._line.lock:
-                events = fault.strike(request, replies, self._line.servos)
+            with self._bus.lock:
+                events = fault.strike(request, replies, self._bus.servos)
         arrivals = self._wire.answer(events, ns_per_byte)
         if not self._latency_timer_ns:
             return arrivals

@@ -28,8 +28,8 @@ from hw_drivers.dynamixel.packet import (
     crc16,
     make_status,
 )
-from hw_drivers.virtual.line import Line
-from hw_drivers.virtual.servo import LENGTH_ERROR, RANGE_ERROR, VirtualServo
+from hw_drivers.dynamixel.virtual_servo import LENGTH_ERROR, RANGE_ERROR, VirtualDynamixel
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.wire import Reply
 
 INSTRUCTION_ERROR = 2
@@ -44,13 +44,13 @@ _KEPT_BY_RESET = {b"\xff": (), b"\x01": ("id",), b"\x02": ("id", "baud_rate")}
 _ANSWERED_FROM_LEVEL = {PING: 0, READ: 1}
 _ANSWERED_FROM_LEVEL_OTHERS = 2
 
-_Servos = Mapping[int, VirtualServo]
+_Servos = Mapping[int, VirtualDynamixel]
 
 
-class VirtualChain(Line[VirtualServo]):
+class VirtualDynamixelBus(VirtualBus[VirtualDynamixel]):
     """Answers every instruction of Protocol 2.0 as a chain of X-series servos."""
 
-    def __init__(self, servos: Iterable[VirtualServo]) -> None:
+    def __init__(self, servos: Iterable[VirtualDynamixel]) -> None:
         super().__init__(servos)
         self._parser = InstructionParser()
 
@@ -82,7 +82,7 @@ def _execute_on_targets(instruction: Instruction, servos: _Servos) -> Iterator[R
                 yield from reply
 
 
-def _answer(servo: VirtualServo, code: int, params: bytes) -> list[Reply]:
+def _answer(servo: VirtualDynamixel, code: int, params: bytes) -> list[Reply]:
     """Carry out one instruction. Id, alert and return level count as they were before it."""
     level = _ANSWERED_FROM_LEVEL.get(code, _ANSWERED_FROM_LEVEL_OTHERS)
     silent = servo["status_return_level"] < level
@@ -93,60 +93,60 @@ def _answer(servo: VirtualServo, code: int, params: bytes) -> list[Reply]:
     return [Reply(delay_s, make_status(servo_id, error | alert, answer), servo_id)]
 
 
-def _return_delay_s(servo: VirtualServo) -> float:
+def _return_delay_s(servo: VirtualDynamixel) -> float:
     return servo["return_delay_time"] * servo.model.items["return_delay_time"].scale
 
 
 # Instructions to one servo: (servo, params) -> (error number, params of the answer).
 
 
-def _ping(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _ping(servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     return 0, struct.pack("<HB", servo["model_number"], servo["firmware_version"])
 
 
-def _read(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _read(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if len(params) != _ADDRESS_SIZE.size:
         return LENGTH_ERROR, b""
     return servo.read(*_ADDRESS_SIZE.unpack(params))
 
 
-def _write(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _write(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if len(params) < 3:
         return LENGTH_ERROR, b""
     return servo.write(int.from_bytes(params[:2], "little"), params[2:]), b""
 
 
-def _reg_write(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _reg_write(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if len(params) < 3:
         return LENGTH_ERROR, b""
     return servo.register_write(int.from_bytes(params[:2], "little"), params[2:]), b""
 
 
-def _action(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _action(servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     return servo.act(), b""
 
 
-def _reboot(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _reboot(servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     servo.reboot()
     return 0, b""
 
 
-def _factory_reset(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _factory_reset(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if (keep := _KEPT_BY_RESET.get(params)) is None:
         return RANGE_ERROR, b""
     servo.factory_reset(keep)
     return 0, b""
 
 
-def _clear(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _clear(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     return (servo.clear_turns() if params == _CLEAR_TURNS else RANGE_ERROR), b""
 
 
-def _unknown(_servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _unknown(_servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     return INSTRUCTION_ERROR, b""
 
 
-_ACTIONS: dict[int, Callable[[VirtualServo, bytes], tuple[int, bytes]]] = {
+_ACTIONS: dict[int, Callable[[VirtualDynamixel, bytes], tuple[int, bytes]]] = {
     PING: _ping,
     READ: _read,
     WRITE: _write,
@@ -200,7 +200,7 @@ def _read_together(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
         yield Reply(_return_delay_s(answering[0]), packet, answering[0].id)
 
 
-def _answers_together(servo: VirtualServo) -> bool:
+def _answers_together(servo: VirtualDynamixel) -> bool:
     since = servo.model.fast_read_firmware
     understood = since is not None and servo["firmware_version"] >= since
     return understood and servo["status_return_level"] > 0
