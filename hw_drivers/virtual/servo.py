@@ -152,8 +152,10 @@ class VirtualServo(abc.ABC):
 
     def _measure(self) -> None:
         self._put("present_position", self._ticks(self._present_rad))
-        self._show("present_velocity", self._present_rad_s)
-        self._set("moving", int(self._setpoint_rad_s != 0.0))
+        if "present_velocity" in self.model.items:
+            self._show("present_velocity", self._present_rad_s)
+        if "moving" in self.model.items:
+            self._set("moving", int(self._setpoint_rad_s != 0.0))
 
     def _show(self, name: str, value: float) -> None:
         """`_put` a value in SI units."""

@@ -513,7 +513,12 @@ def test_servos_of_two_byte_orders_do_not_share_a_bus(tmp_path: Path, clock: Fak
     ("old", "new", "fault"),
     [
         ("sts3215", "xl330-m288", "bus.protocol is feetech, which yaw (xl330-m288) can't speak"),
-        ("sts3215", "scs0009", "zero_tick 2048 is outside of the servo's turn 0..1023"),
+        (
+            "model: sts3215",
+            "model: scs0009, zero_tick: 2048",
+            "zero_tick 2048 is outside the servo's turn 0..1023; set it to the tick at 0 rad",
+        ),
+        ("protocol: feetech", "protocol: ttl", "Input should be 'dynamixel2' or 'feetech'"),
         ("baud: 1000000", "baud: 4000000", "bus.baud: feetech servos know 1000000, 500000"),
     ],
 )
