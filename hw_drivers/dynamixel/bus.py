@@ -11,7 +11,7 @@ from hw_drivers.bus.port import Port
 from hw_drivers.bus.reader import BlockReader
 from hw_drivers.bus.registers import Item, Model
 from hw_drivers.bus.wire import Heard
-from hw_drivers.dynamixel.frames import SyncWriter, fast_read_request, sync_read_request
+from hw_drivers.dynamixel.cycle_requests import SyncWriter, fast_read_request, sync_read_request
 from hw_drivers.dynamixel.packet import (
     ALERT_BIT,
     BROADCAST_ID,

@@ -30,7 +30,7 @@ from hw_drivers.dynamixel.packet import (
 )
 from hw_drivers.dynamixel.virtual_servo import LENGTH_ERROR, RANGE_ERROR, VirtualDynamixel
 from hw_drivers.virtual.bus import VirtualBus
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.wire_timing import Reply
 
 INSTRUCTION_ERROR = 2
 _ADDRESS_SIZE = struct.Struct("<HH")

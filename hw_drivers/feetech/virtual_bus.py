@@ -20,7 +20,7 @@ from hw_drivers.feetech.packet import (
 )
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.virtual.bus import VirtualBus
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.wire_timing import Reply
 
 
 class VirtualFeetechBus(VirtualBus[VirtualFeetech]):

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
 from hw_drivers.motors import options
+from hw_drivers.motors.joint_range import Range, Sweep, place_range
 from hw_drivers.motors.settings import changes, read_settings, write_settings
-from hw_drivers.motors.sweep import Range, Sweep, place_range
 from hw_drivers.robot.config import JointConfig, RobotConfig
 from hw_drivers.robot.joint_calibration import (
     REGISTERS,

@@ -13,7 +13,8 @@ import click
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.port import SerialPort, stable_path
 from hw_drivers.motors import options
-from hw_drivers.motors.checks import (
+from hw_drivers.motors.cycle_time import CYCLES, Cycles, bars, histogram, measure
+from hw_drivers.motors.doctor_checks import (
     Finding,
     Registers,
     check_latency_timer,
@@ -22,7 +23,6 @@ from hw_drivers.motors.checks import (
     judge_servos,
     registers_to_read,
 )
-from hw_drivers.motors.cycle import CYCLES, Cycles, bars, histogram, measure
 from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, nobody, places
 from hw_drivers.motors.recording import RecordingPort
 from v2a.clock import Clock, MonotonicClock

@@ -15,7 +15,7 @@ from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.bus.port import SerialPort
 from hw_drivers.bus.registers import Model, find_model
 from hw_drivers.family import FAMILIES, Family, load_family
-from hw_drivers.motors.judge import Verdict, judge
+from hw_drivers.motors.answer_check import Verdict, judge
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.robot.checks import setup_line
 from v2a.clock import Clock

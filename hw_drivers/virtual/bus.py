@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 from hw_drivers.virtual.servo import VirtualServo
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.wire_timing import Reply
 
 ServoT = TypeVar("ServoT", bound=VirtualServo)
 

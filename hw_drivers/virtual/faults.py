@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hw_drivers.virtual.servo import VirtualServo
-from hw_drivers.virtual.wire import Reply, Unplug
+from hw_drivers.virtual.wire_timing import Reply, Unplug
 
 LATE_S = 0.2  # after every deadline that a bus can afford
 REPLUG_S = 1.0

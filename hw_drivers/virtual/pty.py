@@ -19,7 +19,7 @@ from typing import Any
 from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.faults import PlantedFault
 from hw_drivers.virtual.terminal import Terminal
-from hw_drivers.virtual.wire import BITS_PER_BYTE, Arrival, Reply, Unplug, Wire, gathered
+from hw_drivers.virtual.wire_timing import BITS_PER_BYTE, Arrival, Reply, Unplug, Wire, gathered
 from v2a.clock import Clock, MonotonicClock
 
 _PR_SET_TIMERSLACK = 29  # <linux/prctl.h>; holds for the calling thread

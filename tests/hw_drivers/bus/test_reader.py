@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hw_drivers.bus.block import NEVER_NS, NO_RAW
 from hw_drivers.bus.wire import Request
 from hw_drivers.dynamixel.bus import DynamixelBus
-from hw_drivers.dynamixel.frames import SyncWriter, fast_read_request, sync_read_request
+from hw_drivers.dynamixel.cycle_requests import SyncWriter, fast_read_request, sync_read_request
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK, TABLES
 from hw_drivers.dynamixel.packet import make_sync_write
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus

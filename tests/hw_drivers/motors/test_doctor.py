@@ -17,15 +17,15 @@ from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
-from hw_drivers.motors.checks import (
+from hw_drivers.motors.cycle_time import Cycles, bars, histogram
+from hw_drivers.motors.doctor import check_answers, check_headroom
+from hw_drivers.motors.doctor_checks import (
     Finding,
     check_latency_timer,
     check_name,
     check_places,
     judge_servos,
 )
-from hw_drivers.motors.cycle import Cycles, bars, histogram
-from hw_drivers.motors.doctor import check_answers, check_headroom
 from hw_drivers.motors.find import Place, Servo
 from hw_drivers.virtual.faults import PlantedFault
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of

@@ -16,7 +16,7 @@ from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.wire_timing import Reply
 from tests.hw_drivers.motors.conftest import Serve, motors, settings_of
 
 pytestmark = pytest.mark.real_time

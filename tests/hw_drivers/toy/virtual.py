@@ -8,7 +8,7 @@ from hw_drivers.bus.registers import Item, Model
 from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.motion import Limits
 from hw_drivers.virtual.servo import VirtualServo
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.wire_timing import Reply
 from tests.hw_drivers.toy.packet import ALARM, REFUSED, Lines, make_status
 
 RAD_PER_TICK = 0.01

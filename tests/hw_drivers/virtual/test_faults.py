@@ -14,7 +14,7 @@ import serial
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.faults import FAULTS, PlantedFault
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.wire import Reply, Unplug
+from hw_drivers.virtual.wire_timing import Reply, Unplug
 from tests.hw_drivers.virtual.conftest import IMPATIENCE_MS, PATIENCE_MS, PatientPort
 from v2a.clock import MonotonicClock
 

@@ -11,7 +11,7 @@ from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.family import load_family
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
-from hw_drivers.motors.sweep import LEAST_SPAN_TICKS, Sweep, place_range
+from hw_drivers.motors.joint_range import LEAST_SPAN_TICKS, Sweep, place_range
 from hw_drivers.virtual.servo import VirtualServo
 from v2a.errors import BusError
 

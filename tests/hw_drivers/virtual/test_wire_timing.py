@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hw_drivers.dynamixel.packet import make_sync_read, make_sync_write
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.wire import Arrival, Reply, Unplug, Wire, gathered
+from hw_drivers.virtual.wire_timing import Arrival, Reply, Unplug, Wire, gathered
 from v2a.clock import FakeClock
 
 pytestmark = pytest.mark.real_time
