@@ -1,4 +1,4 @@
-"""Virtual Dynamixels on one bus: bytes of a controller in, bytes of the servos out."""
+"""Virtual Dynamixels on one bus: a controller's bytes in, the servos' bytes out."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ INSTRUCTION_ERROR = 2
 _ADDRESS_SIZE = struct.Struct("<HH")
 _ID_ADDRESS_SIZE = struct.Struct("<BHH")
 _CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"  # e-manual, "Clear (0x10)": 1, then "DXL", then 0x22
-# e-manual, "Factory Reset (0x06)" -> the registers that keep their value.
-_MAX_LENGTH = 1024  # what the servos' own packets are cut to: RXPACKET_MAX_LEN of the vendor's SDK
+_MAX_LENGTH = 1024  # of a servo's packet: RXPACKET_MAX_LEN in the vendor's SDK
+# Parameter of "Factory Reset (0x06)" in the e-manual -> the registers that keep their value.
 _KEPT_BY_RESET = {b"\xff": (), b"\x01": ("id",), b"\x02": ("id", "baud_rate")}
 
-# Status Return Level (register 68), the level from which an instruction is answered. Ping always.
+# Instruction -> the least Status Return Level (register 68) at which a servo answers it.
 _ANSWERED_FROM_LEVEL = {PING: 0, READ: 1}
 _ANSWERED_FROM_LEVEL_OTHERS = 2
 
@@ -48,7 +48,7 @@ _Servos = Mapping[int, VirtualDynamixel]
 
 
 class VirtualDynamixelBus(VirtualBus[VirtualDynamixel]):
-    """Answers every instruction of Protocol 2.0 as a chain of X-series servos."""
+    """Answers every instruction of Protocol 2.0 as a chain of X-series servos does."""
 
     def __init__(self, servos: Iterable[VirtualDynamixel]) -> None:
         super().__init__(servos)
@@ -73,7 +73,7 @@ def _execute(instruction: Instruction, servos: _Servos) -> Iterator[Reply]:
 
 
 def _execute_on_targets(instruction: Instruction, servos: _Servos) -> Iterator[Reply]:
-    """A broadcast is carried out by all; only a broadcast ping is answered, in ID order."""
+    """All servos carry out a broadcast. They answer only a broadcast ping, in the order of ids."""
     broadcast = instruction.id == BROADCAST_ID
     for servo_id in sorted(servos) if broadcast else [instruction.id]:
         if servo := servos.get(servo_id):
@@ -83,7 +83,7 @@ def _execute_on_targets(instruction: Instruction, servos: _Servos) -> Iterator[R
 
 
 def _answer(servo: VirtualDynamixel, code: int, params: bytes) -> list[Reply]:
-    """Carry out one instruction. Id, alert and return level count as they were before it."""
+    """Carry out one instruction. The answer has the id, alert and level from before it."""
     level = _ANSWERED_FROM_LEVEL.get(code, _ANSWERED_FROM_LEVEL_OTHERS)
     silent = servo["status_return_level"] < level
     servo_id, alert, delay_s = servo.id, servo.alert, _return_delay_s(servo)
@@ -158,7 +158,7 @@ _ACTIONS: dict[int, Callable[[VirtualDynamixel, bytes], tuple[int, bytes]]] = {
 }
 
 
-# Instructions to many servos at once: (params, servos) -> replies. Broken params ask nothing.
+# Instructions to many servos at once: (params, servos) -> replies. Broken params do nothing.
 
 _Reads = list[tuple[int, bytes]]  # (id, address and size), in the order of the answers
 
@@ -179,9 +179,11 @@ def _read_each(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
 
 
 def _read_together(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
-    """One packet to which each servo in turn adds error byte, id, data and the CRC so far. Each
-    waits for the one before it: from a silent servo on, the packet is cut off. Its bytes are not
-    stuffed (pollen-robotics/rustypot#122)."""
+    """The answer to a fast read: each servo adds error byte, id, data and the CRC so far.
+
+    Each servo waits for the one before it, so a silent servo cuts off the rest of the packet. The
+    bytes are not stuffed (pollen-robotics/rustypot#122).
+    """
     sizes = [_ADDRESS_SIZE.unpack(where)[1] for _, where in reads]
     length = 1 + sum(size + 4 for size in sizes)
     if length > _MAX_LENGTH:
@@ -207,7 +209,7 @@ def _answers_together(servo: VirtualDynamixel) -> bool:
 
 
 def _sync_write(params: bytes, servos: _Servos) -> Iterator[Reply]:
-    """No answers, as the protocol has it: a refused write shows only when read back."""
+    """Write to many servos. Nobody answers, so a refused write shows only when read back."""
     if len(params) >= _ADDRESS_SIZE.size:
         address, size = _ADDRESS_SIZE.unpack_from(params)
         for at in range(_ADDRESS_SIZE.size, len(params) - size, 1 + size):

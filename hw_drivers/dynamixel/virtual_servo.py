@@ -1,4 +1,4 @@
-"""A Dynamixel X servo that lives in memory: its control table and its rules for writes."""
+"""A Dynamixel X servo in memory: its control table and how it treats writes."""
 
 from __future__ import annotations
 

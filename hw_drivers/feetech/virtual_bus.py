@@ -24,7 +24,7 @@ from hw_drivers.virtual.wire_timing import Reply
 
 
 class VirtualFeetechBus(VirtualBus[VirtualFeetech]):
-    """Answers every instruction as a chain of Feetech servos; SCS ones know no sync read."""
+    """Answers every instruction as a chain of Feetech servos does. SCS servos ignore sync reads."""
 
     def __init__(self, servos: Iterable[VirtualFeetech]) -> None:
         super().__init__(servos)
@@ -61,7 +61,7 @@ def _answer_to_all(servo: VirtualFeetech, code: int, params: bytes) -> list[Repl
 
 
 def _answer(servo: VirtualFeetech, code: int, params: bytes) -> list[Reply]:
-    """Carry out one instruction; id, alarms and return level count as they were before it."""
+    """Carry out one instruction. The answer has the id, alarms and level from before it."""
     servo_id, alarms = servo.id, servo.alarms
     silent = code not in (PING, READ) and not servo["status_return_level"]
     delay_s = servo["return_delay_time"] * servo.model.items["return_delay_time"].scale

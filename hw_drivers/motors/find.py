@@ -22,9 +22,9 @@ from v2a.clock import Clock
 from v2a.errors import BusError, PortError
 from v2a.terminal import Bar
 
-TIMEOUT_S: Final = 0.05  # for one answer: more than an FTDI adapter holds it back
-_PING_S: Final = 0.02  # for each of the ids that should be silent
-_LIKELY_BAUDS = (1_000_000, 57_600, 115_200)  # what servos are set up for, and born with
+TIMEOUT_S: Final = 0.05  # for one answer: longer than an FTDI adapter holds it back
+_PING_S: Final = 0.02  # for each id that should be silent
+_LIKELY_BAUDS = (1_000_000, 57_600, 115_200)  # usual rates, and factory rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def look(place: Place, clock: Clock) -> Look:
     try:
         port = RecordingPort(SerialPort(place.port, place.baud))
     except PortError as error:
-        if isinstance(error.__cause__, ValueError):  # what pyserial says of such a rate
+        if isinstance(error.__cause__, ValueError):  # pyserial raises it for such a rate
             return Look(place, (), ())
         raise
     models: dict[int, Model] = {}
@@ -179,7 +179,7 @@ def look(place: Place, clock: Clock) -> Look:
 _ONE_ALONE = "connect one of them alone and give it an id of its own (v2a motors setup)"
 _TWICE = "id {} answers twice: two servos have this id; " + _ONE_ALONE
 _BROKEN = "id {} gives a broken answer: two servos have this id, or noise; " + _ONE_ALONE
-_NOISE = "what comes back is no packet; check ground, cable and termination"
+_NOISE = "the bytes that come back are no packet; check ground, cable and termination"
 
 
 def _ask_everyone(

@@ -1,4 +1,4 @@
-"""`v2a motors scan`: which servos are there, at any rate, of any protocol."""
+"""`v2a motors scan`: lists the servos on all ports, at every rate and in every protocol."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from v2a.terminal import columns
 
 
 @click.command()
-@click.option("--port", metavar="PATH", help="The serial port to look at; else all of them.")
+@click.option("--port", metavar="PATH", help="Look only at this serial port.  [default: all]")
 @options.protocol
 @options.baud
 @options.as_json
 def scan(port: str | None, protocol: str | None, baud: int | None, as_json: bool) -> None:
     """List the servos that answer, with their id, model, firmware and rate.
 
-    Every rate and protocol is tried, a port takes about 20 s: --protocol and --baud make it
-    shorter. Nothing is written. The exit code is 6 where nobody answers, or two servos have one id.
+    By default the command tries every rate and protocol, which takes about 20 s for each port.
+    --protocol and --baud make it shorter. Nothing is written. The exit code is 6 if no servo
+    answers, or if two servos have the same id.
     """
     servos: list[Servo] = []
     faults: list[str] = []
@@ -51,7 +52,7 @@ def scan(port: str | None, protocol: str | None, baud: int | None, as_json: bool
 
 
 def _ports(port: str | None) -> list[str]:
-    """The one that was named, or all, by the names that stay the same after a replug."""
+    """The port given, or all ports, by names that stay the same after a replug."""
     if port is not None:
         return [port]
     found = [stable_path(known.device) or known.device for known in list_ports.comports()]

@@ -143,7 +143,7 @@ def test_a_calibrated_arm_connects_and_another_one_does_not(serve: Serve, tmp_pa
         Robot(config, FakeClock(), LoopbackPort(feetech_line())).connect()
     message = str(caught.value)
     assert f"elbow (id 2): homing_offset is 0, calibrated with {elbow.homing_offset}" in message
-    assert f"{file} is the calibration of 'arm': of another arm, or before a change" in message
+    assert f"{file} is the calibration of 'arm': of another arm, or from before a change" in message
 
 
 def as_advised(path: Path, out: str) -> RobotConfig:
@@ -291,7 +291,7 @@ def test_limits_outside_of_the_measured_range_are_refused_at_connect(
     data = yaml.safe_load(path.read_text())["robot"]
     del data["joints"][1]
     config = RobotConfig.model_validate(data)
-    with pytest.raises(BusError, match=r"lower_rad -0.5 is tick 1722, outside of the calibrated"):
+    with pytest.raises(BusError, match=r"lower_rad -0.5 is tick 1722, outside the calibrated"):
         Robot(config, FakeClock(), LoopbackPort(chain)).connect()
 
 

@@ -127,9 +127,9 @@ def test_limits_that_a_servo_would_refuse_keep_torque_off(
         robot.enable_torque()
     assert str(caught.value).splitlines() == [
         "arm: torque stays off:",
-        "  yaw: lower_rad -1.5 is tick 1070, outside of servo 1's own limits 2000..4095; "
+        "  yaw: lower_rad -1.5 is tick 1070, outside servo 1's own limits 2000..4095; "
         "narrow the limit, or correct zero_tick",
-        "  wrist: lower_rad -1.0 is tick 1396, outside of servo 3's own limits 1900..4095; "
+        "  wrist: lower_rad -1.0 is tick 1396, outside servo 3's own limits 1900..4095; "
         "narrow the limit, or correct zero_tick",
     ]
     assert not any(servo.torque_on for servo in chain.servos.values())
