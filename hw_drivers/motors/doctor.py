@@ -23,7 +23,7 @@ from hw_drivers.motors.doctor_checks import (
     judge_servos,
     registers_to_read,
 )
-from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, nobody, places
+from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, no_answer_message, places
 from hw_drivers.motors.recording import RecordingPort
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
@@ -107,7 +107,7 @@ def examine(
         *(Finding("ids", False, fault, "see there") for look in looks for fault in look.faults),
     ]
     if not any(look.servos for look in looks):
-        found, _, fix = nobody(to_do).rpartition("; ")
+        found, _, fix = no_answer_message(to_do).rpartition("; ")
         return [*findings, Finding("servos", False, found, fix)], None
     findings.append(check_places([servo for look in looks for servo in look.servos]))
     most = max(looks, key=lambda look: len(look.servos))

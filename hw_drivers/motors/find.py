@@ -116,10 +116,10 @@ def find_first(port: str, protocol: str | None, baud: int | None, clock: Clock) 
     for found in look_at_all(to_do, clock):
         if found.servos or found.faults:
             return found
-    raise BusError(nobody(to_do))
+    raise BusError(no_answer_message(to_do))
 
 
-def nobody(asked: Sequence[Place]) -> str:
+def no_answer_message(asked: Sequence[Place]) -> str:
     """The error message after no servo answered at any of the places `asked`."""
     rates = {
         place.protocol: [p.baud for p in asked if p.protocol == place.protocol] for place in asked

@@ -10,7 +10,7 @@ from serial.tools import list_ports
 
 from hw_drivers.bus.port import stable_path
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Servo, look_at_all, nobody, places
+from hw_drivers.motors.find import Servo, look_at_all, no_answer_message, places
 from v2a.clock import MonotonicClock
 from v2a.errors import BusError, PortError
 from v2a.terminal import columns
@@ -48,7 +48,7 @@ def scan(port: str | None, protocol: str | None, baud: int | None, as_json: bool
     if faults:
         raise BusError("\n".join(faults))
     if not servos:
-        raise BusError(nobody(asked))
+        raise BusError(no_answer_message(asked))
 
 
 def _ports(port: str | None) -> list[str]:

@@ -12,7 +12,7 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.registers import Model
 from hw_drivers.family import Family
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Look, Servo, look_at_all, nobody, open_bus, places
+from hw_drivers.motors.find import Look, Servo, look_at_all, no_answer_message, open_bus, places
 from hw_drivers.motors.settings import Change, check_settings, lock, needed_changes, write_settings
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
@@ -84,7 +84,7 @@ def setup(
     looks = [*look_at_all(to_do, clock)]
     servos = [servo for found in looks for servo in found.servos]
     if not servos and not any(found.faults for found in looks):
-        raise BusError(nobody(to_do))
+        raise BusError(no_answer_message(to_do))
     servo = choose(looks, from_id)
     refuse_taken_id(servo, new_id, new_baud, servos)
     plan = make_plan(servo, new_id, new_baud, clock)
@@ -185,6 +185,6 @@ def _wait_for(bus: ServoBus, servo: Servo) -> None:
         if bus.ping(servo.id):
             return
     raise BusError(
-        f"nobody answers to id {servo.id} at {servo.place.baud} baud after the change; find it: "
+        f"no servo answers to id {servo.id} at {servo.place.baud} baud after the change; find it: "
         f"v2a motors scan --port {servo.place.port}"
     )
