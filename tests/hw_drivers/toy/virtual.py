@@ -93,6 +93,6 @@ def _execute(line: str, servos: Mapping[int, VirtualToy]) -> list[Reply]:
     if verb == "?":
         answer = make_status(servo.id, alarm, servo.read(address, int(rest[1], 16)))
     else:
-        servo_id, taken = servo.id, servo.write(address, bytes.fromhex(rest[1]))
-        answer = make_status(servo_id, alarm | (0 if taken else REFUSED))
+        old_id, taken = servo.id, servo.write(address, bytes.fromhex(rest[1]))
+        answer = make_status(old_id, alarm | (0 if taken else REFUSED))
     return [Reply(0.0, answer, servo.id)]
