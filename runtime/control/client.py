@@ -60,7 +60,7 @@ class ControlClient(ControlRecord):
             "limits": limits_to(limits),
             "config": config.model_dump(mode="json"),
         }
-        self._watchdog_s = config.robot.bus.watchdog_s
+        self._bus = config.robot.bus
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
@@ -199,9 +199,12 @@ class ControlClient(ControlRecord):
 
     def _note_lost(self, how: str) -> str:
         """Nobody has turned the torque off: say so, and what stops the arm now."""
+        then = "the servos have no watchdog and go on to their last goal"
+        if self._bus.family.watchdog:
+            then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"
         self.torque_fault = (
-            f"the control process {how}: the servos' watchdog stops them {self._watchdog_s:g} s "
-            "later, with torque on; start anew to let go, or cut the motors' power"
+            f"the control process {how}: {then}, with torque on; "
+            "start anew to let go, or cut the motors' power"
         )
         self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, self.torque_fault))
         return self.torque_fault

@@ -219,6 +219,18 @@ def test_a_killed_one_is_said_with_what_stops_the_arm_now() -> None:
         assert policy.control.safety.state is State.FAULT
 
 
+def test_no_watchdog_is_promised_for_servos_that_have_none() -> None:
+    robot = run_config().robot.model_dump()
+    robot["bus"]["protocol"] = "feetech"
+    for joint in robot["joints"]:
+        joint["model"] = "sts3215"
+    with running(robot=robot) as policy:
+        policy.ask("arm")
+        os.kill(policy.control.pid, signal.SIGKILL)
+        error = str(policy.join())
+        assert "the servos have no watchdog and go on to their last goal, with torque on" in error
+
+
 def broken(position_rad: Vector) -> str | None:
     raise ZeroDivisionError("a mistake in somebody's workspace")
 

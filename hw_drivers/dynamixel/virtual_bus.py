@@ -1,4 +1,4 @@
-"""Virtual Dynamixels on one bus: bytes of a controller in, bytes of the servos out."""
+"""Virtual Dynamixels on one bus: a controller's bytes in, the servos' bytes out."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from hw_drivers.dynamixel.packet import (
     crc16,
     make_status,
 )
-from hw_drivers.virtual.line import Line
-from hw_drivers.virtual.servo import LENGTH_ERROR, RANGE_ERROR, VirtualServo
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.dynamixel.virtual_servo import LENGTH_ERROR, RANGE_ERROR, VirtualDynamixel
+from hw_drivers.virtual.bus import VirtualBus
+from hw_drivers.virtual.wire_timing import Reply
 
 INSTRUCTION_ERROR = 2
 _ADDRESS_SIZE = struct.Struct("<HH")
 _ID_ADDRESS_SIZE = struct.Struct("<BHH")
 _CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"  # e-manual, "Clear (0x10)": 1, then "DXL", then 0x22
-# e-manual, "Factory Reset (0x06)" -> the registers that keep their value.
-_MAX_LENGTH = 1024  # what the servos' own packets are cut to: RXPACKET_MAX_LEN of the vendor's SDK
+_MAX_LENGTH = 1024  # of a servo's packet: RXPACKET_MAX_LEN in the vendor's SDK
+# Parameter of "Factory Reset (0x06)" in the e-manual -> the registers that keep their value.
 _KEPT_BY_RESET = {b"\xff": (), b"\x01": ("id",), b"\x02": ("id", "baud_rate")}
 
-# Status Return Level (register 68), the level from which an instruction is answered. Ping always.
+# Instruction -> the least Status Return Level (register 68) at which a servo answers it.
 _ANSWERED_FROM_LEVEL = {PING: 0, READ: 1}
 _ANSWERED_FROM_LEVEL_OTHERS = 2
 
-_Servos = Mapping[int, VirtualServo]
+_Servos = Mapping[int, VirtualDynamixel]
 
 
-class VirtualChain(Line[VirtualServo]):
-    """Answers every instruction of Protocol 2.0 as a chain of X-series servos."""
+class VirtualDynamixelBus(VirtualBus[VirtualDynamixel]):
+    """Answers every instruction of Protocol 2.0 as a chain of X-series servos does."""
 
-    def __init__(self, servos: Iterable[VirtualServo]) -> None:
+    def __init__(self, servos: Iterable[VirtualDynamixel]) -> None:
         super().__init__(servos)
         self._parser = InstructionParser()
 
@@ -73,7 +73,7 @@ def _execute(instruction: Instruction, servos: _Servos) -> Iterator[Reply]:
 
 
 def _execute_on_targets(instruction: Instruction, servos: _Servos) -> Iterator[Reply]:
-    """A broadcast is carried out by all; only a broadcast ping is answered, in ID order."""
+    """All servos carry out a broadcast. They answer only a broadcast ping, in the order of ids."""
     broadcast = instruction.id == BROADCAST_ID
     for servo_id in sorted(servos) if broadcast else [instruction.id]:
         if servo := servos.get(servo_id):
@@ -82,8 +82,8 @@ def _execute_on_targets(instruction: Instruction, servos: _Servos) -> Iterator[R
                 yield from reply
 
 
-def _answer(servo: VirtualServo, code: int, params: bytes) -> list[Reply]:
-    """Carry out one instruction. Id, alert and return level count as they were before it."""
+def _answer(servo: VirtualDynamixel, code: int, params: bytes) -> list[Reply]:
+    """Carry out one instruction. The answer has the id, alert and level from before it."""
     level = _ANSWERED_FROM_LEVEL.get(code, _ANSWERED_FROM_LEVEL_OTHERS)
     silent = servo["status_return_level"] < level
     servo_id, alert, delay_s = servo.id, servo.alert, _return_delay_s(servo)
@@ -93,60 +93,60 @@ def _answer(servo: VirtualServo, code: int, params: bytes) -> list[Reply]:
     return [Reply(delay_s, make_status(servo_id, error | alert, answer), servo_id)]
 
 
-def _return_delay_s(servo: VirtualServo) -> float:
+def _return_delay_s(servo: VirtualDynamixel) -> float:
     return servo["return_delay_time"] * servo.model.items["return_delay_time"].scale
 
 
 # Instructions to one servo: (servo, params) -> (error number, params of the answer).
 
 
-def _ping(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _ping(servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     return 0, struct.pack("<HB", servo["model_number"], servo["firmware_version"])
 
 
-def _read(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _read(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if len(params) != _ADDRESS_SIZE.size:
         return LENGTH_ERROR, b""
     return servo.read(*_ADDRESS_SIZE.unpack(params))
 
 
-def _write(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _write(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if len(params) < 3:
         return LENGTH_ERROR, b""
     return servo.write(int.from_bytes(params[:2], "little"), params[2:]), b""
 
 
-def _reg_write(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _reg_write(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if len(params) < 3:
         return LENGTH_ERROR, b""
     return servo.register_write(int.from_bytes(params[:2], "little"), params[2:]), b""
 
 
-def _action(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _action(servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     return servo.act(), b""
 
 
-def _reboot(servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _reboot(servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     servo.reboot()
     return 0, b""
 
 
-def _factory_reset(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _factory_reset(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     if (keep := _KEPT_BY_RESET.get(params)) is None:
         return RANGE_ERROR, b""
     servo.factory_reset(keep)
     return 0, b""
 
 
-def _clear(servo: VirtualServo, params: bytes) -> tuple[int, bytes]:
+def _clear(servo: VirtualDynamixel, params: bytes) -> tuple[int, bytes]:
     return (servo.clear_turns() if params == _CLEAR_TURNS else RANGE_ERROR), b""
 
 
-def _unknown(_servo: VirtualServo, _params: bytes) -> tuple[int, bytes]:
+def _unknown(_servo: VirtualDynamixel, _params: bytes) -> tuple[int, bytes]:
     return INSTRUCTION_ERROR, b""
 
 
-_ACTIONS: dict[int, Callable[[VirtualServo, bytes], tuple[int, bytes]]] = {
+_ACTIONS: dict[int, Callable[[VirtualDynamixel, bytes], tuple[int, bytes]]] = {
     PING: _ping,
     READ: _read,
     WRITE: _write,
@@ -158,7 +158,7 @@ _ACTIONS: dict[int, Callable[[VirtualServo, bytes], tuple[int, bytes]]] = {
 }
 
 
-# Instructions to many servos at once: (params, servos) -> replies. Broken params ask nothing.
+# Instructions to many servos at once: (params, servos) -> replies. Broken params do nothing.
 
 _Reads = list[tuple[int, bytes]]  # (id, address and size), in the order of the answers
 
@@ -179,9 +179,11 @@ def _read_each(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
 
 
 def _read_together(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
-    """One packet to which each servo in turn adds error byte, id, data and the CRC so far. Each
-    waits for the one before it: from a silent servo on, the packet is cut off. Its bytes are not
-    stuffed (pollen-robotics/rustypot#122)."""
+    """The answer to a fast read: each servo adds error byte, id, data and the CRC so far.
+
+    Each servo waits for the one before it, so a silent servo cuts off the rest of the packet. The
+    bytes are not stuffed (pollen-robotics/rustypot#122).
+    """
     sizes = [_ADDRESS_SIZE.unpack(where)[1] for _, where in reads]
     length = 1 + sum(size + 4 for size in sizes)
     if length > _MAX_LENGTH:
@@ -200,14 +202,14 @@ def _read_together(reads: _Reads, servos: _Servos) -> Iterator[Reply]:
         yield Reply(_return_delay_s(answering[0]), packet, answering[0].id)
 
 
-def _answers_together(servo: VirtualServo) -> bool:
+def _answers_together(servo: VirtualDynamixel) -> bool:
     since = servo.model.fast_read_firmware
     understood = since is not None and servo["firmware_version"] >= since
     return understood and servo["status_return_level"] > 0
 
 
 def _sync_write(params: bytes, servos: _Servos) -> Iterator[Reply]:
-    """No answers, as the protocol has it: a refused write shows only when read back."""
+    """Write to many servos. Nobody answers, so a refused write shows only when read back."""
     if len(params) >= _ADDRESS_SIZE.size:
         address, size = _ADDRESS_SIZE.unpack_from(params)
         for at in range(_ADDRESS_SIZE.size, len(params) - size, 1 + size):

@@ -1,28 +1,21 @@
-"""What `v2a motors doctor` judges: pure functions from what was read to findings."""
+"""The checks of `v2a motors doctor`: pure functions from what was read to findings."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from hw_drivers.dynamixel.models import WATCHDOG_TRIPPED
+from hw_drivers.family import Family
 from hw_drivers.motors.find import Servo
 from hw_drivers.motors.settings import wanted_settings
-from hw_drivers.robot.config import PROTOCOLS
 
-Registers = Mapping[str, int]
+Registers = Mapping[str, int]  # register -> raw value
 
-# The registers that the checks look at; a servo may lack some.
-REGISTERS: Final = (
-    "return_delay_time",
-    "status_return_level",
-    "operating_mode",
-    "drive_mode",
-    "phase",
+_STATE_REGISTERS: Final = (
     "hardware_error_status",
-    "bus_watchdog",
     "present_input_voltage",
     "min_voltage_limit",
     "max_voltage_limit",
@@ -41,7 +34,7 @@ _RULES_FILE: Final = "/etc/udev/rules.d/99-v2a.rules"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `fix` is the line that mends it, empty where `ok`."""
+    """The result of one check. `fix` says what to do, and is empty if `ok`."""
 
     check: str
     ok: bool
@@ -49,8 +42,14 @@ class Finding:
     fix: str = ""
 
 
+def registers_to_read(family: Family) -> list[str]:
+    """The registers that the checks use. A model may lack some."""
+    watchdog = [family.watchdog.register] if family.watchdog else []
+    return [*(setting.register for setting in family.settings), *watchdog, *_STATE_REGISTERS]
+
+
 def check_name(path: str, stable: str | None) -> Finding:
-    """Whether the port's name stays after a replug. `stable`: its name under /dev/serial/by-id."""
+    """Check that the port keeps its name after a replug. `stable`: its /dev/serial/by-id name."""
     check = "port name"
     if stable == path:
         return Finding(check, True, "stays the same after a replug")
@@ -68,7 +67,7 @@ def check_name(path: str, stable: str | None) -> Finding:
 
 
 def check_latency_timer(milliseconds: int | None) -> Finding:
-    """What the adapter's latency timer says it is, after it was asked to be 1 ms."""
+    """Check the latency timer that the adapter reports, after it was set to 1 ms."""
     check = "latency timer"
     if milliseconds is None:
         return Finding(check, True, "the adapter has none")
@@ -77,67 +76,73 @@ def check_latency_timer(milliseconds: int | None) -> Finding:
     return Finding(
         check,
         False,
-        f"{milliseconds} ms: each reading may take so long",
+        f"{milliseconds} ms: each reading may take that long",
         f"echo '{_LATENCY_RULE}' | sudo tee -a {_RULES_FILE}; then replug the adapter",
     )
 
 
 class _ServoCheck(NamedTuple):
     name: str
-    wrong: Callable[[Servo, Registers], str]  # '' where nothing is
-    fix: str  # {setup} in it is the command line
+    wrong: Callable[[Servo, Registers], str]  # says what is wrong; '' if nothing is
+    fix: str  # {setup} stands for the servo's `v2a motors setup` line
 
 
 def _model(servo: Servo, _: Registers) -> str:
-    known = ", ".join(PROTOCOLS[servo.place.protocol].models)
+    known = ", ".join(servo.place.family.models)
     return "" if servo.model else f"{servo.model_name} is not known; known are {known}"
 
 
 def _return_delay(servo: Servo, found: Registers) -> str:
-    raw = found.get("return_delay_time", 0)
-    return f"{raw * 2} us before each answer" if raw else ""
+    delay_us = _si(servo, found, "return_delay_time") * 1e6
+    return f"{delay_us:.0f} us before each answer" if delay_us > 0 else ""
 
 
 def _settings(servo: Servo, found: Registers) -> str:
     if servo.model is None:
         return ""
-    wanted = wanted_settings(servo.place.protocol, servo.model, found)
-    del wanted["return_delay_time"]  # a check of its own
+    wanted = wanted_settings(servo.place.family, servo.model, found)
     return ", ".join(
         f"{name} {found[name]}, expected {raw}"
         for name, raw in wanted.items()
-        if name in found and found[name] != raw
+        if found[name] != raw and name != "return_delay_time"  # which has a check of its own
     )
 
 
 def _hardware_error(servo: Servo, found: Registers) -> str:
-    describe = PROTOCOLS[servo.place.protocol].describe_alarms
-    return describe(found.get("hardware_error_status", 0))
+    return servo.place.family.describe_alarms(found.get("hardware_error_status", 0))
 
 
 def _watchdog(servo: Servo, found: Registers) -> str:
-    if found.get("bus_watchdog") == WATCHDOG_TRIPPED:
-        return "tripped: goals are ignored"
-    return ""
+    watchdog = servo.place.family.watchdog
+    tripped = watchdog is not None and found.get(watchdog.register) == watchdog.tripped
+    return "tripped: goals are ignored" if tripped else ""
 
 
 def _firmware(servo: Servo, found: Registers) -> str:
-    lacks = servo.place.protocol == "dynamixel2" and servo.model and "bus_watchdog" not in found
+    watchdog = servo.place.family.watchdog
+    lacks = watchdog and servo.model and watchdog.register not in found
     return f"{servo.firmware_version} has no bus watchdog" if lacks else ""
 
 
-def _voltage(_: Servo, found: Registers) -> str:
-    raw = found.get("present_input_voltage")
-    low, high = found.get("min_voltage_limit", 0), found.get("max_voltage_limit", 0)
-    if raw is None or low <= raw <= high:
+def _voltage(servo: Servo, found: Registers) -> str:
+    names = ("present_input_voltage", "min_voltage_limit", "max_voltage_limit")
+    now, low, high = (_si(servo, found, name) for name in names)
+    if not (now < low or now > high):  # nor if a register is missing, and so NaN
         return ""
-    return f"{raw / 10:.1f} V, allowed are {low / 10:.1f} to {high / 10:.1f}"
+    return f"{now:.1f} V, allowed are {low:.1f} to {high:.1f}"
 
 
 def _temperature(_: Servo, found: Registers) -> str:
-    raw, limit = found.get("present_temperature"), found.get("temperature_limit", 0)
-    hot = raw is not None and raw >= limit - _WARM_BELOW_LIMIT_C
+    raw, limit = found.get("present_temperature"), found.get("temperature_limit")
+    hot = raw is not None and limit is not None and raw >= limit - _WARM_BELOW_LIMIT_C
     return f"{raw} C, it stops at {limit} C" if hot else ""
+
+
+def _si(servo: Servo, found: Registers, name: str) -> float:
+    """The register's value in SI units; NaN if it was not read."""
+    if servo.model is None or name not in found:
+        return math.nan
+    return found[name] * servo.model.items[name].scale
 
 
 _WARM_BELOW_LIMIT_C: Final = 10
@@ -161,7 +166,7 @@ _SERVO_CHECKS: Final = (
 
 
 def judge_servos(found: Sequence[tuple[Servo, Registers]]) -> list[Finding]:
-    """Each check over all servos: one finding a check where all are well, else one a bad servo."""
+    """Run each check on all servos: one finding for each bad servo, or one if all are well."""
     findings = []
     for check in _SERVO_CHECKS:
         bad = [(servo, what) for servo, had in found if (what := check.wrong(servo, had))]
@@ -184,7 +189,7 @@ def _versions(found: Sequence[tuple[Servo, Registers]]) -> str:
 
 
 def _watchdogs(found: Sequence[tuple[Servo, Registers]]) -> str:
-    if all("bus_watchdog" in had for _, had in found):
+    if all((dog := servo.place.family.watchdog) and dog.register in had for servo, had in found):
         return "every servo has one; it is armed with torque"
     return "these servos have none: v2a's own deadman has to do, keep its process apart"
 
@@ -196,19 +201,20 @@ _WELL: Final[dict[str, Callable[[Sequence[tuple[Servo, Registers]]], str]]] = {
     "settings": lambda found: "as v2a needs them",
     "hardware error": lambda found: "none",
     "watchdog": _watchdogs,
-    "voltage": lambda found: ", ".join(sorted({_volts(had) for _, had in found})),
+    "voltage": lambda found: ", ".join(sorted({_volts(*servo) for servo in found})),
     "temperature": lambda found: (
         f"{max(h.get('present_temperature', 0) for _, h in found)} C at most"
     ),
 }
 
 
-def _volts(found: Registers) -> str:
-    return f"{found.get('present_input_voltage', 0) / 10:.1f} V"
+def _volts(servo: Servo, found: Registers) -> str:
+    voltage_v = _si(servo, found, "present_input_voltage")
+    return "not measured" if math.isnan(voltage_v) else f"{voltage_v:.1f} V"
 
 
 def check_places(servos: Sequence[Servo]) -> Finding:
-    """Whether all servos have one rate and one protocol, and no id twice."""
+    """Check that all servos have one rate and one protocol."""
     kinds: dict[str, list[int]] = {}
     for servo in servos:
         where = f"{servo.place.protocol} at {servo.place.baud} baud"

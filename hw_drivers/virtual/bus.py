@@ -1,4 +1,4 @@
-"""What every virtual bus has, whatever its servos speak: bytes in, answers out."""
+"""The base of every virtual bus, of any family: the controller's bytes in, the answers out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
-from hw_drivers.virtual.body import Body
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.virtual.wire_timing import Reply
 
-ServoT = TypeVar("ServoT", bound=Body)
+ServoT = TypeVar("ServoT", bound=VirtualServo)
 
 
-class Line(abc.ABC, Generic[ServoT]):
-    """Servos on one wire.
+class VirtualBus(abc.ABC, Generic[ServoT]):
+    """Virtual servos on one wire.
 
-    `lock` guards the servos: `respond` and `step` take it, and a plant in another thread holds it
-    while it reads `setpoint_rad` and calls `set_present_rad`. Its holder may take it again.
-    Remove a servo from `servos` (by id) to unplug it.
+    `lock` guards the servos, and may be taken again by the thread that holds it. `respond` and
+    `step` take it. A plant in another thread holds it while it reads `setpoint_rad` and calls
+    `set_present_rad`. To unplug a servo, delete its id from `servos`.
     """
 
     def __init__(self, servos: Iterable[ServoT]) -> None:
@@ -26,7 +26,7 @@ class Line(abc.ABC, Generic[ServoT]):
         self.lock = threading.RLock()
 
     def set_baud(self, baud: int) -> None:
-        """Every servo as if it had been set up for `baud`. Raises BusError where it cannot."""
+        """Set every servo up for `baud`, in bit/s. Raises BusError for a rate that one lacks."""
         with self.lock:
             for servo in self.servos.values():
                 servo.set_baud(baud)
@@ -38,15 +38,15 @@ class Line(abc.ABC, Generic[ServoT]):
                 servo.step(dt_s)
 
     def respond(self, data: bytes) -> bytes:
-        """The bytes that the servos send back to `data`; incomplete packets wait for the rest."""
+        """The bytes that the servos answer to `data`. An incomplete packet waits for its rest."""
         return b"".join(reply.packet for reply in self.replies(data))
 
     def replies(self, data: bytes, baud: int | None = None) -> list[Reply]:
-        """As `respond`, packet by packet. Only servos that listen at `baud` hear it; None: all."""
+        """The answers to `data`, one packet each, of the servos that hear `baud` (None: all)."""
         with self.lock:
             hearing = {
                 servo_id: servo
-                for servo_id, servo in list(self.servos.items())  # one may be unplugged meanwhile
+                for servo_id, servo in list(self.servos.items())  # another thread may unplug one
                 if baud is None or servo.baud == baud
             }
             replies = self._hear(data, hearing) if hearing else []
@@ -56,4 +56,4 @@ class Line(abc.ABC, Generic[ServoT]):
 
     @abc.abstractmethod
     def _hear(self, data: bytes, servos: Mapping[int, ServoT]) -> list[Reply]:
-        """Carry out what `data` asks of `servos`."""
+        """Carry out the requests in `data` on `servos` (id -> servo), and return the answers."""

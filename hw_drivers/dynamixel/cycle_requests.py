@@ -1,8 +1,8 @@
-"""Requests of every cycle, made once, and a quick look that says whether their answer is clean.
+"""The requests of every cycle, built once, and a quick check whether an answer is clean.
 
-Nearly every answer is as expected to the byte but for the data and its CRC, and nearly every goal
-packet likewise. Here only those bytes are computed, the CRC two bytes at a time. Whatever is not
-clean goes the long way through the parsers of `packet` and `packet_fast`.
+Nearly every answer is known to the byte, except for its data and its CRC, and so is nearly every
+goal packet. This module computes only those bytes, and the CRC two bytes at a time. Any answer that
+is not clean takes the slower parsers of `packet` and `packet_fast`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from hw_drivers.dynamixel.packet_fast import FastStatusParser, make_fast_sync_re
 _STATUS_PREFIX = struct.Struct("<4sBHBB")  # header, id, LEN, STATUS, error byte 0
 _CRC_BYTES = 2
 _REFUSAL = 0xFF & ~ALERT_BIT  # the error number
-_PATTERN = b"\xff\xff\xfd"  # is stuffed, so a packet that holds it is longer
+_PATTERN = b"\xff\xff\xfd"  # this is stuffed, which makes the packet longer
 _SIGNED_FORMAT = {1: "b", 2: "h", 4: "i"}
 
 
 def _crc_of_words() -> array[int]:
-    """The CRC of each two bytes, by their big-endian number."""
+    """The CRC of every pair of bytes, uint16 [65536], indexed by the pair as big endian."""
     of_byte = np.array([crc16(bytes((byte,))) for byte in range(256)], np.uint32)
     first, second = np.divmod(np.arange(1 << 16, dtype=np.uint32), 256)
     crc = of_byte[first]
@@ -48,7 +48,7 @@ _CRC_OF_WORD = _crc_of_words()
 
 
 def sync_read_request(address: int, size: int, ids: Sequence[int]) -> Request:
-    """A sync read: each servo answers with a packet of its own."""
+    """A sync read, to which each servo answers by a packet of its own."""
     prefixes = [_STATUS_PREFIX.pack(HEADER, servo_id, size + 4, STATUS, 0) for servo_id in ids]
     row_bytes = _STATUS_PREFIX.size + size + _CRC_BYTES
     expected = [(k * row_bytes, prefix, crc16(prefix)) for k, prefix in enumerate(prefixes)]
@@ -83,7 +83,7 @@ def sync_read_request(address: int, size: int, ids: Sequence[int]) -> Request:
 
 
 def fast_read_request(address: int, size: int, ids: Sequence[int]) -> Request:
-    """A fast sync read: all answer with one packet, whose CRC goes on from servo to servo."""
+    """A fast sync read, to which all servos answer by one packet with a running CRC."""
     row_bytes = size + 4  # error byte, id, data, CRC
     head = HEADER + struct.pack("<BHB", BROADCAST_ID, row_bytes * len(ids) + 1, STATUS)
     answer_bytes = len(head) + row_bytes * len(ids)
@@ -122,7 +122,7 @@ def fast_read_request(address: int, size: int, ids: Sequence[int]) -> Request:
 
 
 class SyncWriter:
-    """Makes the sync write packets of one register of `ids`."""
+    """Builds the sync write packets for one register of `ids`."""
 
     def __init__(self, item: Item, ids: Sequence[int]) -> None:
         self._item = item
@@ -140,8 +140,10 @@ class SyncWriter:
         self._values = [value for servo_id in ids for value in (servo_id, 0)]
 
     def packet(self, raw: Sequence[int]) -> bytes:
-        """The packet that writes `raw[k]` to `ids[k]`. Raises struct.error where a value does not
-        fit, ValueError where there are not as many as servos."""
+        """The packet that writes `raw[k]` to `ids[k]`, for every k.
+
+        Raises struct.error if a value does not fit, ValueError for a wrong number of values.
+        """
         self._values[1::2] = raw
         blocks = self._blocks.pack(*self._values)
         if _PATTERN in blocks:

@@ -1,4 +1,4 @@
-"""How long a bus takes to read all its servos: measured, counted, drawn."""
+"""Measures how long a bus takes to read all its servos, and draws the histogram."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_drivers.bus.bus import ServoBus
+from hw_drivers.family import Family
 from hw_drivers.motors.recording import RecordingPort
-from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock
 
 CYCLES: Final = 200
-# Longer than any retry of a robot: what is slow is to be measured, not given up.
+# Longer than any repetition of a robot, so that a slow answer is measured and not lost.
 _BUDGET_S: Final = 0.2
 _BARS: Final = 10
 _BAR_CHARACTERS: Final = 40
-# Bytes of the sync write that takes the goals out: frame, address, size, and id and goal of each.
-_GOAL_BYTES: Final = {"dynamixel2": lambda n: 14 + 5 * n, "feetech": lambda n: 8 + 3 * n}
 
 
 @dataclass(frozen=True, slots=True)
 class Cycles:
-    """`ms` float64 [n]: how long each reading of all servos took. `repeated`: readings in which
-    someone had to be asked again; `lost`: in which someone was not heard at all. `wire_ms`: what
-    the bytes of one alone take; `goal_ms`: those of the goals that a robot sends besides."""
+    """The measured cycles. `ms` float64 [n] is the duration of each reading of all servos.
+
+    `repeated` counts the readings in which a servo had to be asked again, `lost` those in which a
+    servo stayed silent. `wire_ms` is the time that the bytes of one reading take on the wire,
+    `goal_ms` the time of the goals that a robot sends after it.
+    """
 
     ms: npt.NDArray[np.float64]
     repeated: int
@@ -36,16 +37,23 @@ class Cycles:
     goal_ms: float
 
     def quantile_ms(self, q: float) -> float:
+        """The `q`-quantile of the durations in ms."""
         return float(np.quantile(self.ms, q))
 
 
 def measure(
-    bus: ServoBus, port: RecordingPort, protocol: str, ids: Sequence[int], clock: Clock
+    bus: ServoBus, port: RecordingPort, family: Family, ids: Sequence[int], clock: Clock
 ) -> Cycles:
-    """Read positions as a robot does, `CYCLES` times. Raises BusError where the servos have no such
-    block in common."""
+    """Read positions `CYCLES` times as a robot does.
+
+    Raises BusError if the servos keep their positions at different addresses.
+    """
     models = [bus.models[servo_id] for servo_id in ids]
-    names = [n for n in PROTOCOLS[protocol].cycle_registers if any(n in m.items for m in models)]
+    names = [n for n in family.cycle_registers if any(n in m.items for m in models)]
+    goal = bus.shared_item("goal_position", ids)
+    goals = family.packets.make_sync_write(
+        goal.address, goal.size, dict.fromkeys(ids, bytes(goal.size))
+    )
     block = bus.block(names, ids)
     reader = bus.cycle_reader(block)
     took_ms = np.zeros(CYCLES)
@@ -65,13 +73,16 @@ def measure(
         sum(count > usual for count in requests),
         lost,
         float(np.median(n_bytes)) * ms_per_byte,
-        _GOAL_BYTES[protocol](len(ids)) * ms_per_byte,
+        len(goals) * ms_per_byte,
     )
 
 
 def histogram(ms: npt.NDArray[np.float64]) -> list[tuple[float, float, int]]:
-    """(from, to, how many) of equally wide bins in ms; what is beyond the 99th percentile is in the
-    last one, so that one stall does not flatten all others."""
+    """Count the durations `ms` float64 [n] in equally wide bins: (from, to, count), in ms.
+
+    The last bin also holds what lies beyond the 99th percentile, so that one stall does not
+    flatten all other bins.
+    """
     low, high = float(ms.min()), float(np.quantile(ms, 0.99))
     edges = np.linspace(low, max(high, low + 0.01), _BARS + 1)
     counts, _ = np.histogram(np.minimum(ms, edges[-1]), edges)
@@ -80,7 +91,7 @@ def histogram(ms: npt.NDArray[np.float64]) -> list[tuple[float, float, int]]:
 
 
 def bars(bins: Sequence[tuple[float, float, int]]) -> list[str]:
-    """The histogram as text."""
+    """The histogram as lines of text."""
     most = max(count for _, _, count in bins) or 1
     return [
         f"{low:8.2f} to {high:7.2f} ms  {count:4d}  {'#' * round(_BAR_CHARACTERS * count / most)}"

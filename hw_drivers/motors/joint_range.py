@@ -1,7 +1,7 @@
-"""A joint's range, from the ticks that were read while a person moved it: pure functions.
+"""Finds a joint's range from the ticks read while a person moved it: pure functions.
 
-An encoder starts again at 0 after a turn. Where that seam falls into a joint's range, its position
-jumps by a turn (huggingface/lerobot#3586, #3587); so it has to lie outside.
+After a full turn an encoder starts again at 0. If that seam lies in a joint's range, the position
+jumps by a turn there (huggingface/lerobot#3586, #3587), so the range must not contain the seam.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hw_drivers.bus.registers import Model
-from hw_drivers.feetech.models import STS_TICKS_PER_TURN
+from hw_drivers.family import Family
 from v2a.errors import BusError
 
-LEAST_SPAN_TICKS = 32  # about 3 degrees: less than that is a joint that nobody moved
+LEAST_SPAN_TICKS = 32  # about 3 degrees: with less, nobody moved the joint
 
 
 @dataclass(slots=True)
 class Sweep:
-    """Where one joint is and has been, in ticks counted on over the seam."""
+    """Where one joint is and has been, in ticks that go on counting across the seam."""
 
     turn: int  # ticks
     now: int
@@ -26,11 +26,11 @@ class Sweep:
 
     @classmethod
     def begin(cls, turn: int, raw: int) -> Sweep:
-        """At the first position that was read."""
+        """Start at the first position read, on an encoder with `turn` ticks a turn."""
         return cls(turn, raw, raw, raw)
 
     def add(self, raw: int) -> None:
-        """The next position. Raises BusError where it is too far to know which way it went."""
+        """Add the next position. Raises BusError if it is too far off to tell the direction."""
         step = (raw - self.now + self.turn // 2) % self.turn - self.turn // 2
         if abs(step) > self.turn // 4:
             raise BusError(
@@ -48,7 +48,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What to write to the servo, and by how many ticks it moves all positions."""
+    """The registers to write to the servo, and the ticks by which they shift all positions."""
 
     homing_offset: int | None
     low: int
@@ -56,11 +56,11 @@ class Range:
     shift: int
 
 
-def place_range(model: Model, sweep: Sweep, homing_offset: int) -> Range:
-    """The range within one turn. `homing_offset` is what the servo had during the sweep.
+def place_range(model: Model, family: Family, sweep: Sweep, homing_offset: int) -> Range:
+    """Place the range within one turn. `homing_offset` is the servo's value during the sweep.
 
-    Raises BusError where the range is a turn or more, nothing at all, or holds a seam that can't be
-    moved.
+    Raises BusError if the range is a turn or more, if the joint hardly moved, or if the range
+    contains a seam that can't be moved.
     """
     turn, span = sweep.turn, sweep.span
     if span >= turn:
@@ -72,19 +72,14 @@ def place_range(model: Model, sweep: Sweep, homing_offset: int) -> Range:
         raise BusError(f"moved by {span} ticks only; move it from one end to the other")
     if "homing_offset" not in model.items:
         return Range(None, sweep.low, sweep.high, 0)
-    place = _before_the_seam if _wraps_after_offset(model) else _between_fixed_seams
-    return place(sweep, homing_offset)
+    if family.offset_moves_seam:
+        _, largest = model.items["homing_offset"].limits or (0, 0)
+        return _before_the_seam(sweep, homing_offset, largest)
+    return _between_fixed_seams(sweep, homing_offset)
 
 
-def _wraps_after_offset(model: Model) -> bool:
-    """Feetech: present = (actual - offset) in one turn, so the offset moves the seam. Dynamixel:
-    present = actual + offset, with the seam where the encoder has it."""
-    return model.items["homing_offset"].sign_bit is not None
-
-
-def _before_the_seam(sweep: Sweep, homing_offset: int) -> Range:
-    """The middle of the range opposite the seam, as far as the offset's 11 bits allow."""
-    largest = STS_TICKS_PER_TURN // 2 - 1
+def _before_the_seam(sweep: Sweep, homing_offset: int, largest: int) -> Range:
+    """Put the middle of the range opposite the seam, as far as an offset of +-`largest` can."""
     low = (sweep.turn - 1 - sweep.span) // 2
     wanted = (sweep.low + homing_offset - low + largest) % sweep.turn - largest
     offset = min(wanted, largest)
@@ -95,8 +90,8 @@ def _before_the_seam(sweep: Sweep, homing_offset: int) -> Range:
 
 
 def _between_fixed_seams(sweep: Sweep, homing_offset: int) -> Range:
-    """Without any offset: it would only move the range out of the position limits' 0..4095, and
-    firmware has trouble with it (ROBOTIS-GIT/DynamixelSDK#584)."""
+    """Use no offset: it would only move the range out of the position limits' one turn, and
+    firmware mishandles it (ROBOTIS-GIT/DynamixelSDK#584)."""
     actual_low, actual_high = sweep.low - homing_offset, sweep.high - homing_offset
     turns = actual_low // sweep.turn
     if actual_high // sweep.turn != turns:

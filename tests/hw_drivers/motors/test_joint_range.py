@@ -7,13 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
+from hw_drivers.family import load_family
 from hw_drivers.feetech.models import MODELS as FEETECHS
-from hw_drivers.motors.sweep import LEAST_SPAN_TICKS, Sweep, place_range
-from hw_drivers.virtual.feetech import FeetechServo
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.motors.joint_range import LEAST_SPAN_TICKS, Sweep, place_range
 from hw_drivers.virtual.servo import VirtualServo
 from v2a.errors import BusError
 
 TURN = 4096
+DYNAMIXEL, FEETECH = load_family("dynamixel2"), load_family("feetech")
 STS, XL330, SCS = FEETECHS["sts3215"], DYNAMIXELS["xl330-m288"], FEETECHS["scs0009"]
 STEP = 100  # ticks that a hand moves a joint from one reading to the next
 
@@ -21,7 +24,7 @@ angles = st.integers(-3 * TURN, 3 * TURN)
 spans = st.integers(LEAST_SPAN_TICKS, TURN - 3)
 
 
-def sweep_of(servo: FeetechServo | VirtualServo, low: int, high: int) -> Sweep:
+def sweep_of(servo: VirtualServo, low: int, high: int) -> Sweep:
     """Moved from the middle to one end, to the other, and back; in ticks of the encoder."""
     middle = (low + high) // 2
     path = [*range(middle, low, -STEP), *range(low, high, STEP), *range(high, middle, -STEP)]
@@ -31,12 +34,12 @@ def sweep_of(servo: FeetechServo | VirtualServo, low: int, high: int) -> Sweep:
     return sweep
 
 
-def position(servo: FeetechServo | VirtualServo, tick: int) -> int:
+def position(servo: VirtualServo, tick: int) -> int:
     servo.set_present_rad((tick - TURN // 2) * servo.model.items["present_position"].scale)
     return servo["present_position"]
 
 
-def set_offset(servo: FeetechServo, offset: int) -> None:
+def set_offset(servo: VirtualFeetech, offset: int) -> None:
     servo.write(55, b"\0")
     servo.write(31, STS.items["homing_offset"].pack(offset))
 
@@ -45,10 +48,10 @@ def set_offset(servo: FeetechServo, offset: int) -> None:
 def test_feetech_the_offset_keeps_the_seam_out_wherever_it_was(
     low: int, span: int, offset: int
 ) -> None:
-    servo = FeetechServo(STS, 1)
+    servo = VirtualFeetech(STS, 1)
     set_offset(servo, offset)
     before = position(servo, low)
-    found = place_range(STS, sweep_of(servo, low, low + span), offset)
+    found = place_range(STS, FEETECH, sweep_of(servo, low, low + span), offset)
     assert found.homing_offset is not None
     set_offset(servo, found.homing_offset)
     ticks = [position(servo, tick) for tick in (*range(low, low + span, STEP), low + span)]
@@ -64,28 +67,29 @@ def test_feetech_the_offset_keeps_the_seam_out_wherever_it_was(
 def test_dynamixel_the_range_has_no_seam_in_it_or_is_refused(
     low: int, span: int, offset: int
 ) -> None:
-    servo = VirtualServo(XL330, 1)
+    servo = VirtualDynamixel(XL330, 1)
     assert servo.write(20, XL330.items["homing_offset"].pack(offset)) == 0
     sweep = sweep_of(servo, low, low + span)
     if low // TURN != (low + span) // TURN:
         with pytest.raises(BusError, match=r"the encoder's seam lies in its range, \d+ ticks from"):
-            place_range(XL330, sweep, offset)
+            place_range(XL330, DYNAMIXEL, sweep, offset)
     else:
-        found = place_range(XL330, sweep, offset)
+        found = place_range(XL330, DYNAMIXEL, sweep, offset)
         assert (found.homing_offset, found.low, found.high) == (0, low % TURN, low % TURN + span)
         assert found.shift == found.low - sweep.low
 
 
 @given(low=angles, span=st.integers(TURN, 3 * TURN))
 def test_a_turn_or_more_is_refused(low: int, span: int) -> None:
-    for servo in (FeetechServo(STS, 1), VirtualServo(XL330, 1)):
+    for family, model in ((FEETECH, STS), (DYNAMIXEL, XL330)):
+        servo = family.virtual_servo(model, 1)
         with pytest.raises(BusError, match=f"its range is {span} ticks, a turn has 4096"):
-            place_range(servo.model, sweep_of(servo, low, low + span), 0)
+            place_range(servo.model, family, sweep_of(servo, low, low + span), 0)
 
 
 def test_the_largest_range_is_a_tick_short_of_a_turn() -> None:
-    servo = VirtualServo(XL330, 1)
-    found = place_range(XL330, sweep_of(servo, 0, TURN - 1), 0)
+    servo = VirtualDynamixel(XL330, 1)
+    found = place_range(XL330, DYNAMIXEL, sweep_of(servo, 0, TURN - 1), 0)
     assert (found.low, found.high) == (0, TURN - 1)
 
 
@@ -93,14 +97,14 @@ def test_a_joint_that_nobody_moved_is_refused() -> None:
     sweep = Sweep.begin(TURN, 2000)
     sweep.add(2003)
     with pytest.raises(BusError, match="moved by 3 ticks only"):
-        place_range(XL330, sweep, 0)
+        place_range(XL330, DYNAMIXEL, sweep, 0)
 
 
 def test_a_potentiometer_has_no_offset() -> None:
     sweep = Sweep.begin(1024, 300)
     for raw in range(300, 901, 50):
         sweep.add(raw)
-    found = place_range(SCS, sweep, 0)
+    found = place_range(SCS, FEETECH, sweep, 0)
     assert (found.homing_offset, found.low, found.high, found.shift) == (None, 300, 900, 0)
 
 

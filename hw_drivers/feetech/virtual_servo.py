@@ -1,53 +1,36 @@
-"""Virtual Feetech servos: their tables, their rules, and the bus that they share."""
+"""A Feetech STS or SCS servo in memory: its memory table and how it treats writes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 
 from hw_drivers.bus.registers import Item, Model
 from hw_drivers.feetech.models import (
     BAUD_RATES,
     MULTI_TURN_PHASE_BIT,
-    NO_SYNC_READ,
     POSITION_MODE,
     SRAM_START,
     TORQUE_CALIBRATE,
 )
-from hw_drivers.feetech.packet import (
-    ACTION,
-    BROADCAST_ID,
-    PING,
-    READ,
-    REG_WRITE,
-    SYNC_READ,
-    SYNC_WRITE,
-    WRITE,
-    Instruction,
-    InstructionParser,
-    make_status,
-)
-from hw_drivers.virtual.body import Body
-from hw_drivers.virtual.line import Line
 from hw_drivers.virtual.motion import Limits
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.servo import VirtualServo
 from v2a.errors import BusError
 
-_TABLE_BYTES = 256  # an address is one byte; where no register is known, 0 is read
+_TABLE_BYTES = 256  # an address is one byte; an unknown register reads 0
 _VELOCITY_MODE = 1
 _VOLTAGE_ALARM, _HEAT_ALARM, _OVERLOAD_ALARM = 1 << 0, 1 << 2, 1 << 5
 
 
-class FeetechServo(Body):
-    """One STS or SCS servo. Nothing is refused: what may not be written is passed over, what is out
-    of range is clipped, and the alarm byte only reports. No watchdog: it holds its goal for ever.
+class VirtualFeetech(VirtualServo):
+    """One STS or SCS servo.
 
-    Gains and goal_time are stored and no more; in PWM and step mode the horn rests.
+    It refuses nothing: it ignores a forbidden write, clips a value out of range, and its alarm byte
+    only reports. It has no watchdog, so it holds its last goal for ever. Gains and goal_time have
+    no effect. In PWM mode and step mode the horn rests.
     """
 
     def __init__(self, model: Model, servo_id: int, velocity_limit_rad_s: float = math.inf) -> None:
-        centre = model.items["goal_position"].initial
-        super().__init__(model, servo_id, centre, velocity_limit_rad_s)
+        super().__init__(model, servo_id, velocity_limit_rad_s)
         self._table.extend(bytes(_TABLE_BYTES - len(self._table)))
         self._overloaded = False
 
@@ -63,7 +46,7 @@ class FeetechServo(Body):
 
     @property
     def alarms(self) -> int:
-        """The alarm byte of its answers."""
+        """The alarm byte of the servo's answers."""
         return self._get("hardware_error_status")
 
     def read(self, address: int, size: int) -> bytes:
@@ -72,7 +55,7 @@ class FeetechServo(Body):
         return bytes(self._table[address : address + size])
 
     def write(self, address: int, data: bytes) -> None:
-        """Write the registers that `data` covers."""
+        """Write `data` to the registers that lie wholly in it."""
         at = 0
         while at < len(data):
             name, item = self._item_at.get(address + at, ("", None))
@@ -111,7 +94,7 @@ class FeetechServo(Body):
             half = self._centre_tick
             self._put("homing_offset", (turned + half) % (2 * half) - half)
 
-    # What the world does
+    # What the world does to the servo
 
     def overload(self) -> None:
         self._overloaded = True
@@ -135,7 +118,7 @@ class FeetechServo(Body):
             self._spin(self._si("goal_velocity"), limits, dt_s)
 
     def _goal_rad(self) -> float:
-        """The goal within the position limits; two zeros there mean no limits."""
+        """The goal, clipped to the position limits. Two limits of 0 mean no limits."""
         low, high = self._get("min_position_limit"), self._get("max_position_limit")
         goal = self._get("goal_position")
         return self._rad(max(low, min(high, goal)) if (low, high) != (0, 0) else goal)
@@ -143,74 +126,12 @@ class FeetechServo(Body):
     # present = actual - offset (hw_drivers/feetech/models.py)
 
     def _ticks(self, position_rad: float) -> int:
-        """An encoder wraps unless it counts turns, a potentiometer ends."""
+        """An encoder wraps unless it counts turns. A potentiometer has ends."""
         ticks = super()._ticks(position_rad) - self._get("homing_offset")
-        turn = 2 * self._centre_tick
+        turn = self.model.turn_ticks
         if "phase" not in self.model.items:
             return max(0, min(turn - 1, ticks))
         return ticks if self._get("phase") & MULTI_TURN_PHASE_BIT else ticks % turn
 
-    def _rad(self, ticks: int) -> float:
+    def _rad(self, ticks: float) -> float:
         return super()._rad(ticks + self._get("homing_offset"))
-
-
-class FeetechChain(Line[FeetechServo]):
-    """Answers every instruction as a chain of Feetech servos; SCS ones know no sync read."""
-
-    def __init__(self, servos: Iterable[FeetechServo]) -> None:
-        super().__init__(servos)
-        self._parser = InstructionParser()
-
-    def _hear(self, data: bytes, servos: Mapping[int, FeetechServo]) -> list[Reply]:
-        return [
-            reply
-            for instruction in self._parser.feed(data)
-            for reply in _execute(instruction, servos)
-        ]
-
-
-def _execute(instruction: Instruction, servos: Mapping[int, FeetechServo]) -> list[Reply]:
-    code, params = instruction.code, instruction.params
-    if instruction.id != BROADCAST_ID:
-        target = servos.get(instruction.id)
-        return _answer(target, code, params) if target else []
-    if code == PING:
-        return [reply for k in sorted(servos) for reply in _answer_to_all(servos[k], code, params)]
-    if code == SYNC_READ:
-        asked = [servos[servo_id] for servo_id in params[2:] if servo_id in servos]
-        return [reply for servo in asked for reply in _answer_to_all(servo, READ, params[:2])]
-    if code == SYNC_WRITE:
-        _sync_write(params, servos)
-    elif code in (WRITE, REG_WRITE, ACTION):
-        for servo in servos.values():
-            _answer(servo, code, params)
-    return []
-
-
-def _answer_to_all(servo: FeetechServo, code: int, params: bytes) -> list[Reply]:
-    return [] if servo.model.name in NO_SYNC_READ else _answer(servo, code, params)
-
-
-def _answer(servo: FeetechServo, code: int, params: bytes) -> list[Reply]:
-    """Carry out one instruction; id, alarms and return level count as they were before it."""
-    servo_id, alarms = servo.id, servo.alarms
-    silent = code not in (PING, READ) and not servo["status_return_level"]
-    delay_s = servo["return_delay_time"] * servo.model.items["return_delay_time"].scale
-    answer = b""
-    if code == READ:
-        answer = servo.read(*params)
-        silent = len(answer) != params[1]
-    elif code == WRITE:
-        servo.write(params[0], params[1:])
-    elif code == REG_WRITE:
-        servo.register_write(params[0], params[1:])
-    elif code == ACTION:
-        servo.act()
-    return [] if silent else [Reply(delay_s, make_status(servo_id, alarms, answer), servo_id)]
-
-
-def _sync_write(params: bytes, servos: Mapping[int, FeetechServo]) -> None:
-    address, size = params[:2]
-    for at in range(2, len(params) - size, 1 + size):
-        if servo := servos.get(params[at]):
-            servo.write(address, params[at + 1 : at + 1 + size])

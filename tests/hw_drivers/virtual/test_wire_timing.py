@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_drivers.dynamixel.packet import make_sync_read, make_sync_write
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.wire import Arrival, Reply, Unplug, Wire, gathered
+from hw_drivers.virtual.wire_timing import Arrival, Reply, Unplug, Wire, gathered
 from v2a.clock import FakeClock
 
 pytestmark = pytest.mark.real_time
@@ -91,7 +91,7 @@ def _running_total(arrivals: list[Arrival]) -> list[int]:
 
 
 @pytest.mark.parametrize("baud", [57_600, 1_000_000, 4_000_000])
-def test_a_cycle_takes_what_the_wire_takes(chain: VirtualChain, baud: int) -> None:
+def test_a_cycle_takes_what_the_wire_takes(chain: VirtualDynamixelBus, baud: int) -> None:
     clock = FakeClock()
     server = PtyServer(chain, baud, clock=clock)
     for servo in chain.servos.values():
@@ -105,7 +105,7 @@ def test_a_cycle_takes_what_the_wire_takes(chain: VirtualChain, baud: int) -> No
     assert clock.now_ns() / wire_ns == pytest.approx(1.0, rel=1e-3)
 
 
-def test_unpaced_takes_no_time_at_any_rate(chain: VirtualChain) -> None:
+def test_unpaced_takes_no_time_at_any_rate(chain: VirtualDynamixelBus) -> None:
     clock = FakeClock()
     server = PtyServer(chain, None, clock=clock)
     for servo in chain.servos.values():

@@ -1,4 +1,4 @@
-"""When bytes get to the other end of a half-duplex wire: times in, times out, no clock."""
+"""Computes when bytes reach the other end of a half-duplex wire. It reads no clock."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 BITS_PER_BYTE = 10  # 8N1: start bit, eight data bits, stop bit
-# An FT232 sends a USB packet when it holds this many bytes (64 less two of status), or when its
-# latency timer goes off: FTDI AN232B-04, "Data Throughput, Latency and Handshaking".
+# An FT232 sends a USB packet when it holds this many bytes (64 minus two status bytes), or when its
+# latency timer expires: FTDI AN232B-04, "Data Throughput, Latency and Handshaking".
 _FTDI_PACKET_BYTES = 62
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A status packet, and how long the servo waits before it sends it."""
+    """A servo's answer, and the servo's delay before it sends it."""
 
     delay_s: float
     packet: bytes
@@ -23,27 +23,29 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Unplug:
-    """The cable comes out, and goes in again after `seconds` (`inf`: never)."""
+    """The cable comes out, and is plugged in again after `seconds` (`inf`: never)."""
 
     seconds: float
 
 
-Arrival = tuple[int, bytes | Unplug]  # at this time in ns, the host gets these bytes
+Arrival = tuple[int, bytes | Unplug]  # (time in ns, the bytes that the host gets then)
 
 
 class Wire:
-    """Keeps the time at which the wire is free again. Servos are never late: answers count on from
-    the end of the request, whenever the program that plays them gets to run."""
+    """Tracks the time at which the wire is free again.
+
+    Answers are timed from the end of the request, so that a late simulator makes no servo late.
+    """
 
     def __init__(self) -> None:
         self.free_ns = 0
 
     def request(self, now_ns: int, n_bytes: int, ns_per_byte: int) -> None:
-        """The host sends `n_bytes` now, or as soon as the wire is free."""
+        """Let the host send `n_bytes` now, or as soon as the wire is free."""
         self.free_ns = max(self.free_ns, now_ns) + n_bytes * ns_per_byte
 
     def answer(self, events: Iterable[Reply | Unplug], ns_per_byte: int) -> Iterator[Arrival]:
-        """When the last byte of each answer has crossed the wire; nothing does without a cable."""
+        """Yield when the last byte of each answer arrives. After an `Unplug`, nothing does."""
         for event in events:
             if isinstance(event, Unplug):
                 yield self.free_ns, event
@@ -53,7 +55,7 @@ class Wire:
 
 
 def gathered(arrivals: Iterable[Arrival], ns_per_byte: int, period_ns: int) -> Iterator[Arrival]:
-    """`arrivals` as the host gets them from an adapter with a latency timer, which runs freely."""
+    """Delay `arrivals` as an adapter with a free-running latency timer of `period_ns` does."""
     held, due_ns = bytearray(), 0
     for end_ns, data in arrivals:
         if isinstance(data, Unplug):
