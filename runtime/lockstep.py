@@ -10,7 +10,6 @@ import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from runtime.recording.link import InProcess
 from runtime.recording.messages import Reset
 from runtime.recording.recorder import PERIOD_NS, Recorder
 from runtime.summary import describe, summarise
+from runtime.summary_model import RunSummary
 from runtime.threads import PUBLISH, Worker
 from runtime.workers import Workers
 from v2a.clock import Clock, FakeClock
@@ -152,8 +152,8 @@ class Lockstep:
         self._rng = np.random.default_rng([self._seed, epoch])
         return epoch
 
-    def summary(self) -> dict[str, Any]:
-        """What happened so far, in virtual time: see `runtime.summary.summarise`."""
+    def summary(self) -> RunSummary:
+        """What happened so far, in virtual time."""
         return summarise(self._workers, self._recorder, self._start_ns)
 
     def __enter__(self) -> Lockstep:

@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from runtime.host.run_delay import ThreadMeter, meter
+from runtime.host.run_delay import ThreadMeter, ThreadTimes, meter
 from runtime.mailbox import Mailbox, Message
 from runtime.workers import WorkerSpec
 from v2a.clock import Clock
@@ -73,8 +73,8 @@ class WorkerThreads:
     def running(self, name: str) -> bool:
         return name in self._threads and self._threads[name][0].is_alive()
 
-    def thread_times(self) -> dict[str, dict[str, Any]]:
-        """`ThreadMeter.times` of each thread so far."""
+    def thread_times(self) -> dict[str, ThreadTimes]:
+        """CPU time and waits of each thread so far."""
         return {name: found.times() for name, found in list(self._meters.items())}
 
     @property

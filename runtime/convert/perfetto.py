@@ -60,7 +60,7 @@ def write_trace(recording: Recording, path: Path) -> None:
         name: _slices(name, spans[name], through, chunks) for name in sorted(spans, key=_place)
     }
     with path.open("wb") as file:
-        writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {recording.header['policy']}")
+        writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {recording.header.policy}")
         for name, slices in threads.items():
             # A picture is on its way while the thread still works on the one before.
             writer.track("capture", [s for s in slices if s.name == "capture"])

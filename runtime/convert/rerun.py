@@ -71,9 +71,9 @@ def _pictures(recording: Recording) -> Iterator[Columns]:
 
 def _joints(recording: Recording) -> Iterator[Columns]:
     states, chunks = list(recording.states()), list(recording.chunks())
-    joints = recording.header["config"]["robot"]["joints"]
+    joints = recording.header.config.robot.joints
     for index, joint in enumerate(joints):
-        where = f"joints/{joint['name']}"
+        where = f"joints/{joint.name}"
         at_ns = [state.t_capture_ns for state in states]
         yield _scalars(f"{where}/position_rad", at_ns, [s.position_rad[index] for s in states])
         yield _scalars(f"{where}/command_rad", at_ns, [s.command_rad[index] for s in states])

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import Engine, EngineFactory, Tensors
 from runtime.fit import check_fit
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
@@ -51,7 +50,7 @@ class Player:
     def __init__(self, script: Script, bundle: Bundle, engines: EngineFactory) -> None:
         _check_same_policy(script, bundle)
         header = script.header
-        config = RunConfig.model_validate(header["config"])
+        config = header.config
         check_fit(config, bundle.manifest)
         self._script = script
         self._calls: list[Call] = []
@@ -60,13 +59,13 @@ class Player:
         self._conditions: dict[int, ConditionMsg] = {}  # made again, by the recorded seq
         self._drawn: dict[int, int] = {}  # epoch -> how many chunks' noise
         self._graphs = PolicyGraphs(bundle, self._clock, self._tapped(engines))
-        spatial, motion = header["study"]["stream_gate"]
+        spatial, motion = header.study.stream_gate
         study = StudyMode(stream_gate=(spatial, motion))
         shared = self._boxes, config
         self._system2 = System2(self._graphs, *shared, SpanRing(), study)
         # A synchronous System 2's conditions were recorded like any other's: nobody waits here.
         self._system1 = System1(
-            self._graphs, self._system2, *shared, self._clock, SpanRing(), None, header["seed"]
+            self._graphs, self._system2, *shared, self._clock, SpanRing(), None, header.seed
         )
         self._boxes.begin(script.steps[0].epoch, self._clock.now_ns())
         self._instruct()
@@ -133,7 +132,7 @@ def _not_again(what: str, counts: Mapping[str, int]) -> ConfigError:
 
 
 def _check_same_policy(script: Script, bundle: Bundle) -> None:
-    manifest, policy = bundle.manifest, script.header["policy"]
+    manifest, policy = bundle.manifest, script.header.policy
     camera, space = manifest.cameras[0], manifest.action_space
     _, frame = next(script.with_frames())
     steps, joints = script.first_chunk().target_rad.shape
