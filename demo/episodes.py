@@ -1,6 +1,4 @@
-"""Episodes in real time: the runtime and its control process on a serial port and a camera of the
-simulated robot.
-"""
+"""Plays episodes in real time, with the runtime on the simulated robot's serial port and camera."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ Progress = Callable[[int, Result], None]
 
 @dataclass(slots=True)
 class Delays:
-    """Nanoseconds from a picture's capture to the publication of what came of it."""
+    """Delays in ns from a picture's capture to the publication of each result."""
 
     system1: list[int] = field(default_factory=list)
     system2: list[int] = field(default_factory=list)
@@ -67,9 +65,9 @@ def run_episodes(
     films: int = 0,
     record: Path | None = None,
 ) -> Session:
-    """Play the episodes of `seeds` one after the other; keep the pictures of the first `films`.
+    """Play the episodes of `seeds` in order; keep the pictures of the first `films`.
 
-    Raises the V2AError of whatever failed; torque is off then, and the recording so far is kept.
+    Raises the V2AError of the failure; by then torque is off and the recording is kept.
     """
     clock = MonotonicClock()
     with tempfile.TemporaryDirectory() as folder:

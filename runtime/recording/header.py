@@ -33,7 +33,7 @@ class Header(Measured):
     config: RunConfig = Field(description="all of robot.yaml, with its defaults")
     policy: str = Field(description="name of the policy in the bundle")
     bundle: str = Field(description="path of the bundle")
-    bundle_sha256: str = Field(description="SHA-256 of the bundle's manifest, hex")
+    bundle_sha256: str = Field(description="SHA-256 of the bundle's manifest, as hex digits")
     provenance: dict[str, Any] = Field(
         description="the `provenance` of the bundle's manifest: how the bundle was made"
     )

@@ -19,7 +19,7 @@ class RecordingInfo(Measured):
     robot: str = Field(description="`robot.name` of robot.yaml")
     policy: str = Field(description="name of the policy in the bundle")
     instruction: str = Field(description="instruction at the start of the run")
-    bundle_sha256: str = Field(description="SHA-256 of the bundle's manifest, hex")
+    bundle_sha256: str = Field(description="SHA-256 of the bundle's manifest, as hex digits")
     seed: int = Field(description="seed of the sampler's noise")
     seconds: float = Field(description="time from the first message to the last, s")
     messages: dict[str, int] = Field(description="topic -> number of messages")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from runtime.control.notes import Note
 from runtime.control.record import TickFacts
 from runtime.control.wire import (
     BEAT,
@@ -101,10 +102,10 @@ def test_a_reader_that_sleeps_does_not_stop_the_writer_and_then_finds_whole_pack
 def test_a_peer_that_dies_is_noticed_after_its_last_word(links: tuple[Link, Link]) -> None:
     ours, theirs = links
     ours.send(b"never read")
-    theirs.send(pack_json(NOTE, {"last": "words"}))
+    theirs.send(pack_json(NOTE, Note(text="last words")))
     theirs.close()
     assert not ours.send(b"into the void")
-    assert [unpack_json(packet) for packet in ours.packets()] == [{"last": "words"}]
+    assert [unpack_json(packet, Note).text for packet in ours.packets()] == ["last words"]
     assert ours.hung_up
 
 
