@@ -32,8 +32,8 @@ from runtime.summary_model import RunSummary
 from v2a.config import describe_fault
 from v2a.errors import ConfigError
 
-# What the readers raise where a crash cut the file off, or a disk damaged it. The last two come from
-# a damaged length, which mcap's reader takes as it is.
+# What the readers raise where a crash cut the file off, or a disk damaged it. mcap's reader trusts
+# a damaged length, and then raises one of the last two.
 TORN: Final = (McapError, struct.error, ValueError, ZstdError, MemoryError, OverflowError)
 
 M = TypeVar("M")
