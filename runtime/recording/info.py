@@ -25,9 +25,7 @@ class RecordingInfo(Measured):
     messages: dict[str, int] = Field(description="topic -> number of messages")
     ended: bool = Field(description="false if the run was killed or still goes on")
     whole: bool = Field(description="false if the end of the file is missing")
-    dropped: Dropped | None = Field(
-        description="what was lost, from the summary; null if the run did not end"
-    )
+    dropped: Dropped | None = Field(description="what was lost, from the summary; null without one")
     versions: dict[str, str] = Field(description="package -> version; also python and machine")
 
 
@@ -46,7 +44,7 @@ def look_into(recording: Recording) -> RecordingInfo:
         seed=header.seed,
         seconds=(extent.last_ns - extent.first_ns) / 1e9,
         messages=extent.messages,
-        ended=summary is not None,
+        ended=recording.ended(),
         whole=extent.whole,
         dropped=summary and summary.dropped,
         versions=header.versions,

@@ -43,7 +43,7 @@ class InProcess:
         self.status = self._sinks.status
 
     def close(self, summary: RunSummary | None) -> None:
-        self._sinks.close(summary)
+        self._sinks.close(End(summary))
         self.status = self._sinks.status
 
     def kill(self) -> None:

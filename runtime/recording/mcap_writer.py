@@ -76,10 +76,14 @@ class McapFile:
         self._or_stop(self._writer.flush)
         self._unsafe = 0
 
-    def close(self, summary: RunSummary | None) -> None:
-        """End the file; without a `summary` it is the file of a run that was killed."""
-        if summary is not None:
-            self._or_stop(lambda: self._writer.add_metadata(SUMMARY, {TEXT: to_json(summary)}))
+    def close(self, ended: bool, summary: RunSummary | None) -> None:
+        """End the file. If the run was killed, `ended` is False and no `SUMMARY` record is written.
+
+        A run that has no summary writes an empty one.
+        """
+        if ended:
+            text = to_json(summary or {})
+            self._or_stop(lambda: self._writer.add_metadata(SUMMARY, {TEXT: text}))
         self._or_stop(self._writer.finish)
         self._or_stop(self._file.close)
 

@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from runtime.recording.sinks import End, SinkGroup, receive, send
-from runtime.summary_model import RunSummary
 from v2a.errors import V2AError
 
 NICE: Final = 10
@@ -36,8 +35,8 @@ def main() -> None:
         send(connection, sinks.status)
 
 
-def _serve(connection: Connection, sinks: SinkGroup) -> RunSummary | None:
-    """Take batches until the end. Returns the summary, or None if the policy's process died."""
+def _serve(connection: Connection, sinks: SinkGroup) -> End | None:
+    """Take batches until the end. Returns it, or None if the policy's process died."""
     status = None
     with suppress(EOFError, ConnectionError):
         while True:
@@ -46,7 +45,7 @@ def _serve(connection: Connection, sinks: SinkGroup) -> RunSummary | None:
                 send(connection, status)
             batch = receive(connection)
             if isinstance(batch, End):
-                return batch.summary
+                return batch
             sinks.take(batch)
     return None
 

@@ -122,16 +122,17 @@ class Recording:
         """Faults and warnings."""
         return list(self._messages(LogLine))
 
+    def ended(self) -> bool:
+        """Whether the run ended; False if it was killed or still goes on."""
+        return self._end() is not None
+
     def summary(self) -> RunSummary | None:
-        """The summary from the end of the run; None if the run was killed or still goes on.
+        """The summary from the end of the run; None if it did not end, and for lockstep.
 
         Raises ConfigError if another version of v2a wrote it.
         """
-        with self.path.open("rb") as file, suppress(*TORN):
-            for record in make_reader(file).iter_metadata():
-                if record.name == SUMMARY:
-                    return self._model(RunSummary, record)
-        return None
+        end = self._end()
+        return None if end is None or end.metadata[TEXT] == "{}" else self._model(RunSummary, end)
 
     def extent(self) -> Extent:
         """Count the messages of the whole file."""
@@ -153,6 +154,13 @@ class Recording:
         with self.path.open("rb") as file:
             file.seek(-len(MCAP0_MAGIC), os.SEEK_END)
             return file.read() == MCAP0_MAGIC
+
+    def _end(self) -> Metadata | None:
+        with self.path.open("rb") as file, suppress(*TORN):
+            for record in make_reader(file).iter_metadata():
+                if record.name == SUMMARY:
+                    return record
+        return None
 
     def _header(self) -> Header:
         for record in self._records():

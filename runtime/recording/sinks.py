@@ -98,10 +98,10 @@ class SinkGroup:
         if self._file:
             self._file.flush()
 
-    def close(self, summary: RunSummary | None) -> None:
-        """Close every sink; without a `summary` the recording is one of a run that was killed."""
+    def close(self, end: End | None) -> None:
+        """Close every sink; without an `end` the recording is one of a run that was killed."""
         if self._file:
-            self._file.close(summary)
+            self._file.close(end is not None, None if end is None else end.summary)
         for sink in [*self._sinks]:
             self._or_end(sink, sink.close)
 

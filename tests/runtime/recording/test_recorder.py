@@ -195,6 +195,13 @@ def test_the_summary_is_at_the_end_and_beside_it(run: Path) -> None:
     assert Recording(run).t0_ns == 5
 
 
+def test_a_run_without_a_summary_ends_all_the_same(run: Path) -> None:
+    recorder_of(run).open(HEADER).close()
+    assert Recording(run).ended()
+    assert Recording(run).summary() is None
+    assert not (run / "summary.json").exists()
+
+
 def test_without_a_folder_it_only_counts_stages() -> None:
     tracer = Tracer()
     recorder = recorder_of(None, tracer).open(HEADER)
