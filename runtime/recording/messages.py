@@ -66,13 +66,13 @@ class RunCounters:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON of plain values, arrays and models. NaN and infinity become null."""
+    """JSON of a model, or of plain values and arrays. NaN and infinity become null."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return _plain(value.model_dump(mode="json"))
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -77,7 +77,7 @@ def _spans(row: Row) -> Spans:
 
 
 def _vitals_row(vitals: RunCounters) -> Row:
-    health = None if vitals.health is None else HealthRow.of(vitals.health)
+    health = None if vitals.health is None else HealthRow.of(vitals.health).model_dump()
     return _fields_of(vitals) | {"health": health}
 
 
