@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from runtime.host.run_delay import ThreadTimes
-from runtime.recording.header import Header, Study
+from runtime.recording.header import Header
 from runtime.recording.info import RecordingInfo
 from runtime.summary_model import CpuTime, Dropped, RunSummary, Spread, StateChange
 from runtime.web.live_status import JointStatus, LiveStatus, RecentChange, RecentTimes
@@ -19,7 +19,7 @@ UNITS = ("A", "V", "degrees C", "ms", "ns", "rad", "s")
 MODELS = (
     (RunSummary, Times, Spread, Dropped, StateChange, CpuTime, ThreadTimes),
     (LiveStatus, RecentTimes, RecentChange, JointStatus),
-    (Header, Study),
+    (Header,),
     (RecordingInfo,),
 )
 EACH = [model for models in MODELS for model in models]
