@@ -23,6 +23,7 @@ import sys
 import threading
 import tty
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def python_can() -> dict[str, Any]:
         for extended, bits in ((False, 11), (True, 29)):
             id_, data = draw.getrandbits(bits), draw.randbytes(length)
             message = can.Message(arbitration_id=id_, data=data, is_extended_id=extended)
-            line, _ = terminal.exchange(lambda message=message: bus.send(message))
+            line, _ = terminal.exchange(partial(bus.send, message))
             sent.append((id_, data.hex(), extended, line))
             os.write(terminal.master, bytes.fromhex(line))
             back = bus.recv(1.0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.virtual.line import Line
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.pty import PtyServer
 from hw_drivers.virtual.servo import VirtualServo
@@ -20,7 +22,7 @@ XL430 = MODELS["xl430-w250"]
 class TamperedPort(LoopbackPort):
     """A loopback whose answers pass through `tamper(request, answer)` first."""
 
-    def __init__(self, chain: VirtualChain, tamper: Callable[[bytes, bytes], bytes]) -> None:
+    def __init__(self, chain: Line[Any], tamper: Callable[[bytes, bytes], bytes]) -> None:
         super().__init__(chain)
         self._tamper = tamper
 

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,8 +184,8 @@ def test_a_recorder_process_that_is_killed_leaves_the_motors_alone(
     with bench.runtime as runtime:
         runtime.arm()
         recorder = runtime._recorder
-        assert isinstance(recorder._outlet, RecorderProcess)
-        os.kill(recorder._outlet.pid, signal.SIGKILL)
+        assert isinstance(recorder._transport, RecorderProcess)
+        os.kill(recorder._transport.pid, signal.SIGKILL)
         until(lambda: recorder.fault is not None)
         ticks, chunks = bench.ticks, bench.chunk_seq()
         until(lambda: bench.ticks >= ticks + 50 and bench.chunk_seq() >= chunks + 5)
@@ -232,10 +233,19 @@ def test_stop_is_in_order_and_restores_the_interpreter(
     bench = make_bench()
     started: list[str] = []
     stopped: list[str] = []
-    interval_s, crew = sys.getswitchinterval(), bench.runtime._crew
-    start, stop = crew.start, crew.stop
-    monkeypatch.setattr(crew, "start", lambda row, run: (started.append(row.name), start(row, run)))
-    monkeypatch.setattr(crew, "stop", lambda name: (stopped.append(name), stop(name)))
+    interval_s, threads = sys.getswitchinterval(), bench.runtime._threads
+    start, stop = threads.start, threads.stop
+
+    def noted_start(row: Any, run: Any) -> None:
+        started.append(row.name)
+        start(row, run)
+
+    def noted_stop(name: str) -> None:
+        stopped.append(name)
+        stop(name)
+
+    monkeypatch.setattr(threads, "start", noted_start)
+    monkeypatch.setattr(threads, "stop", noted_stop)
     with bench.runtime as runtime:
         runtime.arm()
         assert not gc.isenabled()
@@ -382,7 +392,7 @@ def test_a_failure_that_nobody_asked_about_is_raised_at_the_end_of_the_block(
     def run_without_asking() -> None:
         with bench.runtime:
             bench.camera.stopped.set()
-            until(lambda: not bench.runtime._crew.running("camera"))
+            until(lambda: not bench.runtime._threads.running("camera"))
 
     with pytest.raises(CameraError, match="no picture"):
         run_without_asking()
@@ -397,7 +407,7 @@ def test_a_camera_that_falls_silent_first_at_the_end_is_no_failure(
     def close_and_silence_the_camera() -> None:
         close()
         bench.camera.stopped.set()
-        until(lambda: not bench.runtime._crew.running("camera"))
+        until(lambda: not bench.runtime._threads.running("camera"))
 
     monkeypatch.setattr(bench.workers.control, "close", close_and_silence_the_camera)
     with bench.runtime as runtime:

@@ -36,20 +36,20 @@ def test_split_equals_plain(config: PolicyConfig, place: str) -> None:
     )
     policy = random_policy(placed, seed=3).requires_grad_(False)
     inputs = example_inputs(placed, seed=4)
-    torch.testing.assert_close(chain(policy, inputs)["chunk_rad"], _plain(policy, inputs))
+    torch.testing.assert_close(chain(policy, inputs, GRAPHS)["chunk_rad"], _plain(policy, inputs))
 
 
 def test_every_input_moves_the_chunk(policy: Video2ActPolicy) -> None:
     inputs = example_inputs(policy.config)
-    chunk = chain(policy, inputs)["chunk_rad"]
+    chunk = chain(policy, inputs, GRAPHS)["chunk_rad"]
     for key, value in inputs.items():
         other = 255 - value if value.dtype == torch.uint8 else value + 0.3
-        moved = chain(policy, inputs | {key: other})["chunk_rad"]
+        moved = chain(policy, inputs | {key: other}, GRAPHS)["chunk_rad"]
         assert (moved - chunk).abs().max() > 1e-5, key
 
 
 def test_tensors_have_the_shapes_of_the_manifest(policy: Video2ActPolicy) -> None:
-    tensors = chain(policy, example_inputs(policy.config))
+    tensors = chain(policy, example_inputs(policy.config), GRAPHS)
     for key, spec in tensor_specs(policy.config).items():
         assert list(tensors[key].shape) == spec.shape, key
         assert str(tensors[key].dtype) == f"torch.{spec.dtype}", key
@@ -71,7 +71,7 @@ def test_each_graphs_inputs_are_made_before_it(config: PolicyConfig) -> None:
 def test_a_closed_gate_hides_the_stream(
     policy: Video2ActPolicy, gate: tuple[float, float], silenced: tuple[str, ...]
 ) -> None:
-    tensors = chain(policy, example_inputs(policy.config))
+    tensors = chain(policy, example_inputs(policy.config), GRAPHS)
     features = {key: tensors[key] for key in ("features_spatial", "features_motion")}
     closed = torch.tensor([gate])
     before = policy.condition(**features, stream_gate=closed)
@@ -86,7 +86,7 @@ def test_ages_past_the_maximum_read_as_the_maximum(policy: Video2ActPolicy) -> N
     inputs = example_inputs(policy.config)
     oldest = policy.config.condition_age_max_s
     chunks = [
-        chain(policy, inputs | {"condition_age_s": torch.tensor([age])})["chunk_rad"]
+        chain(policy, inputs | {"condition_age_s": torch.tensor([age])}, GRAPHS)["chunk_rad"]
         for age in (oldest / 2, oldest, 5 * oldest)
     ]
     torch.testing.assert_close(chunks[1], chunks[2])
