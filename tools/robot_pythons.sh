@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The robot side on each Python that a robot may have: JetPack 6 has 3.10, JetPack 7 has 3.12.
+# Runs the robot-side tests on each Python that a robot may have: JetPack 6 has 3.10, JetPack 7 has
+# 3.12. Skips a Python that is not installed, unless an argument names it.
+#     tools/robot_pythons.sh [VERSION ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,10 +13,13 @@ find_python() {
     done
 }
 
-for version in 3.10 3.11 3.12; do
+versions=("$@")
+[ $# -gt 0 ] || versions=(3.10 3.11 3.12)
+for version in "${versions[@]}"; do
     python=$(find_python "$version")
     if [ -z "$python" ]; then
         echo "== Python $version: SKIPPED, neither in PATH nor in pyenv" >&2
+        [ $# -eq 0 ] || exit 1
         continue
     fi
     echo "== Python $version: $python"
