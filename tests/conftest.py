@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Give the programs that tests start the signals of a program started from a terminal.
+
+    `nohup` ignores SIGHUP and a shell's `&` ignores SIGINT. A child process inherits an ignored
+    signal. It does not inherit a handler, and this one lets pytest itself go on as before.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
