@@ -156,6 +156,6 @@ def _schedule(nice: int, cores: set[int] | None) -> str:
             os.sched_setaffinity(threading.get_native_id(), cores)
         if nice:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
-    except OSError as error:
+    except PermissionError as error:
         return f"normal ({error.strerror})"
     return f"nice {nice}" if nice else "normal"

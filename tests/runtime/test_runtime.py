@@ -25,7 +25,7 @@ from runtime.recording.link import RecorderProcess
 from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from runtime.supervisor import Runtime
-from runtime.workers import WORKERS, Workers, WorkerSpec, build_workers
+from runtime.workers import WORKERS, Workers, build_workers
 from tests.runtime.conftest import SIZE, fakes, make_chain, run_config, torques
 from v2a.bundle import Bundle
 from v2a.clock import MonotonicClock
@@ -236,9 +236,9 @@ def test_stop_is_in_order_and_restores_the_interpreter(
     interval_s, threads = sys.getswitchinterval(), bench.runtime._threads
     start, stop = threads.start, threads.stop
 
-    def noted_start(row: Any, run: Any) -> None:
-        started.append(row.name)
-        start(row, run)
+    def noted_start(name: str, *rest: Any) -> None:
+        started.append(name)
+        start(name, *rest)
 
     def noted_stop(name: str) -> None:
         stopped.append(name)
@@ -375,8 +375,8 @@ def test_a_worker_that_hangs_is_left_behind_and_said(
 def test_a_thread_that_can_not_be_scheduled_is_a_failure_like_any_other(
     make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(spec: WorkerSpec) -> str:
-        raise OSError(22, f"{spec.name}: no such priority")
+    def broken(nice: int, cores: set[int] | None) -> str:
+        raise OSError(22, f"nice {nice}: no such priority")
 
     monkeypatch.setattr("runtime.threads._schedule", broken)
     bench = make_bench()
