@@ -6,8 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# By default it is below the folder where pytest was started, which may be read-only.
+set_hypothesis_home_dir(REPOSITORY / ".hypothesis")
 
 
 def pytest_configure() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tests.conftest import REPOSITORY
+from v2a import __version__
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
@@ -33,3 +34,10 @@ def test_the_commit_hooks_are_targets_of_make_check() -> None:
     )
     assert parts is not None
     assert {entry.removeprefix("make ") for entry in entries} <= set(parts.group(1).split())
+
+
+def test_the_newest_section_of_the_changelog_is_the_version() -> None:
+    text = (REPOSITORY / "CHANGELOG.md").read_text()
+    first = re.search(r"^## (\S+) \((unreleased|\d{4}-\d\d-\d\d)\)$", text, re.MULTILINE)
+    assert first is not None
+    assert first.group(1) == __version__

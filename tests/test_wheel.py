@@ -65,7 +65,7 @@ def test_an_installed_study_says_where_the_checkpoint_is(wheel: Path, tmp_path: 
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr == (
+    assert done.stderr.endswith(  # after what matplotlib may say of a HOME that it cannot write
         f"error: {site}/demo/policy.pt: the training checkpoint is not in the installed package; "
         "run this mode in a checkout of the repository\n"
     )
