@@ -6,12 +6,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # By default it is below the folder where pytest was started, which may be read-only.
 set_hypothesis_home_dir(REPOSITORY / ".hypothesis")
+settings.register_profile("v2a", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("v2a")
 
 
 def pytest_configure() -> None:

@@ -18,8 +18,9 @@ versions=("$@")
 for version in "${versions[@]}"; do
     python=$(find_python "$version")
     if [ -z "$python" ]; then
-        echo "== Python $version: SKIPPED, neither in PATH nor in pyenv" >&2
-        [ $# -eq 0 ] || exit 1
+        missing="== Python $version: neither in PATH nor in pyenv"
+        [ $# -eq 0 ] || { echo "$missing" >&2; exit 1; }
+        echo "$missing: SKIPPED" >&2
         continue
     fi
     echo "== Python $version: $python"
@@ -27,5 +28,6 @@ for version in "${versions[@]}"; do
     "$python" -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt \
         -e '.[cpu,vision]' dynamixel-sdk hypothesis onnx pytest pytest-timeout
-    "$venv/bin/pytest" -q tests/v2a tests/hw_drivers tests/runtime tests/test_rooms.py
+    "$venv/bin/pytest" -q tests/v2a tests/hw_drivers tests/runtime tests/examples \
+        tests/test_rooms.py
 done
