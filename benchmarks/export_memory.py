@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = [measure(*arm) for arm in ARMS[arguments.sizes]]
-    report = {
+    report: dict[str, Any] = {
         "arms": [
             {**asdict(one), "resident_bytes_per_weight": one.resident_bytes_per_weight}
             for one in found

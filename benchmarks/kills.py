@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,9 +105,9 @@ class Rig:
         self.chain = VirtualDynamixelBus(VirtualDynamixel(MODELS["xl430-w250"], i) for i in (1, 2))
         self._over = threading.Event()
         with scheduled_first():
-            self.pty = PtyServer(self.chain, link=folder / "port")
+            self.pty: PtyServer = PtyServer(self.chain, link=folder / "port")
             threading.Thread(target=self._let_time_pass, daemon=True).start()
-        self.policy = subprocess.Popen(
+        self.policy: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, __file__, "--policy", self.pty.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -116,7 +117,7 @@ class Rig:
         first = self.policy.stdout.readline().strip()
         if not first.isdigit():
             raise SystemExit(f"the policy's process did not start: {first}")
-        self.control_pid = int(first)
+        self.control_pid: int = int(first)
 
     def last_words(self) -> str:
         out, _ = self.policy.communicate(timeout=PATIENCE_S)
@@ -271,7 +272,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def run(name: str, rounds: int) -> dict[str, object]:
+def run(name: str, rounds: int) -> dict[str, Any]:
     fault = FAULTS[name]
     outcomes = [play(fault) for _ in range(rounds)]
     seconds = np.array([outcome.seconds for outcome in outcomes])

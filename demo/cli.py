@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from demo.episodes import BUNDLE, Session, run_episodes
+from demo.episodes import BUNDLE, CHECKPOINT, Session, run_episodes
 from demo.plant import Result
 from demo.report import write_report
 from demo.statistics import rate
@@ -19,6 +19,7 @@ from runtime.recording.messages import to_json
 from runtime.summary import as_text, versions
 from runtime.summary_model import RunSummary
 from v2a.bundle import load_bundle
+from v2a.errors import ConfigError
 from v2a.terminal import Bar
 
 FILMS = 6
@@ -151,6 +152,11 @@ def _study(
 
     if unknown := set(modes) - set(MODES):
         raise click.BadParameter(f"no mode {', '.join(sorted(unknown))}; known: {', '.join(MODES)}")
+    if any(MODES[mode].torch for mode in modes) and not CHECKPOINT.exists():
+        raise ConfigError(
+            f"{CHECKPOINT}: the training checkpoint is not in the installed package; "
+            "run this mode in a checkout of the repository"
+        )
     load_bundle(bundle)  # its faults are one line here, and a traceback in the processes
 
     modes = modes or tuple(available_modes())

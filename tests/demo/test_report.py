@@ -145,7 +145,7 @@ def test_committed_studies_are_plotted(results: Path, tmp_path: Path) -> None:
 def test_a_film_has_every_picture_at_the_size_of_the_mosaic() -> None:
     with Image.open(io.BytesIO(animation(films(5, 7), columns=3))) as webp:
         assert webp.format == "WEBP"
-        assert webp.n_frames == 7
+        assert getattr(webp, "n_frames", 1) == 7
         assert webp.info["loop"] == 0
         border = 2 * film._BORDER
         assert webp.size == (3 * (24 + border), 16 + border)

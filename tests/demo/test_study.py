@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from demo import study
+from demo.episodes import BUNDLE
 from demo.plant import Result
 from demo.statistics import rate
-from demo.study import BUNDLE, MODES, Bench, Block, available_modes, load_delays
+from demo.study import MODES, Bench, Block, available_modes, load_delays
 
 EVERY = {"every_1": 1, "every_2": 2, "every_4": 4, "every_8": 8, "every_16": 16}
 

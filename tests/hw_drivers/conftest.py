@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.pty import PtyServer
 from v2a.clock import FakeClock
@@ -20,7 +22,7 @@ XL430 = MODELS["xl430-w250"]
 class TamperedPort(LoopbackPort):
     """A loopback whose answers pass through `tamper(request, answer)` first."""
 
-    def __init__(self, chain: VirtualDynamixelBus, tamper: Callable[[bytes, bytes], bytes]) -> None:
+    def __init__(self, chain: VirtualBus[Any], tamper: Callable[[bytes, bytes], bytes]) -> None:
         super().__init__(chain)
         self._tamper = tamper
 

@@ -119,7 +119,7 @@ def manifest(joints: tuple[str, ...] = ("base", "tip")) -> Manifest:
     )
 
 
-def write_tiny_bundle(path: Path, write_graph: Callable[[GraphSpec, Path], None]) -> Path:
+def write_tiny_bundle(path: Path, write_graph: Callable[[GraphSpec, Path], object]) -> Path:
     """A sealed bundle whose graph files `write_graph` makes."""
     (path / "graphs").mkdir(parents=True)
     (path / "embeddings").mkdir()

@@ -50,7 +50,7 @@ def robot(folder: Path) -> Iterator[Robot]:
     robot.pty.close()
 
 
-def once(condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
+def once(condition: Callable[[], bool], action: Callable[[], object]) -> threading.Thread:
     """Do `action` in a thread as soon as `condition` holds."""
 
     def wait() -> None:
@@ -103,7 +103,7 @@ def test_a_servo_that_falls_silent_in_the_run_is_named(
 ) -> None:
     file = folder / "robot.yaml"
     file.write_text(file.read_text().replace("serial_faults_max: 1000", "serial_faults_max: 20"))
-    once(robot.is_running, lambda: robot.chain.servos.pop(2) and None)
+    once(robot.is_running, lambda: robot.chain.servos.pop(2))
     result = run_command("--arm")
     assert result.exit_code == 7
     *_, error = result.stderr.partition("error: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def drawn(low_ms: float, high_ms: float) -> Delay:
 DELAYS = {"camera": drawn(2, 9), "system1": drawn(20, 60), "system2": drawn(150, 400)}
 
 
-def noisy(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def noisy(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     return {"chunk_rad": feeds["command_rad"][:, None, :] + 0.1 * feeds["noise"]}
 
 
@@ -51,7 +52,7 @@ def test_the_sampler_starts_from_noise_of_the_scale_that_was_asked_for(
 ) -> None:
     seen = []
 
-    def watching(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def watching(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         seen.append(feeds["noise"])
         return noisy(feeds)
 

@@ -121,7 +121,7 @@ def test_a_run_moves_the_robot_records_it_and_leaves_it_limp(
     assert bench.camera.closed
     assert set(summary.stages) >= {"capture", "denoise", "condition", "tick", "bus_read"}
     assert summary.ages["frame_to_motor"].n > 0
-    assert summary.scheduling.keys() == {row.name for row in WORKERS}
+    assert (summary.scheduling or {}).keys() == {row.name for row in WORKERS}
     recording = Recording(tmp_path / "run")
     states = [state.seq for state in recording.states()]
     assert states == list(range(1, len(states) + 1))
@@ -170,7 +170,7 @@ def test_a_vanished_serial_port_ends_the_run_as_port_error_and_keeps_the_recordi
         summary = runtime.summary()
     assert summary.safety[-1].state == "fault"
     assert "vanished" in summary.safety[-1].reason
-    assert summary.torque_fault.startswith("torque may still be on: base: ")  # it was tried
+    assert (summary.torque_fault or "").startswith("torque may still be on: base: ")  # it was tried
     recording = Recording(tmp_path / "run")
     assert len(list(recording.states())) > 20
     assert any("vanished" in line.text for line in recording.log())
@@ -190,7 +190,7 @@ def test_a_recorder_process_that_is_killed_leaves_the_motors_alone(
         until(lambda: bench.ticks >= ticks + 50 and bench.chunk_seq() >= chunks + 5)
         assert torques(bench.chain) == [True, True]
         summary = runtime.summary()
-    assert "the recorder process died (exit code -9)" in summary.recording_fault
+    assert "the recorder process died (exit code -9)" in (summary.recording_fault or "")
     assert summary.dropped.recorded_messages > 50
     assert capfd.readouterr().err.count("recorder process died") == 1
 
@@ -232,15 +232,19 @@ def test_stop_is_in_order_and_restores_the_interpreter(
     bench = make_bench()
     started: list[str] = []
     stopped: list[str] = []
-    interval_s, crew = sys.getswitchinterval(), bench.runtime._threads
-    start, stop = crew.start, crew.stop
+    interval_s, threads = sys.getswitchinterval(), bench.runtime._threads
+    start, stop = threads.start, threads.stop
 
-    def starts(name: str, *rest: Any) -> None:
+    def noted_start(name: str, *rest: Any) -> None:
         started.append(name)
         start(name, *rest)
 
-    monkeypatch.setattr(crew, "start", starts)
-    monkeypatch.setattr(crew, "stop", lambda name: (stopped.append(name), stop(name)))
+    def noted_stop(name: str) -> None:
+        stopped.append(name)
+        stop(name)
+
+    monkeypatch.setattr(threads, "start", noted_start)
+    monkeypatch.setattr(threads, "stop", noted_stop)
     with bench.runtime as runtime:
         runtime.arm()
         assert not gc.isenabled()

@@ -170,11 +170,9 @@ def full_size_flops(policy: ReleasedPolicy, config: ReleaseConfig) -> Iterable[t
     features = []
     for name, stream, part in (("spatial", raw, policy.raw), ("motion", motion, policy.motion)):
         video = blank(3, stream.num_frames, *stream.video_size)
-        latents, flops = counted(lambda video=video: policy.vae_encode(video))
+        latents, flops = counted(partial(policy.vae_encode, video))
         yield f"vae_{name}", flops
-        tokens, flops = counted(
-            lambda part=part, latents=latents: policy.features(part, latents, text_kv)
-        )
+        tokens, flops = counted(partial(policy.features, part, latents, text_kv))
         yield f"vdm_{name}", flops
         features.append(tokens)
     video_kv, flops = counted(lambda: trained.model.video_kv(policy.condition(*features)))

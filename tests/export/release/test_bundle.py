@@ -120,6 +120,11 @@ def run_chain(bundle: Bundle, split: Split, inputs: dict[str, Tensor]) -> Tensor
     return torch.from_numpy(known["chunk_rad"])
 
 
+def agilex_indices(split: Split) -> list[int]:
+    assert isinstance(split.policy, ReleasedPolicy)
+    return list(split.policy.config.agilex_state_indices)
+
+
 def other_inputs(split: Split, instruction: str, bundle: Bundle) -> dict[str, Tensor]:
     """Other tensors than those that the exporter checked itself with, and a real instruction."""
     generator = torch.Generator().manual_seed(99)
@@ -143,7 +148,7 @@ def test_graphs_chained_over_new_inputs_equal_the_whole_policy(
     inputs["prefix_mask"] = (torch.arange(4) < held).float()[None, :, None]
     chunk = run_chain(exported.bundle, split, inputs)
     torch.testing.assert_close(chunk, split.plain(inputs), atol=MAX_ABS_ERROR, rtol=0)
-    decided = inputs["prefix"][:, :held, list(split.policy.config.agilex_state_indices)]
+    decided = inputs["prefix"][:, :held, agilex_indices(split)]
     torch.testing.assert_close(chunk[:, :held], decided)
 
 

@@ -140,7 +140,9 @@ def test_half_precision_becomes_float32(files: Files, saved: StateDicts) -> None
     save_file({key: value.bfloat16() for key, value in saved.dit.items()}, files.dit)
     dit = files.load().dit
     assert {p.dtype for p in dit.parameters()} == {torch.float32}
-    assert torch.equal(dit.blocks[0].modulation, saved.dit["blocks.0.modulation"].bfloat16())
+    assert torch.equal(
+        dit.get_parameter("blocks.0.modulation"), saved.dit["blocks.0.modulation"].bfloat16()
+    )
 
 
 def test_a_large_half_precision_weight_is_converted_into_a_file(

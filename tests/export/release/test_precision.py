@@ -136,7 +136,7 @@ def test_bf16_by_the_reference_evaluator(folder: Path) -> None:
 
 def test_a_weight_beyond_fp16_is_refused(tmp_path: Path) -> None:
     policy = random_policy(tiny_config())
-    policy.trained.img_adaptor[0].weight[0, 0] = 1e5
+    policy.trained.get_parameter("img_adaptor.0.weight")[0, 0] = 1e5
     split = split_of(policy, TEXTS, {"core": "fp16"})
     graph = next(graph for graph in split.graphs if graph.name == "frame_encode")
     model = onnx_from_torch(policy, graph, split.specs, split.inputs, "fp16")

@@ -106,7 +106,8 @@ def sample(policy: ReleasedPolicy) -> Callable[[Prefix | None], Tensor]:
     video_tokens = torch.randn(1, policy.trained.condition_tokens, 16)
 
     def run(prefix: Prefix | None) -> Tensor:
-        return policy.denoise(*(inputs[key] for key in keys), video_tokens, prefix)
+        given = {key: inputs[key] for key in keys}
+        return policy.denoise(**given, video_tokens=video_tokens, prefix=prefix)
 
     return run
 

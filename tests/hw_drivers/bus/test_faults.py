@@ -28,7 +28,8 @@ pytestmark = pytest.mark.real_time
 
 PATIENCE_S = 1.0  # more than a late answer, on a busy machine
 RETURNS_S = 10.0  # longer than a replugged adapter is away
-ALL, NOBODY = [*IDS], []
+ALL: list[int] = [*IDS]
+NOBODY: list[int] = []
 RECOVERED = ("ok", ALL)
 
 EXPECTED = {

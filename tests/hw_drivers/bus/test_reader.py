@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def chain_of(model: str = "xl330-m288") -> VirtualDynamixelBus:
     return chain
 
 
-def place(line: VirtualBus) -> None:  # type: ignore[type-arg]
+def place(line: VirtualBus[Any]) -> None:
     for servo_id, servo in line.servos.items():
         servo.set_present_rad(servo_id * RAD_PER_TICK)
 
@@ -50,7 +51,8 @@ def bus_on(port: LoopbackPort, clock: FakeClock) -> DynamixelBus:
     return DynamixelBus(port, clock, dict.fromkeys(IDS, XL330))
 
 
-FRAMINGS = {
+Framing = Callable[[int, int, Sequence[int]], Request]
+FRAMINGS: dict[str, tuple[Framing, Callable[[], VirtualBus[Any]]]] = {
     "sync": (sync_read_request, chain_of),
     "fast": (fast_read_request, chain_of),
     "feetech": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import dynamixel_sdk as sdk
 import pytest
 
@@ -17,7 +19,7 @@ IDS = (1, 2, 3, 4, 5)
 TORQUE, GOAL, POSITION, RETURN_DELAY, WATCHDOG = 64, 116, 132, 9, 98
 OK = (sdk.COMM_SUCCESS, 0)
 
-Handler = sdk.Protocol2PacketHandler
+Handler: TypeAlias = sdk.Protocol2PacketHandler
 Port = PatientPort
 
 

@@ -103,9 +103,9 @@ def test_a_dynamixel_request_with_a_flipped_bit_changes_nothing(
     request: bytes, data: st.DataObject
 ) -> None:
     line, bit = dynamixel_line(), data.draw(st.integers(0, len(request) * 8 - 1))
-    before = [servo.read(0, 147) for servo in line.servos.values()]  # type: ignore[union-attr]
+    before = [servo.read(0, 147) for servo in line.servos.values()]
     damaged = bytearray(request)
     damaged[bit // 8] ^= 1 << bit % 8
     assert line.respond(bytes(damaged)) == b""
-    after = [servo.read(0, 147) for servo in line.servos.values()]  # type: ignore[union-attr]
+    after = [servo.read(0, 147) for servo in line.servos.values()]
     assert before == after

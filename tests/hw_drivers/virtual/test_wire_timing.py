@@ -43,7 +43,7 @@ def test_requests_queue_while_the_wire_is_busy() -> None:
 
 
 def test_nothing_arrives_after_the_cable_came_out() -> None:
-    events = [Reply(0.0, b"a", 1), Unplug(1.0), Reply(0.0, b"b", 2)]
+    events: list[Reply | Unplug] = [Reply(0.0, b"a", 1), Unplug(1.0), Reply(0.0, b"b", 2)]
     assert [what for _, what in Wire().answer(events, 1)] == [b"a", Unplug(1.0)]
     held = list(gathered(Wire().answer(events, 1), 1, 16_000_000))
     assert held == [(1, Unplug(1.0))]  # what the adapter held went with it

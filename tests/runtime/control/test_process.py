@@ -125,7 +125,8 @@ def test_its_spans_name_the_chunk_in_play_and_its_notes_have_its_threads_times()
 def test_it_arms_follows_chunks_and_lets_go() -> None:
     with running() as policy:
         control = policy.control
-        assert control.safety.state is State.DISARMED
+        before = control.safety.state
+        assert before is State.DISARMED
         assert policy.ask("arm") is State.HOLD
         policy.chunk(0.2, seq=1)
         until(lambda: policy.command_rad > 0.15)

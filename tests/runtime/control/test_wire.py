@@ -43,8 +43,10 @@ rows = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=20))
 weird = st.floats()
 
 
-@given(st.tuples(*[whole] * 5), rows, whole, whole)
-def test_a_chunk_arrives_as_it_was(head: tuple[int, ...], target: Vector, a: int, b: int) -> None:
+@given(st.tuples(whole, whole, whole, whole, whole), rows, whole, whole)
+def test_a_chunk_arrives_as_it_was(
+    head: tuple[int, int, int, int, int], target: Vector, a: int, b: int
+) -> None:
     sent = ChunkMsg(*head, target, a, b)
     packet = pack_chunk(sent)
     found = unpack_chunk(packet)
@@ -61,8 +63,8 @@ def test_a_chunk_arrives_as_it_was(head: tuple[int, ...], target: Vector, a: int
 @given(st.lists(whole, min_size=13, max_size=13), st.tuples(weird, weird, weird), weird)
 def test_a_tick_arrives_as_it_was(n: list[int], angles: tuple[float, ...], jump: float) -> None:
     position, command = np.array(angles), -np.array(angles)
-    facts = TickFacts(*n[:3], jump)
-    state = StateMsg(*n[8:], position, command)
+    facts = TickFacts(n[0], n[1], n[2], jump)
+    state = StateMsg(n[8], n[9], n[10], n[11], n[12], position, command)
     packet = Tick(n[3], n[4], tuple(n[5:8]), facts, state).pack()
     found = Tick.unpack(packet)
     assert packet[0] == TICK

@@ -71,7 +71,7 @@ def every_other_key() -> list[tuple[str, PlanKey]]:
             value = getattr(part, item.name)
             if dataclasses.is_dataclass(value):
                 continue
-            other: Any = dataclasses.replace(part, **{item.name: changed(value)})  # type: ignore[type-var]
+            other: Any = dataclasses.replace(part, **{item.name: changed(value)})
             where = {Machine: "machine", Recipe: "recipe"}.get(type(part))
             others.append(
                 (item.name, dataclasses.replace(KEY, **{where: other}) if where else other)

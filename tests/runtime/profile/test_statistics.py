@@ -32,7 +32,8 @@ def remembering(seed: int, count: int = 400, memory: float = 0.9) -> Series:
     logs = [0.0]
     for step in noise:
         logs.append(memory * logs[-1] + step)
-    return 10 * np.exp(np.array(logs[1:]))
+    series: np.ndarray = 10 * np.exp(np.array(logs[1:]))
+    return series
 
 
 @given(LATENCIES)

@@ -15,10 +15,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from runtime.mailbox import Message
 from runtime.recording.link import RecorderProcess
 from runtime.recording.recorder import Recorder, record_loop
 from runtime.safety.safety import SafetyRecord
@@ -52,7 +54,9 @@ def feed(folder: Path) -> None:
     ring, tick = tracer.ring("control"), 0
     due_s = time.monotonic()
     while not end.is_set():
-        makers = (state, frame, condition, chunk) if tick % 5 == 0 else (state,)
+        makers: tuple[Callable[[int], Message], ...] = (
+            (state, frame, condition, chunk) if tick % 5 == 0 else (state,)
+        )
         for index, make in enumerate(makers):
             start_ns = time.monotonic_ns()
             recorder.offer(make(int(counts[index]) + 1))

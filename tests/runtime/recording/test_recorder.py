@@ -55,9 +55,9 @@ def test_what_was_drained_is_readable_without_closing(run: Path) -> None:
     read = Recording(run)
     (one,) = read.states()
     assert one.seq == 7
-    (one,) = read.chunks()
-    np.testing.assert_array_equal(one.target_rad, chunk(8).target_rad)
-    assert (one.condition_age_ns, one.condition_seq, one.state_seq) == (60 * MS, 7, 8)
+    (made,) = read.chunks()
+    np.testing.assert_array_equal(made.target_rad, chunk(8).target_rad)
+    assert (made.condition_age_ns, made.condition_seq, made.state_seq) == (60 * MS, 7, 8)
     assert {name: rows.tolist() for name, rows in read.spans().items()} == {
         "control": [[TICK, 10, 20, 5]]
     }
@@ -87,8 +87,8 @@ def test_every_number_comes_back_to_the_bit(
     # JSON has no infinity: what is not finite comes back as NaN.
     np.testing.assert_array_equal(read.position_rad, finite(position_rad))
     assert read.t_capture_ns == t_ns
-    (read,) = Recording(run).chunks()
-    np.testing.assert_array_equal(read.target_rad, finite(target_rad))
+    (made,) = Recording(run).chunks()
+    np.testing.assert_array_equal(made.target_rad, finite(target_rad))
 
 
 def finite(values: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def test_another_reader_finds_every_topic_its_schema_and_the_metadata(run: Path)
         found = {
             channel.topic: (schema.name, message.log_time, json.loads(message.data))
             for schema, channel, message in reader.iter_messages()
-            if json.loads(schema.data)["title"] == schema.name
+            if schema is not None and json.loads(schema.data)["title"] == schema.name
         }
         metadata = {one.name: json.loads(one.metadata["json"]) for one in reader.iter_metadata()}
     assert index is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +143,9 @@ def test_a_changed_bundle_parts_from_the_recorded_chunks(made: Path, tmp_path: P
 class Lossy(Recording):
     """A recording without some of its messages."""
 
-    lost: ClassVar[dict[type, set[int]]] = {}
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.lost: dict[type, set[int]] = {}
 
     def _rows(self, kind: type) -> Iterator[dict[str, Any]]:
         lost = self.lost.get(kind, set())
@@ -160,7 +162,6 @@ def test_whatever_was_lost_the_rest_stays_equal(
     made: Path, data: st.DataObject, kind: type, seed: int
 ) -> None:
     recording = Lossy(made / "run")
-    recording.lost = {}
     chunks = list(recording.chunks())
     # Without the first of an epoch nobody can tell how many there were before the next.
     first = {epoch: next(c.seq for c in chunks if c.epoch == epoch) for epoch in (0, 1)}
@@ -247,7 +248,9 @@ def test_differences_are_the_largest_and_nan_where_there_is_no_number() -> None:
     assert max_abs_difference(one, np.array([1.0, 0.0, np.nan, 0.0], np.float32)) == np.inf
     assert np.isnan(max_abs_difference(one, np.zeros(4, np.float32)) or 0.0)
     assert np.isnan(max_abs_difference(one, one[:2]) or 0.0)
-    assert max_abs_difference(np.float16([1.0]), np.float32([1.0])) == 0.0  # not the same bits
+    assert (
+        max_abs_difference(np.array([1.0], np.float16), np.array([1.0], np.float32)) == 0.0
+    )  # not the same bits
 
 
 def test_a_nan_is_not_lost_behind_a_number() -> None:

@@ -179,7 +179,7 @@ def test_a_braking_way_is_used_up_exactly(distance: float, change: float) -> Non
 
 
 # What may happen to safety, by name: each is called with the time, and two numbers and a flag.
-HAPPENS: dict[str, Callable[[Safety, int, float, float, bool], object]] = {
+HAPPENS: dict[str, Callable[[Safety, int, float, float, bool], Any]] = {
     "arm": lambda s, t, a, b, flag: s.arm(t, np.array([a, b])),
     "disarm": lambda s, t, a, b, flag: s.disarm(t, "asked to"),
     "command": lambda s, t, a, b, flag: s.command(t, np.array([a, b]), t, flag),
@@ -200,7 +200,7 @@ happening = st.tuples(
 def test_whatever_happens_nothing_moves_unless_armed_and_the_last_states_are_final(
     events: list[tuple[str, int, float, float, bool]], with_pose: bool
 ) -> None:
-    rules = {"safe_pose_rad": [0.5, 0.5]} if with_pose else {}
+    rules: dict[str, Any] = {"safe_pose_rad": [0.5, 0.5]} if with_pose else {}
     safety, now_ns = make_safety(policy_lost_s=0.5, hold_max_s=2.0, **rules), 10**10
     for name, wait_ns, a, b, flag in events:
         now_ns += wait_ns
