@@ -1,4 +1,8 @@
-"""What the control loop did: written by the loop itself, or by who listens to it from outside."""
+"""Counters and histograms of the control loop.
+
+The loop fills them in itself. In a real run the policy's process fills in a copy from the ticks
+that the control process sends.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,9 @@ from v2a.spans import Histogram
 
 @dataclass(slots=True)
 class TickFacts:
-    """What one tick adds; where there is nothing, an age is -1 and a jump NaN."""
+    """The measurements of one tick. A missing age is -1 and a missing jump is NaN."""
 
-    late_ns: int = 0  # since the grid point
+    late_ns: int = 0  # after the tick's grid point
     chunk_age_ns: int = -1
     frame_to_motor_ns: int = -1
     seam_jump_rad: float = math.nan
@@ -27,9 +31,9 @@ class ControlRecord:
 
     def __init__(self, safety: SafetyRecord) -> None:
         self.safety = safety
-        self.realtime: dict[str, str] = {}  # what was asked of the system -> what it gave
-        self.torque_fault: str | None = None  # why some torque may have been left on
-        self.health: Health | None = None  # what the servos last said of themselves
+        self.realtime: dict[str, str] = {}  # real-time setting -> what the system granted
+        self.torque_fault: str | None = None  # why the torque may still be on
+        self.health: Health | None = None  # the servos' last report
         self.thread: dict[str, Any] = {}  # `ThreadMeter.times` of a loop in another process
         self.ticks = 0
         self.missed_ticks = Counter(late=0, bus=0, no_chunk=0)
@@ -40,7 +44,7 @@ class ControlRecord:
         self.frame_to_motor = Histogram()
 
     def add(self, facts: TickFacts) -> None:
-        """Count one tick's facts; `ticks` and `missed_ticks` are kept by who runs the loop."""
+        """Add one tick. The caller keeps `ticks` and `missed_ticks`."""
         self.late.observe(facts.late_ns)
         if facts.frame_to_motor_ns >= 0:
             self.chunk_age.observe(facts.chunk_age_ns)

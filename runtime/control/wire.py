@@ -1,14 +1,14 @@
-"""Between the policy's process and the control process: packets, and the socket that carries them.
+"""The packets between the policy process and the control process, and the socket for them.
 
-Every packet fits one datagram of an AF_UNIX SOCK_SEQPACKET pair: it arrives whole or not at all,
-nobody ever waits for the other side, and a peer that died is a hang-up. Both sides take whatever
-has come and keep the newest of each kind. Requests are part of each beat, and their answers part of
-each tick, so that a lost packet costs one period and no more.
+Each packet is one datagram of an AF_UNIX SOCK_SEQPACKET pair, so it arrives whole or not at all.
+Neither side waits for the other, and a peer that died shows as a hang-up. Both sides read all
+packets that have arrived and keep the newest of each kind. Each heartbeat repeats the last request
+and each tick repeats its answer, so a lost packet costs one period.
 
-    to control     SETUP  JSON: what to run                 BEAT   sign of life, epoch, request
+    to control     SETUP  JSON: what to run                 BEAT   heartbeat, epoch, request
                    CHUNK  joint targets
     from control   TICK   one cycle: counters, joint state  SPANS  rows of a `SpanRing`
-                   NOTE   JSON: what happens seldom
+                   NOTE   JSON: rare events
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TICK = struct.Struct("=Bqqqqqqqqdqqqqq")
 
 
 class Link:
-    """One end of the pair. Nothing here blocks but `wait` and `send_last`, which have timeouts."""
+    """One end of the socket pair. Only `wait` and `send_last` block, up to their timeouts."""
 
     def __init__(self, end: socket.socket) -> None:
         self.hung_up = False
@@ -44,7 +44,7 @@ class Link:
         self._buffer = memoryview(bytearray(PACKET_MAX))
 
     def send(self, packet: bytes) -> bool:
-        """Whether it went out; False when the peer is behind, or gone, which `packets` tells."""
+        """Send a packet. Return False if the peer reads too slowly or has died."""
         try:
             self._socket.send(packet)
         except OSError:
@@ -52,23 +52,26 @@ class Link:
         return True
 
     def send_last(self, packet: bytes, timeout_s: float) -> bool:
-        """As `send`, but waits for a peer that is behind."""
+        """Send a packet like `send`, but wait for a slow peer up to `timeout_s`."""
         select.select([], [self._socket], [], timeout_s)
         return self.send(packet)
 
     def wait(self, timeout_s: float) -> None:
-        """Until something has come, or the peer hung up."""
+        """Wait until a packet arrives or the peer hangs up, up to `timeout_s`."""
         select.select([self._socket], [], [], timeout_s)
 
     def packets(self) -> Iterator[bytes]:
-        """What has come, oldest first; sets `hung_up` after the last packet of a peer that died."""
+        """Yield the packets that have arrived, oldest first, without blocking.
+
+        Sets `hung_up` after the last packet of a peer that died.
+        """
         while not self.hung_up:
             try:
                 size = self._socket.recv_into(self._buffer)
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                continue  # it died with packets of ours unread; its own are still here
+                continue  # the peer died with our packets unread; its own are still readable
             if size == 0:
                 self.hung_up = True
                 return
@@ -79,17 +82,18 @@ class Link:
 
 
 def pack_json(kind: int, content: dict[str, Any]) -> bytes:
-    """A SETUP or a NOTE."""
+    """Build a SETUP or NOTE packet."""
     return bytes([kind]) + json.dumps(content).encode()
 
 
 def unpack_json(packet: bytes) -> dict[str, Any]:
+    """Parse a SETUP or NOTE packet. Raises ValueError if it is damaged."""
     return dict(json.loads(packet[1:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A sign of life: when it was sent, the epoch, and the last request with its number."""
+    """A sign of life: the time it was sent, the epoch, and the last request with its number."""
 
     t_ns: int
     epoch: int
@@ -105,6 +109,7 @@ class Heartbeat:
 
 
 def pack_chunk(chunk: ChunkMsg) -> bytes:
+    """Build a CHUNK packet: the header, then the targets as float64 [K, J] rad."""
     head = (chunk.seq, chunk.t_capture_ns, chunk.t_publish_ns, chunk.parent_seq, chunk.epoch)
     times = (chunk.step_ns, chunk.condition_age_ns)
     rows = np.ascontiguousarray(chunk.target_rad, np.float64)
@@ -112,7 +117,7 @@ def pack_chunk(chunk: ChunkMsg) -> bytes:
 
 
 def unpack_chunk(packet: bytes) -> ChunkMsg:
-    """Raises ValueError or struct.error on a packet that is not whole."""
+    """Parse a CHUNK packet. Raises ValueError or struct.error if it is truncated."""
     _, seq, capture_ns, publish_ns, parent, epoch, step_ns, age_ns, rows, joints = (
         _CHUNK.unpack_from(packet)
     )
@@ -122,11 +127,11 @@ def unpack_chunk(packet: bytes) -> ChunkMsg:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One cycle: counters since the start, the last request obeyed, the newest joint state."""
+    """One cycle: counters since the start, the last executed request, the newest joint state."""
 
     ticks: int
-    obeyed: int
-    missed: tuple[int, ...]  # by the causes of `ControlRecord.missed_ticks`, in their order
+    obeyed: int  # `Heartbeat.number` of the last executed request
+    missed: tuple[int, ...]  # in the order of `ControlRecord.missed_ticks`
     facts: TickFacts
     state: StateMsg | None
 

@@ -1,9 +1,9 @@
-"""What keeps a thread from running: other threads on its core, and the GIL.
+"""Measures how long a thread waits for a CPU core and for the GIL.
 
-Run delay is the kernel's own account of the time in which a thread could have run and had no core
-(schedstat, Documentation/scheduler/sched-stats.rst). Nothing counts the waits for the GIL. What is
-measured is how long after its publication a thread that waited for a message gets to it; less the
-run delay in that time, this is the wait for the GIL and some 50 us of waking up.
+The kernel counts run delay: the time in which a thread is runnable but has no core (schedstat,
+Documentation/scheduler/sched-stats.rst). Nothing counts waits for the GIL, so we derive them. A
+waiting thread wakes some time after a message is published. That time minus the run delay is the
+wait for the GIL, plus about 50 us of waking up.
 """
 
 from __future__ import annotations
@@ -19,29 +19,32 @@ SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")  # ns on a core, ns waite
 
 
 class ThreadMeter:
-    """Of the thread that makes it. Others may read `times`, also when the thread has ended."""
+    """Measures the thread that creates it. Other threads may call `times`, even after its end."""
 
     def __init__(self) -> None:
         self.gil_wait = Histogram()
         self._cpu_ns = self._run_delay_ns = self._delay_before_ns = 0
         self._reading = threading.Lock()
-        # -1: this kernel keeps no account.
+        # -1: the kernel was built without schedstats.
         self._fd = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC) if SCHEDSTAT.exists() else -1
         self._counts = self._fd >= 0
 
     def waits(self) -> None:
-        """The thread goes to wait for a message."""
+        """Call this before the thread waits for a message."""
         self._read()
         self._delay_before_ns = self._run_delay_ns
 
     def woke(self, published_ns: int, now_ns: int) -> None:
-        """It has one at `now_ns`, which was published while it waited."""
+        """Call this when the thread has a message that was published while it waited."""
         self._read()
         run_delay_ns = self._run_delay_ns - self._delay_before_ns
         self.gil_wait.observe(max(now_ns - published_ns - run_delay_ns, 0))
 
     def times(self) -> dict[str, Any]:
-        """Since the thread began: `cpu_s`, `run_delay_ms`; and `gil_wait`, a summary in ms."""
+        """Return `cpu_s`, `run_delay_ms` and `gil_wait` (a summary in ms) since the thread began.
+
+        The first two are missing if the kernel was built without schedstats.
+        """
         self._read()
         found: dict[str, Any] = {}
         if self._counts:
@@ -51,7 +54,7 @@ class ThreadMeter:
         return found
 
     def close(self) -> None:
-        """At the thread's end: keep the last reading."""
+        """Take the last reading. Call this at the thread's end."""
         self._read()
         with self._reading:
             if self._fd >= 0:
@@ -69,7 +72,7 @@ _of_thread = threading.local()
 
 
 def meter() -> ThreadMeter:
-    """Of the calling thread."""
+    """Return the meter of the calling thread, created on the first call."""
     if not hasattr(_of_thread, "meter"):
         _of_thread.meter = ThreadMeter()
     found: ThreadMeter = _of_thread.meter

@@ -1,4 +1,4 @@
-"""The servos' health: what they report of themselves, and for how long it may be bad."""
+"""Checks the servos' own reports: voltage, temperature, current and alarms."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ QUANTITIES: Final = ("voltage_v", "temperature_c", "current_a")  # the readings 
 
 
 class Debounce:
-    """Which joints have been bad for longer than `longest_s` without a break."""
+    """Finds joints that have been bad for `longest_s` without a break."""
 
     def __init__(self, joints: int, longest_s: float) -> None:
         self._longest_ns = round(longest_s * 1e9)
         self._since_ns: list[int | None] = [None] * joints
 
     def bad(self, now_ns: int, bad: Mask) -> list[int]:
-        """Joints over the time, `bad` bool [J] being how they are now."""
+        """Return the indices of joints that are bad for too long; `bad` is their state now, [J]."""
         for joint, is_bad in enumerate(bad.tolist()):
             if not is_bad:
                 self._since_ns[joint] = None
@@ -39,12 +39,12 @@ class Debounce:
 
 
 class HealthMonitor:
-    """Says what is wrong with the servos. Not thread-safe: the control loop owns it."""
+    """Finds servo faults. Not thread-safe: only the control loop calls it."""
 
     def __init__(self, names: tuple[str, ...], config: HealthConfig) -> None:
         self._names = names
         current_a = config.current_max_a or np.inf
-        # quantity of Health -> its unit, and from where to where it is good
+        # quantity of Health -> unit, lowest and highest good value
         self._ranges = {
             "voltage_v": ("V", config.voltage_min_v or -np.inf, config.voltage_max_v or np.inf),
             "temperature_c": ("C", -np.inf, config.temperature_max_c),
@@ -53,8 +53,11 @@ class HealthMonitor:
         self._over = {name: Debounce(len(names), config.longest_s) for name in self._ranges}
 
     def faults(self, health: Health) -> list[str]:
-        """One line a fault. An alarm counts at once, the rest when it lasts; a reading that is not
-        there is no fault of the servo, one that is valid and no number is."""
+        """Return one line per fault.
+
+        An alarm is a fault at once. A value out of range is a fault after `longest_s`. Missing
+        readings are ignored. A reading that is marked valid but is NaN is a fault.
+        """
         alarms = zip(self._names, health.alarms, strict=False)
         return [f"{name}: {alarm}" for name, alarm in alarms if alarm] + [*self._out(health)]
 
@@ -72,7 +75,7 @@ class HealthMonitor:
 
 
 def health_to(health: Health | None) -> dict[str, Any] | None:
-    """As JSON has it, for `health_from`."""
+    """Convert to JSON types; `health_from` is the inverse."""
     if health is None:
         return None
     readings = {name: getattr(health, name) for name in QUANTITIES}
@@ -83,6 +86,7 @@ def health_to(health: Health | None) -> dict[str, Any] | None:
 
 
 def health_from(told: dict[str, Any] | None) -> Health | None:
+    """Restore the result of `health_to`."""
     if told is None:
         return None
     readings = {name: None if told[name] is None else _reading(*told[name]) for name in QUANTITIES}
