@@ -1,8 +1,8 @@
-"""A recording to a LeRobotDataset v3.0: Parquet tables, MP4 videos and JSON, read by `lerobot`.
+"""Exports a recording as a LeRobotDataset v3.0: Parquet tables, MP4 videos and JSON.
 
-The format's facts are those of lerobot 0.4.4: `lerobot/datasets/lerobot_dataset.py`, `utils.py` and
-`compute_stats.py`. It is written without lerobot, which brings torch. Each episode has a table and
-a video of its own, which the format allows.
+The format is that of lerobot 0.4.4: `lerobot/datasets/lerobot_dataset.py`, `utils.py` and
+`compute_stats.py`. This module writes it without lerobot, which depends on torch. Each episode gets
+its own table and video, which the format allows.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from v2a.files import new_folder
 from v2a.terminal import Bar
 
 PICTURE: Final = "observation.images.camera"
-FILES_A_CHUNK: Final = 1000  # lerobot's default, as are the sizes in `_info`
+FILES_A_CHUNK: Final = 1000  # lerobot's default, like the sizes in `_info`
 DATA_PATH: Final = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH: Final = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH: Final = "episodes/chunk-000/file-000.parquet"
-# What pandas wants to know to have the task as the index, which is where lerobot looks for it.
+# Tells pandas to use the task as the index, where lerobot looks for it.
 PANDAS: Final = {
     "index_columns": ["task"],
     "column_indexes": [],
@@ -42,19 +42,19 @@ PANDAS: Final = {
 }
 
 QUANTILES: Final = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-STATS_PICTURES: Final = 100  # of an episode, evenly spread ...
-STATS_SIDE: Final = 150  # ... and thinned to about so many pixels a side
+STATS_PICTURES: Final = 100  # images per episode for the statistics, evenly spaced
+STATS_SIDE: Final = 150  # these images are thinned to about this many pixels a side
 
 Columns = dict[str, npt.NDArray[Any]]
 
 
 def export(recording: Recording, folder: Path) -> None:
-    """Write `recording` to the new `folder`.
+    """Write `recording` as a data set into the new `folder`.
 
-    Raises ConfigError where the folder exists or there is no episode, ModuleNotFoundError without
-    pyarrow or PyAV.
+    Raises ConfigError if the folder exists or the recording has no episode, ModuleNotFoundError
+    without pyarrow or PyAV.
     """
-    import av  # noqa: F401  before anything is written: the extra [lerobot] may not be there
+    import av  # noqa: F401  before anything is written, as the extra [lerobot] may be missing
     import pyarrow  # noqa: F401
 
     fps, episodes = read_rows(recording)
@@ -78,17 +78,17 @@ def export(recording: Recording, folder: Path) -> None:
     _write_table(meta / EPISODES_PATH, {name: [row[name] for row in rows] for name in rows[0]})
     _write_tasks(meta / "tasks.parquet", tasks)
     _write_json(meta / "stats.json", _stats(whole, np.concatenate(samples)))
-    # Last: without it nobody takes the folder for a whole data set.
+    # Last: a folder without this file does not look like a complete data set.
     _write_json(meta / "info.json", _info(recording, fps, episodes, tasks))
 
 
 def _file(index: int) -> dict[str, int]:
-    """The place of an episode's files."""
+    """Return the folder and file numbers of an episode."""
     return {"chunk_index": index // FILES_A_CHUNK, "file_index": index % FILES_A_CHUNK}
 
 
 def _pictures(recording: Recording, episodes: list[Episode]) -> Iterator[Iterator[Image]]:
-    """Of each episode one picture a row, read as they are asked for."""
+    """Yield each episode's images, one per row, read on demand."""
     rows = {
         int(seq): (index, int(count))
         for index, episode in enumerate(episodes)
@@ -96,6 +96,7 @@ def _pictures(recording: Recording, episodes: list[Episode]) -> Iterator[Iterato
     }
 
     def repeated(frames: Iterator[FrameMsg]) -> Iterator[Image]:
+        """Yield each frame's image, uint8 [H, W, 3], once for every row that uses it."""
         for frame in frames:
             yield from [frame.image] * rows[frame.seq][1]
 
@@ -105,7 +106,7 @@ def _pictures(recording: Recording, episodes: list[Episode]) -> Iterator[Iterato
 
 
 def _write_video(path: Path, pictures: Iterator[Image], fps: int) -> npt.NDArray[np.uint8]:
-    """Returns some of the pictures for the statistics: uint8 [n, h, w, 3], thinned."""
+    """Write the video. Returns some thinned images for the statistics, uint8 [n, h, w, 3]."""
     kept: list[Image] = []
     every = 1
     with mp4(path, fps) as write:
@@ -120,7 +121,7 @@ def _write_video(path: Path, pictures: Iterator[Image], fps: int) -> npt.NDArray
 
 
 def _tables(episodes: list[Episode], tasks: list[str], fps: int) -> Iterator[Columns]:
-    """The columns of each episode's rows."""
+    """Yield the table of each episode."""
     before = 0
     for index, episode in enumerate(episodes):
         rows = np.arange(len(episode.t_ns))
@@ -155,7 +156,10 @@ def _episode_row(episode: Episode, table: Columns, fps: int) -> dict[str, Any]:
 
 
 def _stats(table: Columns, pictures: npt.NDArray[np.uint8]) -> dict[str, dict[str, Any]]:
-    """By column, and of the pictures by channel, [3, 1, 1] in 0 to 1: what training scales by."""
+    """Return the statistics by which training scales: per column, and per colour channel.
+
+    Those of the images have shape [3, 1, 1] and the range 0 to 1.
+    """
     found = {name: _spread(column.reshape(len(column), -1)) for name, column in table.items()}
     channels = _spread(pictures.reshape(-1, 3) / 255.0) | {"count": [len(pictures)]}
     by_channel = {
@@ -166,7 +170,7 @@ def _stats(table: Columns, pictures: npt.NDArray[np.uint8]) -> dict[str, dict[st
 
 
 def _spread(values: npt.NDArray[Any]) -> dict[str, list[float]]:
-    """Over the rows of [n, d]."""
+    """Return the statistics of each column of `values`, [n, d]."""
     quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
     return {
         "min": values.min(axis=0).tolist(),
@@ -243,7 +247,7 @@ def _write_table(
 
 
 def _arrow(column: Any) -> Any:
-    """A column of vectors has lists of one length, as lerobot's own tables."""
+    """Convert a column. Vectors become lists of fixed size, as in lerobot's own tables."""
     import pyarrow
 
     if isinstance(column, np.ndarray) and column.ndim == 2:

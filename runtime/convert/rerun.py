@@ -1,13 +1,13 @@
-"""A recording to rerun's .rrd: pictures, joints, ages, stage times, safety on one timeline.
+"""Exports a recording to rerun's .rrd: images, joints, ages, stage times and safety.
 
-    /camera                       the pictures
-    /joints/NAME/position_rad     and command_rad, and target_rad: what the newest chunk asked for
-    /age_ms/condition_age         of each chunk
-    /stage_ms/STAGE               how long each call took; /gpu_ms/STAGE, what of it the GPU
+    /camera                       the images
+    /joints/NAME/position_rad     also command_rad, and target_rad: the newest chunk's target
+    /age_ms/condition_age         the condition's age in each chunk
+    /stage_ms/STAGE               the time of each call; /gpu_ms/STAGE, its time on the GPU
     /safety, /log                 as text
     /configuration                the header of the recording
 
-Needs rerun-sdk, the extra [rerun]. Times are seconds since the run began.
+Needs rerun-sdk (the extra [rerun]). Times are seconds since the run began.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from v2a.names import STAGES
 from v2a.spans import GPU
 
 FILE: Final = "run.rrd"
-PICTURES: Final = 64  # sent at once
+PICTURES: Final = 64  # images per batch
 
 Columns = tuple[str, Sequence[int] | npt.NDArray[np.int64], Any]
-"""An entity, the time of each of its rows in ns, and rerun's columns."""
+"""An entity, the times of its rows (int64 [n], ns) and rerun's columns."""
 
 
 def export(recording: Recording, folder: Path) -> None:
     """Write `run.rrd` into the new `folder`.
 
-    Raises ConfigError where the folder exists, ModuleNotFoundError without rerun-sdk or OpenCV.
+    Raises ConfigError if the folder exists, ModuleNotFoundError without rerun-sdk or OpenCV.
     """
-    import rerun  # before anything is written: the extra [rerun] may not be there
+    import rerun  # before anything is written, as the extra [rerun] may be missing
 
     new_folder(folder, "export")
-    # A copy of a recording is the same recording.
+    # The same id for each copy of a recording.
     stream = rerun.RecordingStream("v2a", recording_id=f"v2a-{recording.t0_ns}")
     stream.save(folder / FILE)
     stream.send_recording_name(recording.path.parent.name)
@@ -56,7 +56,7 @@ def export(recording: Recording, folder: Path) -> None:
         since = (np.asarray(times_ns, np.int64) - recording.t0_ns).astype("timedelta64[ns]")
         time = rerun.TimeColumn("time", duration=since)
         stream.send_columns(entity, [time], columns)
-    stream.disconnect()  # writes what is left
+    stream.disconnect()  # writes the rest
 
 
 def _pictures(recording: Recording) -> Iterator[Columns]:
@@ -81,7 +81,10 @@ def _joints(recording: Recording) -> Iterator[Columns]:
 
 
 def newest_targets(chunks: Sequence[ChunkMsg], joint: int) -> tuple[list[int], list[float]]:
-    """What each chunk asks of a joint, and when, up to the time of the next chunk's first row."""
+    """Return the times in ns and the targets in rad of one joint's newest chunk at each time.
+
+    A chunk's rows end at the time of the next chunk's first row.
+    """
     ends_ns = [*(chunk.t_capture_ns for chunk in chunks[1:]), 1 << 62]
     rows = [
         (chunk.t_capture_ns + k * chunk.step_ns, float(row[joint]))

@@ -1,7 +1,7 @@
-"""One graph to one plan: parse, compile, and check the plan before anybody runs it.
+"""Builds a TensorRT plan from one graph: parses, compiles, and checks the plan before its use.
 
-Networks are strongly typed: a tensor has the type that the ONNX file gives it, on TensorRT 10 as on
-11, which knows nothing else. So a precision is chosen when the bundle is exported or calibrated.
+Networks are strongly typed, the only kind that TensorRT 11 knows: each tensor has the type that
+the ONNX file gives it. So the export or the calibration of a bundle chooses the precision.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from runtime.engines.trt import DTYPES, TrtEngine
 from v2a.bundle import GraphSpec, TensorSpec
 from v2a.errors import EngineError
 
-# Largest |engine - ONNX Runtime| on random feeds, as a part of the output's largest magnitude. It
-# finds a kernel that computes something else, no more: the verdict on a precision is calibration's.
-# bf16 has no entry, as ONNX Runtime's CPU has no kernels for it.
+# Largest |engine - ONNX Runtime| on random feeds, relative to the output's largest magnitude. This
+# only finds wrong kernels; whether a precision is good enough is for the calibration to decide.
+# bf16 has no entry, as ONNX Runtime has no CPU kernels for it.
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
-# The first compute capability that has a precision; those left out are in all that TensorRT knows
+# The first compute capability with a precision. Every GPU that TensorRT supports has the others
 # (docs.nvidia.com/deeplearning/tensorrt, Support Matrix, Hardware and Precision).
 FIRST_SM = {"bf16": 80}
 
-# ONNX operator -> what to do where TensorRT does not take it.
+# ONNX operator that TensorRT refuses -> fix.
 _FIXES = {
     "DFT": "write it as a product with a constant matrix",
     "QuantizeLinear": "quantise to symmetric INT8 (zero point 0)",
@@ -44,8 +44,10 @@ _FIX = "use operators of TensorRT 10.3 at opset 18"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A parsed graph. It holds all that TensorRT's objects point to: with the builder or the logger
-    collected, the next call would be a segmentation fault."""
+    """A parsed graph, with every object that TensorRT points to.
+
+    If Python collected the builder or the logger, the next call would crash with a segfault.
+    """
 
     trt: Any
     log: Any
@@ -55,15 +57,15 @@ class Network:
     graph: GraphSpec
 
     def asked(self) -> dict[str, str]:
-        """ONNX node -> the precision that its type asks for."""
+        """Return ONNX node -> the precision that its type asks for."""
         return asked_precisions(self.definition)
 
 
 def parse(trt: Any, graph: GraphSpec, path: Path) -> Network:
-    """Read an ONNX file by NVIDIA's parser.
+    """Read an ONNX file with NVIDIA's parser.
 
-    Raises EngineError with the node that it does not take, BundleError where the file's inputs and
-    outputs are not the manifest's.
+    Raises EngineError that names the unsupported node, BundleError if the file's inputs or outputs
+    differ from the manifest's.
     """
     log = make_log(trt)
     builder = trt.Builder(log)
@@ -93,7 +95,7 @@ def _refusal(network: Network) -> str:
         return f"{who} can't read it ({reason}); export the bundle again"
     fix = _FIXES.get(error.node_operator(), _FIX)
     return (
-        f"{who} does not take node {error.node_name()} ({error.node_operator()}): {reason}; "
+        f"{who} does not support node {error.node_name()} ({error.node_operator()}): {reason}; "
         f"{fix}, and export the bundle again"
     )
 
@@ -101,19 +103,18 @@ def _refusal(network: Network) -> str:
 def compile_plan(
     network: Network, recipe: Recipe, sms: Sequence[int] = (), timings: bytes = b""
 ) -> tuple[memoryview, bytes]:
-    """The plan, and the kernel timings to begin the next build with.
+    """Compile a network. Returns the plan and the kernel timings, which speed up the next build.
 
-    `sms` are compute capabilities to compile for without a GPU (TensorRT-RTX alone can): one plan
-    for all of them. Without any it is for the GPU that is here.
-    Raises EngineError.
+    `sms` are compute capabilities for one common plan, built without a GPU; only TensorRT-RTX can
+    do so. Without `sms` the plan is for this machine's GPU. Raises EngineError if the build fails.
     """
     trt = network.trt
     config = network.builder.create_builder_config()
     config.builder_optimization_level = recipe.optimization_level
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace_mib << 20)
-    # The engine inspector shows precisions only so.
+    # The engine inspector needs this to show precisions.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # fp32 means fp32: TensorRT's default would round the factors of each product to ten bits.
+    # Keep fp32 exact: by default TensorRT rounds the factors of a product to TF32, ten bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     if sms:
         config.num_compute_capabilities = len(sms)
@@ -137,10 +138,13 @@ def _use_timings(config: Any, timings: bytes) -> None:
 
 
 def capability(trt: Any, sm: int) -> Any:
-    """TensorRT-RTX's name of a compute capability; EngineError where it has none."""
+    """Return TensorRT-RTX's enum member for a compute capability.
+
+    Raises EngineError if this TensorRT has none.
+    """
     if not is_rtx(trt):
         raise EngineError(
-            f"{title(trt)} builds for the GPU it runs on; leave --sm out, or take --engine rtx"
+            f"{title(trt)} builds only for this machine's GPU; leave --sm out, or use --engine rtx"
         )
     found = flag(trt.ComputeCapability, f"SM{sm}")
     if found is None:
@@ -151,23 +155,27 @@ def capability(trt: Any, sm: int) -> Any:
 
 
 def check_precisions(graphs: Sequence[GraphSpec], sms: Sequence[int]) -> None:
-    """Raise EngineError where a GPU of one of `sms` has not the precision of a graph."""
+    """Raise EngineError if a GPU of one of `sms` lacks the precision of a graph."""
     for sm in sms:
         lacking = [graph for graph in graphs if FIRST_SM.get(graph.precision, 0) > sm]
         if lacking:
             precision = lacking[0].precision
             raise EngineError(
-                f"SM{sm} has no {precision}, which {len(lacking)} graphs are in "
-                f"({lacking[0].name}, ...): set their `precision` in the policy's file to fp16 or "
-                f"fp32 and export again, or take a GPU of SM{FIRST_SM[precision]} or newer"
+                f"SM{sm} has no {precision}; graphs in {precision}: {len(lacking)} "
+                f"({lacking[0].name}, ...); set their `precision` in the policy's file to fp16 or "
+                f"fp32 and export again, or use a GPU of SM{FIRST_SM[precision]} or newer"
             )
 
 
 def random_feeds(specs: list[TensorSpec]) -> Tensors:
-    """The same random inputs each time: normal numbers, any bytes, and zero for an index."""
+    """Return the same random array on every call, in the shape and dtype of each spec.
+
+    Floats are normally distributed, uint8 is uniform, and int64 (an index) is zero.
+    """
     draws = np.random.default_rng(0)
 
     def draw(spec: TensorSpec) -> npt.NDArray[Any]:
+        """Return one array in the shape and dtype of `spec`."""
         if spec.dtype == "uint8":
             return draws.integers(0, 256, spec.shape, dtype=np.uint8)
         if spec.dtype == "int64":
@@ -178,7 +186,10 @@ def random_feeds(specs: list[TensorSpec]) -> Tensors:
 
 
 def reference(graph: GraphSpec, path: Path) -> Tensors | None:
-    """What ONNX Runtime's CPU makes of the random feeds; None for a precision that it has not."""
+    """Run ONNX Runtime's CPU on `random_feeds`; outputs have the shapes of the graph's specs.
+
+    Returns None if ONNX Runtime has no kernels for the graph's precision.
+    """
     if graph.precision not in TOLERANCES:
         return None
     with load(graph, path, "ort") as engine:
@@ -193,9 +204,10 @@ def check_plan(
     trt: Any,
     cuda: Cuda,
 ) -> dict[str, Any]:
-    """Load a plan, run it, compare it with `expected` and its layers with what was `asked`.
+    """Run a plan once and compare its outputs with `expected`, and its precisions with `asked`.
 
-    Returns what it found, for the plan's note. Raises EngineError if the plan is not to be used.
+    `expected` has the shapes of the graph's outputs; None skips that comparison. Returns the
+    findings for the plan's note. Raises EngineError if the plan must not be used.
     """
     with TrtEngine(graph, plan, trt, cuda) as engine:
         outputs = engine.run(random_feeds(graph.inputs))
@@ -203,9 +215,9 @@ def check_plan(
         found = {"cuda_graph": engine.captured, "gpu_ms": engine.gpu_ms()}
     if built.lost:
         raise EngineError(
-            f"graph {graph.name}: {', '.join(built.lost)} was asked for and no layer has it "
+            f"graph {graph.name}: no layer has the asked precision {', '.join(built.lost)} "
             f"({'; '.join(f'{c.node}: {c.built}' for c in built.changed[:3])}, ...); this GPU or "
-            f"{title(trt)} lacks it: take another precision"
+            f"{title(trt)} lacks it: use another precision"
         )
     return {
         **found,
@@ -217,7 +229,7 @@ def check_plan(
 
 
 def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
-    """The largest error relative to the output's largest magnitude, if it is within tolerance."""
+    """Return the largest relative error. Raises EngineError if it is above the tolerance."""
     errors = {name: relative_error(outputs[name], expected[name]) for name in expected}
     worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     limit = TOLERANCES[graph.precision]
@@ -225,13 +237,16 @@ def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
         raise EngineError(
             f"graph {graph.name}: {worst} differs from ONNX Runtime by {errors[worst]:.2g} of its "
             f"largest magnitude, limit {limit:g} for {graph.precision}; build with another "
-            "--optimization-level, or take another precision"
+            "--optimization-level, or use another precision"
         )
     return errors[worst]
 
 
 def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
-    """max |found - wanted| / max |wanted|; NaN where either is not finite."""
+    """Return max |found - wanted| / max |wanted| for arrays of one shape.
+
+    The result is NaN if either array has a value that is not finite.
+    """
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("nan")
@@ -239,5 +254,5 @@ def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 
 def count(asked: Mapping[str, str]) -> dict[str, int]:
-    """Precision -> layers."""
+    """Return precision -> number of layers."""
     return dict(Counter(asked.values()))

@@ -1,4 +1,4 @@
-"""`v2a build`: a bundle's graphs to TensorRT plans, on the machine that will run them."""
+"""`v2a build`: builds TensorRT plans of a bundle's graphs on the machine that will run them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ from v2a.terminal import Bar
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one graph. `bytes` is the plan's size, `asked` its heavy layers' precisions.
+    """The result for one graph.
 
-    `check` is there for a plan that is kept: what running it on this GPU showed.
+    `bytes` is the plan's size. `asked` counts the heavy layers by the precision they ask for.
+    `check` holds the findings of running the plan on this GPU; None for a plan that is not kept.
     """
 
     graph: str
@@ -66,15 +67,15 @@ class Outcome:
 )
 @click.option(
     "--sm", "sms", type=int, multiple=True,
-    help="Compile for this compute capability (86) and keep nothing; more than once, for each.",
+    help="Compile for this compute capability, such as 86, and discard the plan. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True,
-    help="TensorRT's: higher builds longer.",
+    help="TensorRT's optimization level; a higher one takes longer to build.",
 )  # fmt: skip
 @click.option(
     "--workspace-mib", type=click.IntRange(min=16), default=2048, show_default=True,
-    help="Scratch memory that a plan may ask for.",
+    help="Scratch memory that a plan may use.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def build(
@@ -85,9 +86,9 @@ def build(
     workspace_mib: int,
     as_json: bool,
 ) -> None:
-    """Build the plans of BUNDLE for this machine's GPU, check them and keep them.
+    """Build the plans of BUNDLE for this machine's GPU, check them and cache them.
 
-    A plan that is there already is not built again.
+    A plan that is cached already is not built again.
 
     \b
     On the robot:       v2a build BUNDLE
@@ -111,7 +112,7 @@ def build(
         report = {"engine": engine, "version": trt.__version__, "sm": maker.sms, "graphs": graphs}
         click.echo(json.dumps(report, indent=1))
     if failed := [outcome for outcome in outcomes if outcome.error]:
-        summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs not built"
+        summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs could not be built"
         raise EngineError("\n".join([summary, *(str(outcome.error) for outcome in failed)]))
 
 
@@ -123,12 +124,12 @@ def _gpu() -> Cuda:
 
 
 class Compiler:
-    """Compiles for GPUs that need not be here, and keeps nothing."""
+    """Compiles for GPUs that this machine does not need to have, and discards the plans."""
 
     def __init__(self, trt: Any, recipe: Recipe, sms: tuple[int, ...]) -> None:
         self._trt, self._recipe, self.sms = trt, recipe, sms
         for sm in sms:
-            capability(trt, sm)  # refuse it once, not once a graph
+            capability(trt, sm)  # refuse once here, not once per graph
 
     def make(self, graph: GraphSpec, path: Path, outcome: Outcome) -> None:
         network = _parsed(self._trt, graph, path, outcome)
@@ -137,7 +138,7 @@ class Compiler:
 
 
 class Keeper:
-    """Builds for the GPU of this machine, checks each plan and keeps it in the cache."""
+    """Builds plans for this machine's GPU, checks each and stores it in the cache."""
 
     def __init__(self, trt: Any, recipe: Recipe, engine: str, cuda: Cuda) -> None:
         self._trt, self._recipe, self._cuda = trt, recipe, cuda
@@ -156,7 +157,7 @@ class Keeper:
     def _build(
         self, graph: GraphSpec, path: Path, key: PlanKey, outcome: Outcome
     ) -> dict[str, Any]:
-        # First, so that ONNX Runtime's memory is free again when TensorRT wants it.
+        # First, so that ONNX Runtime's memory is free again before TensorRT builds.
         expected = reference(graph, path)
         network = _parsed(self._trt, graph, path, outcome)
         timing_file = self._cache.timing_file(self._machine)
@@ -182,7 +183,7 @@ def _parsed(trt: Any, graph: GraphSpec, path: Path, outcome: Outcome) -> Network
 
 
 def _make(graph: GraphSpec, bundle: Bundle, maker: Compiler | Keeper) -> Outcome:
-    """One that can't be built does not keep the others from it."""
+    """Build one graph. A failure is kept in the outcome, so that the next graphs are built."""
     clock, outcome = MonotonicClock(), Outcome(graph.name)
     start_ns = clock.now_ns()
     try:
@@ -195,7 +196,7 @@ def _make(graph: GraphSpec, bundle: Bundle, maker: Compiler | Keeper) -> Outcome
 
 
 def _line(outcome: Outcome) -> str:
-    """One line for the terminal; a graph that failed is explained at the end."""
+    """Format the outcome for the terminal. The reasons of failures follow at the end."""
     verdict = "cached" if outcome.cached else "built" if outcome.built else "FAILED"
     asked = ", ".join(f"{layers} {name}" for name, layers in sorted(outcome.asked.items()))
     lines = [

@@ -1,11 +1,11 @@
-"""Built plans on the robot's disk, found again by everything that they depend on.
+"""Caches built plans on disk, under a key of everything that they depend on.
 
-`~/.cache/v2a/plans` (or below `XDG_CACHE_HOME`), per plan:
-DIGEST.plan     what TensorRT built
-DIGEST.json     its key, its SHA-256 and what the check after the build found; written last
+`~/.cache/v2a/plans` (or below `XDG_CACHE_HOME`) holds per plan:
+DIGEST.plan     the plan that TensorRT built
+DIGEST.json     its key, its SHA-256 and the findings of the check; written last
 DIGEST.timing   TensorRT's kernel timings on one machine
 
-A plan is executable code to TensorRT, so the folder is its user's alone.
+TensorRT executes a plan as code, so only its user may access the folder.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from runtime.engines.cuda import Gpu
 from v2a.bundle import GraphSpec
 from v2a.errors import EngineError
 
-# What `nvpmodel` writes on a Jetson: "pmode:0002 fmode:fanNull". A power mode sets the clocks, and
-# TensorRT picks its kernels by timing them.
+# `nvpmodel` writes "pmode:0002 fmode:fanNull" here on a Jetson. The power mode sets the clocks, and
+# TensorRT chooses kernels by their times.
 POWER_MODE = Path("/var/lib/nvpmodel/status")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a plan is bound to besides its graph. `sm` and `cuda` as in `Gpu`."""
+    """The hardware and software that a plan depends on. `sm` and `cuda` are as in `Gpu`."""
 
     engine: str
     tensorrt: str
@@ -43,7 +43,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a plan is built. The precision is the graph's own: its network is strongly typed."""
+    """The build settings of a plan. The precision is the graph's: networks are strongly typed."""
 
     optimization_level: int = 3  # TensorRT's default
     workspace_mib: int = 2048
@@ -51,7 +51,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class PlanKey:
-    """All that a plan depends on."""
+    """Everything that a plan depends on."""
 
     graph_sha256: str  # of the graph and of the weights beside it
     precision: str
@@ -63,32 +63,33 @@ class PlanKey:
 
 
 def machine_of(engine: str, tensorrt: str, gpu: Gpu) -> Machine:
-    """This machine, as a plan sees it."""
+    """Describe this machine as plans depend on it."""
     power_mode = POWER_MODE.read_text().strip() if POWER_MODE.is_file() else ""
     return Machine(engine, tensorrt, gpu.cuda, gpu.driver, gpu.name, gpu.sm, power_mode)
 
 
 def graph_sha256(graph: GraphSpec) -> str:
-    """Of the graph's file, and of its weights where they are in a second one."""
+    """Return the SHA-256 of the graph's file, followed by its weights file's if it has one."""
     return graph.sha256 + (graph.data.sha256 if graph.data else "")
 
 
 class PlanCache:
-    """Plans in `folder`, by default the user's cache."""
+    """The plans in `folder`, by default in the user's cache."""
 
     def __init__(self, folder: Path | None = None) -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self.folder = folder or Path(home) / "v2a" / "plans"
 
     def find(self, key: PlanKey) -> dict[str, Any] | None:
-        """What was noted of the plan with exactly this key, or None if it has to be built."""
+        """Return the note of the plan with exactly this key, or None if it must be built."""
         note = self.folder / f"{key.digest()}.json"
         return None if _whole(note) is None else _read_note(note)
 
     def newest(self, graph: GraphSpec, machine: Machine) -> bytes:
-        """The plan of `graph` for `machine` that was built last, by whatever recipe.
+        """Return the newest plan of `graph` for `machine`, built by any recipe.
 
-        Raises EngineError, with what differs where there is one for another machine.
+        Raises EngineError if there is none. If one exists for another machine, the message says
+        what differs.
         """
         here = asdict(machine)
         others = []
@@ -108,9 +109,10 @@ class PlanCache:
     def store(
         self, key: PlanKey, plan: Any, check: Callable[[bytes], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Keep `plan` (any buffer of bytes) unless `check`, given what the disk has of it, raises.
+        """Write `plan`, a buffer of bytes, and keep it unless `check` raises.
 
-        Returns what is noted beside it: its key, size, SHA-256 and what `check` returned.
+        `check` gets the bytes as read back from disk. Returns the note that is written beside the
+        plan: its key, size, SHA-256 and the result of `check`.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self.folder / f"{key.digest()}.plan"
@@ -123,19 +125,19 @@ class PlanCache:
         return note
 
     def timing_file(self, machine: Machine) -> Path:
-        """Where kernel timings are kept: with them, building a second time takes less long."""
+        """Return the file of kernel timings, which shorten the next build."""
         return self.folder / f"{_digest_of(machine)}.timing"
 
 
 def write_whole(file: Path, data: Any) -> None:
-    """Write `file` whole or not at all, whenever the power goes."""
+    """Write `file` atomically, even if the power fails."""
     with _draft(file) as draft:
         _write(draft, data)
 
 
 @contextmanager
 def _draft(file: Path) -> Iterator[Path]:
-    """A temporary name beside `file`, which becomes `file` unless the block raises."""
+    """Yield a temporary name beside `file`. It becomes `file` unless the block raises."""
     draft = file.with_suffix(f"{file.suffix}.part{os.getpid()}")
     try:
         yield draft
@@ -152,7 +154,7 @@ def _write(file: Path, data: Any) -> None:
 
 
 def _whole(note: Path) -> bytes | None:
-    """The plan of a note, if both are there and the plan is as it was written."""
+    """Return the plan of a note, or None if either file is missing or the plan is damaged."""
     file = note.with_suffix(".plan")
     if not note.is_file() or not file.is_file():
         return None
@@ -183,7 +185,7 @@ def _built_ns(file: Path) -> int:
 
 
 def _differences(others: list[dict[str, Any]], here: dict[str, Any]) -> str:
-    """How the newest plan for another machine differs, as ` (there is one for sm 87, here 89)`."""
+    """Describe how another machine's plan differs, as ` (there is one for sm 87, here 89)`."""
     if not others:
         return ""
     parts = [
