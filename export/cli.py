@@ -14,7 +14,7 @@ from export.own.checkpoints import load_checkpoint
 from export.own.config import PolicyConfig
 from export.pipeline.bundle import Source, bundle_from_policy
 from export.release.bundle import ReleasedFile, released_policy
-from export.release.config import Released, unused_options
+from export.release.config import ExtraAllowed, unused_options
 from export.release.golden import Result, compare_golden, load_golden
 from v2a.config import load_yaml
 from v2a.errors import ConfigError, V2AError
@@ -58,7 +58,7 @@ def export(
 
 def _source(policy: Path, checkpoint: Path | None) -> Source:
     """Load a policy; the keys of its file tell whether it is a released one."""
-    if _RELEASED_KEY in (load_yaml(policy, Released).model_extra or {}):
+    if _RELEASED_KEY in (load_yaml(policy, ExtraAllowed).model_extra or {}):
         if checkpoint is not None:
             raise ConfigError(f"{policy}: a released policy; name its 'checkpoints' in this file")
         for option in unused_options(load_yaml(policy, ReleasedFile)):

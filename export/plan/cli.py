@@ -14,7 +14,7 @@ from export.own.costs import FILE, policy_cost
 from export.plan.devices import PRECISIONS, Precision
 from export.plan.plan import find_device, plan
 from export.plan.report import as_json_text, as_text
-from export.release.config import ReleaseConfig, Released
+from export.release.config import ExtraAllowed, ReleaseConfig
 from export.release.costs import DIT, ENCODER, TRAINED, VAE, release_cost
 from export.release.layout import layout_of
 from v2a.config import load_yaml
@@ -71,7 +71,7 @@ def plan_command(
 
 def _cost(policy: Path, headers: Headers) -> PolicyCost:
     """Compute the cost of a policy; the keys of its file tell whether it is a released one."""
-    keys = load_yaml(policy, Released).model_extra or {}
+    keys = load_yaml(policy, ExtraAllowed).model_extra or {}
     if "wan" in keys:
         cost = _release_cost(policy, headers)
     elif "dit" in keys:
