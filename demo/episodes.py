@@ -1,6 +1,4 @@
-"""Episodes in real time: the runtime and its control process on a serial port and a camera of the
-simulated robot.
-"""
+"""Runs episodes in real time: the runtime drives the simulated robot by serial port and camera."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ Progress = Callable[[int, Result], None]
 
 @dataclass(slots=True)
 class Delays:
-    """Nanoseconds from a picture's capture to the publication of what came of it."""
+    """The times in ns from an image's capture to the publication of each result."""
 
     system1: list[int] = field(default_factory=list)
     system2: list[int] = field(default_factory=list)
@@ -41,7 +39,7 @@ class Delays:
 
 @dataclass(slots=True)
 class Session:
-    """What a run of episodes left behind."""
+    """The results of a run of episodes."""
 
     results: list[Result]
     summary: dict[str, Any]
@@ -50,7 +48,7 @@ class Session:
 
 
 def config_for(port: str, camera_path: Path) -> RunConfig:
-    """`robot.yaml` on this port and this camera socket."""
+    """Return the configuration of `robot.yaml` with this port and camera socket."""
     config = load_yaml(ROBOT_YAML, RunConfig)
     bus = config.robot.bus.model_copy(update={"port": port})
     robot = config.robot.model_copy(update={"bus": bus})
@@ -66,9 +64,9 @@ def run_episodes(
     films: int = 0,
     record: Path | None = None,
 ) -> Session:
-    """Play the episodes of `seeds` one after the other; keep the pictures of the first `films`.
+    """Play the episodes of `seeds` in order and keep the images of the first `films`.
 
-    Raises the V2AError of whatever failed; torque is off then, and the recording so far is kept.
+    Raises V2AError if anything fails. Then torque is off, and the recording so far is kept.
     """
     clock = MonotonicClock()
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +99,7 @@ def _play_all(
 ) -> Session:
     session = Session([], {}, delays, [])
     for number, seed in enumerate(seeds):
-        runtime.disarm()  # the arm is put back by hand
+        runtime.disarm()  # the simulator moves the arm to its start
         simulator.set_scene(seed, level)
         runtime.reset()
         runtime.arm()
