@@ -13,6 +13,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
 
@@ -57,20 +58,23 @@ class Ended:
 
 
 class Simulator:
-    """The parent's handle of the process.
+    """The parent's handle of the process; `port` is its serial port."""
 
-    `port` is the serial port. The camera sends its images to the socket at `camera_path`.
-    """
+    def __init__(self, pipe: Connection, process: BaseProcess) -> None:
+        self._pipe, self._process = pipe, process
+        self.port = str(self._receive(_START_TIMEOUT_S))
 
-    def __init__(self, camera_path: Path, baud: int = BAUD) -> None:
+    @classmethod
+    def start(cls, camera_path: Path, baud: int = BAUD) -> Simulator:
+        """Start the process. Its camera sends images to the socket at `camera_path`."""
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
+        ours, theirs = context.Pipe()
+        process = context.Process(
             target=_serve, args=(theirs, str(camera_path), baud), name="simulator", daemon=True
         )
-        self._process.start()
+        process.start()
         theirs.close()
-        self.port = str(self._receive(_START_TIMEOUT_S))
+        return cls(ours, process)
 
     def set_scene(self, seed: int, level: Level) -> None:
         """Put arm and puck at the episode's start, at rest. The robot must be disarmed.

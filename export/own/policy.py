@@ -91,15 +91,12 @@ class Video2ActPolicy(nn.Module):
         """Reduce both streams' features to condition tokens, [B, N, D] each."""
         return self.spatial_former(features_spatial), self.motion_former(features_motion)
 
-    def condition(
-        self, features_spatial: Tensor, features_motion: Tensor, stream_gate: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Project features, gated by stream_gate [B, 2], to video_kv (core) and register_kv.
+    def condition(self, features_spatial: Tensor, features_motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Project both streams' features to video_kv (core) and register_kv (observer).
 
-        `register_kv` is for the observer.
+        Features are [B, T, rows, columns, Dd], K/V [blocks, 2, B, heads, 2N, hd].
         """
-        spatial, motion = self.condition_tokens(features_spatial, features_motion)
-        tokens = gate_streams(spatial, motion, stream_gate)
+        tokens = torch.cat(self.condition_tokens(features_spatial, features_motion), dim=1)
         return self.core.visual_kv(tokens), self.observer.register_kv(tokens)
 
     def frame_encode(self, image: Tensor) -> Tensor:
@@ -158,8 +155,8 @@ class Video2ActPolicy(nn.Module):
     ) -> Tensor:
         """Run the denoiser once without caches: noisy [B, K, J], timestep [B] to clean [B, K, J].
 
-        `condition_tokens` [B, 2N, D] come from `gate_streams`. Actions are normalised by
-        `to_actions`.
+        `condition_tokens` [B, 2N, D] are the spatial, then the motion tokens. Actions are
+        normalised by `to_actions`.
         """
         registers, state_tokens = self.observer(
             image_tokens, position_rad, command_rad, condition_age_s,
@@ -180,7 +177,6 @@ class Video2ActPolicy(nn.Module):
         position_rad: Tensor,
         command_rad: Tensor,
         condition_age_s: Tensor,
-        stream_gate: Tensor,
         noise: Tensor,
     ) -> Tensor:
         """Run the whole model and recompute everything in every solver step.
@@ -192,7 +188,6 @@ class Video2ActPolicy(nn.Module):
             position_rad: measured joints [B, J].
             command_rad: last commanded joints [B, J].
             condition_age_s: [B], the age of the clip's newest frame.
-            stream_gate: [B, 2], factors of the spatial and the motion tokens.
             noise: [B, K, J].
 
         Returns:
@@ -201,13 +196,13 @@ class Video2ActPolicy(nn.Module):
         x, x0 = noise, noise
         for step in self.solver:
             text_kv = self.video_dit.text_kv(lang_tokens)
-            spatial, motion = self.condition_tokens(
+            condition_tokens = self.condition_tokens(
                 self.vdm_spatial(self.vae_spatial(frames[:, -1:]), text_kv),
                 self.vdm_motion(self.vae_motion(frames), text_kv),
             )
             timestep = torch.full((noise.shape[0],), step.timestep, device=noise.device)
             before, x0 = x0, self.denoiser(
-                x, timestep, lang_tokens, gate_streams(spatial, motion, stream_gate),
+                x, timestep, lang_tokens, torch.cat(condition_tokens, dim=1),
                 self.frame_encode(image), position_rad, command_rad, condition_age_s,
             )  # fmt: skip
             x = step.advance(x, x0, before)
@@ -222,11 +217,3 @@ class Video2ActPolicy(nn.Module):
     def to_chunk_rad(self, actions: Tensor, command_rad: Tensor) -> Tensor:
         """Convert actions [B, K, J] to joint targets, relative to command_rad [B, J]."""
         return command_rad[:, None] + self.action_scale * actions
-
-
-def gate_streams(spatial: Tensor, motion: Tensor, gate: Tensor) -> Tensor:
-    """Multiply both streams' tokens [B, N, D] by gate [B, 2] and join them as [B, 2N, D].
-
-    A gate of 0 removes a stream completely, with its position embeddings.
-    """
-    return torch.cat([spatial * gate[:, 0, None, None], motion * gate[:, 1, None, None]], dim=1)
