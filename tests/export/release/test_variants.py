@@ -101,7 +101,7 @@ def test_only_the_newest_latent_frames_are_used() -> None:
             {"motion_stream": {**STREAMS["motion_stream"], "latent_num_frames": 4}},
             "latent_num_frames 4 exceeds the 3 that the VAE makes of 9 frames",
         ),
-        ({"raw_stream": {**STREAMS["raw_stream"], "extraction": "moft"}}, "use 5 frames"),
+        ({"raw_stream": {**STREAMS["raw_stream"], "extraction": "moft"}}, "use at least 5 frames"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, object], text: str) -> None:
