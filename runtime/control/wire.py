@@ -1,9 +1,9 @@
-"""The packets between the policy process and the control process, and the socket for them.
+"""Packets between the policy's process and the control process, and the socket for them.
 
-Each packet is one datagram of an AF_UNIX SOCK_SEQPACKET pair, so it arrives whole or not at all.
-Neither side waits for the other, and a peer that died shows as a hang-up. Both sides read all
-packets that have arrived and keep the newest of each kind. Each heartbeat repeats the last request
-and each tick repeats its answer, so a lost packet costs one period.
+Every packet fits one datagram of an AF_UNIX SOCK_SEQPACKET pair, so it arrives whole or not at all.
+Neither side ever waits for the other, and the death of a peer shows as a hang-up. Both sides read
+all packets that have arrived and keep the newest of each kind. Each beat repeats the last request
+and each tick the last answer, so a lost packet costs one period and no more.
 
     to control     SETUP  JSON: what to run                 BEAT   heartbeat, epoch, request
                    CHUNK  joint targets
@@ -19,12 +19,15 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 
 from runtime.control.record import TickFacts
 from runtime.mailbox import ChunkMsg, StateMsg
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 SETUP, BEAT, CHUNK, TICK, SPANS, NOTE = range(1, 7)
 PACKET_MAX = 1 << 18  # a chunk of 256 steps and 100 joints fits, and so does any note
@@ -35,7 +38,7 @@ _TICK = struct.Struct("=Bqqqqqqqqdqqqqq")
 
 
 class Link:
-    """One end of the socket pair. Only `wait` and `send_last` block, up to their timeouts."""
+    """One end of the pair. Only `wait` and `send_last` block, and both have timeouts."""
 
     def __init__(self, end: socket.socket) -> None:
         self.hung_up = False
@@ -44,7 +47,10 @@ class Link:
         self._buffer = memoryview(bytearray(PACKET_MAX))
 
     def send(self, packet: bytes) -> bool:
-        """Send a packet. Return False if the peer reads too slowly or has died."""
+        """Send a packet if the peer has room for it.
+
+        Returns False if the peer is behind or has died; `packets` finds out which.
+        """
         try:
             self._socket.send(packet)
         except OSError:
@@ -52,16 +58,16 @@ class Link:
         return True
 
     def send_last(self, packet: bytes, timeout_s: float) -> bool:
-        """Send a packet like `send`, but wait for a slow peer up to `timeout_s`."""
+        """Send a packet, and wait up to `timeout_s` for a peer that is behind."""
         select.select([], [self._socket], [], timeout_s)
         return self.send(packet)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until a packet arrives or the peer hangs up, up to `timeout_s`."""
+        """Wait until a packet has arrived or the peer hung up, at most `timeout_s`."""
         select.select([self._socket], [], [], timeout_s)
 
     def packets(self) -> Iterator[bytes]:
-        """Yield the packets that have arrived, oldest first, without blocking.
+        """The packets that have arrived, oldest first.
 
         Sets `hung_up` after the last packet of a peer that died.
         """
@@ -71,7 +77,7 @@ class Link:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                continue  # the peer died with our packets unread; its own are still readable
+                continue  # it died with our packets unread; its own packets are still here
             if size == 0:
                 self.hung_up = True
                 return
@@ -81,19 +87,19 @@ class Link:
         self._socket.close()
 
 
-def pack_json(kind: int, content: dict[str, Any]) -> bytes:
-    """Build a SETUP or NOTE packet."""
-    return bytes([kind]) + json.dumps(content).encode()
+def pack_json(kind: int, content: BaseModel) -> bytes:
+    """A SETUP or a NOTE: see `runtime.control.notes`."""
+    return bytes([kind]) + json.dumps(content.model_dump(mode="json")).encode()
 
 
-def unpack_json(packet: bytes) -> dict[str, Any]:
-    """Parse a SETUP or NOTE packet. Raises ValueError if it is damaged."""
-    return dict(json.loads(packet[1:]))
+def unpack_json(packet: bytes, kind: type[ModelT]) -> ModelT:
+    """The model in a packet of `pack_json`."""
+    return kind.model_validate(json.loads(packet[1:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A sign of life: the time it was sent, the epoch, and the last request with its number."""
+    """A sign of life: its time, the epoch, and the last request with its number."""
 
     t_ns: int
     epoch: int
@@ -109,7 +115,7 @@ class Heartbeat:
 
 
 def pack_chunk(chunk: ChunkMsg) -> bytes:
-    """Build a CHUNK packet: the header, then the targets as float64 [K, J] rad."""
+    """A CHUNK; `target_rad` float64 [K, J] in rad."""
     head = (chunk.seq, chunk.t_capture_ns, chunk.t_publish_ns, chunk.parent_seq, chunk.epoch)
     times = (chunk.step_ns, chunk.condition_age_ns)
     rows = np.ascontiguousarray(chunk.target_rad, np.float64)
@@ -117,7 +123,10 @@ def pack_chunk(chunk: ChunkMsg) -> bytes:
 
 
 def unpack_chunk(packet: bytes) -> ChunkMsg:
-    """Parse a CHUNK packet. Raises ValueError or struct.error if it is truncated."""
+    """The chunk in a packet of `pack_chunk`: `target_rad` float64 [K, J] in rad.
+
+    Raises ValueError or struct.error if the packet is not whole.
+    """
     _, seq, capture_ns, publish_ns, parent, epoch, step_ns, age_ns, rows, joints = (
         _CHUNK.unpack_from(packet)
     )
@@ -127,11 +136,11 @@ def unpack_chunk(packet: bytes) -> ChunkMsg:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One cycle: counters since the start, the last executed request, the newest joint state."""
+    """One cycle of the loop: counters since the start, and the newest joint state."""
 
     ticks: int
-    obeyed: int  # `Heartbeat.number` of the last executed request
-    missed: tuple[int, ...]  # in the order of `ControlRecord.missed_ticks`
+    obeyed: int  # number of the last request that was obeyed
+    missed: tuple[int, ...]  # the values of `ControlRecord.missed_ticks`, in their order
     facts: TickFacts
     state: StateMsg | None
 

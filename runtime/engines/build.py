@@ -1,7 +1,7 @@
-"""Builds a TensorRT plan from one graph: parses, compiles, and checks the plan before its use.
+"""Turns one graph into one plan: parses it, compiles it, and checks the plan.
 
-Networks are strongly typed, the only kind that TensorRT 11 knows: each tensor has the type that
-the ONNX file gives it. So the export or the calibration of a bundle chooses the precision.
+Networks are strongly typed: a tensor has the type that the ONNX file gives it. TensorRT 11 has no
+other kind of network. So the precision is chosen when the bundle is exported or calibrated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from runtime.engines.base import Signature, Tensors, check_signature, load
 from runtime.engines.cuda import Cuda
-from runtime.engines.plan_cache import Recipe
+from runtime.engines.plan_cache import PlanCheck, Recipe
 from runtime.engines.precisions import asked_precisions, built_precisions, read_back
 from runtime.engines.tensorrt_api import first_error, flag, is_rtx, make_log, title
 from runtime.engines.trt import DTYPES, TrtEngine
@@ -25,15 +25,15 @@ from v2a.bundle import GraphSpec, TensorSpec
 from v2a.errors import EngineError
 
 # Largest |engine - ONNX Runtime| on random feeds, relative to the output's largest magnitude. This
-# only finds wrong kernels; whether a precision is good enough is for the calibration to decide.
-# bf16 has no entry, as ONNX Runtime has no CPU kernels for it.
+# only finds kernels that compute something else; calibration judges a precision.
+# bf16 has no entry, as ONNX Runtime's CPU has no kernels for it.
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
-# The first compute capability with a precision. Every GPU that TensorRT supports has the others
+# The first compute capability that has a precision. All that TensorRT supports have the others
 # (docs.nvidia.com/deeplearning/tensorrt, Support Matrix, Hardware and Precision).
 FIRST_SM = {"bf16": 80}
 
-# ONNX operator that TensorRT refuses -> fix.
+# ONNX operator -> what to do if TensorRT rejects it.
 _FIXES = {
     "DFT": "write it as a product with a constant matrix",
     "QuantizeLinear": "quantise to symmetric INT8 (zero point 0)",
@@ -44,9 +44,9 @@ _FIX = "use operators of TensorRT 10.3 at opset 18"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A parsed graph, with every object that TensorRT points to.
+    """A parsed graph, with everything that TensorRT's objects point to.
 
-    If Python collected the builder or the logger, the next call would crash with a segfault.
+    If Python collected the builder or the logger, the next call would crash.
     """
 
     trt: Any
@@ -62,10 +62,10 @@ class Network:
 
 
 def parse(trt: Any, graph: GraphSpec, path: Path) -> Network:
-    """Read an ONNX file with NVIDIA's parser.
+    """Parse an ONNX file with NVIDIA's parser.
 
-    Raises EngineError that names the unsupported node, BundleError if the file's inputs or outputs
-    differ from the manifest's.
+    Raises EngineError with the node that the parser rejects, and BundleError if the file's inputs
+    and outputs differ from the manifest's.
     """
     log = make_log(trt)
     builder = trt.Builder(log)
@@ -103,10 +103,10 @@ def _refusal(network: Network) -> str:
 def compile_plan(
     network: Network, recipe: Recipe, sms: Sequence[int] = (), timings: bytes = b""
 ) -> tuple[memoryview, bytes]:
-    """Compile a network. Returns the plan and the kernel timings, which speed up the next build.
+    """The plan, and the kernel timings for the next build.
 
-    `sms` are compute capabilities for one common plan, built without a GPU; only TensorRT-RTX can
-    do so. Without `sms` the plan is for this machine's GPU. Raises EngineError if the build fails.
+    `sms` are compute capabilities: TensorRT-RTX compiles one plan for all of them, without a GPU.
+    Without `sms` the plan is for this machine's GPU. Raises EngineError.
     """
     trt = network.trt
     config = network.builder.create_builder_config()
@@ -168,7 +168,7 @@ def check_precisions(graphs: Sequence[GraphSpec], sms: Sequence[int]) -> None:
 
 
 def random_feeds(specs: list[TensorSpec]) -> Tensors:
-    """Return the same random array on every call, in the shape and dtype of each spec.
+    """Reproducible random inputs in the shape and dtype of each spec.
 
     Floats are normally distributed, uint8 is uniform, and int64 (an index) is zero.
     """
@@ -186,9 +186,9 @@ def random_feeds(specs: list[TensorSpec]) -> Tensors:
 
 
 def reference(graph: GraphSpec, path: Path) -> Tensors | None:
-    """Run ONNX Runtime's CPU on `random_feeds`; outputs have the shapes of the graph's specs.
+    """ONNX Runtime's outputs for the random feeds, in the shapes of the graph's specs.
 
-    Returns None if ONNX Runtime has no kernels for the graph's precision.
+    None if ONNX Runtime has no CPU kernels for the graph's precision.
     """
     if graph.precision not in TOLERANCES:
         return None
@@ -203,29 +203,30 @@ def check_plan(
     asked: Mapping[str, str],
     trt: Any,
     cuda: Cuda,
-) -> dict[str, Any]:
-    """Run a plan once and compare its outputs with `expected`, and its precisions with `asked`.
+) -> PlanCheck:
+    """Run a plan, and compare its outputs with `expected` and its precisions with `asked`.
 
-    `expected` has the shapes of the graph's outputs; None skips that comparison. Returns the
-    findings for the plan's note. Raises EngineError if the plan must not be used.
+    `expected` has the shapes of the graph's outputs; None skips that comparison.
+    Raises EngineError if the plan must not be used.
     """
     with TrtEngine(graph, plan, trt, cuda) as engine:
         outputs = engine.run(random_feeds(graph.inputs))
         built = read_back(asked, built_precisions(engine.inspected()))
-        found = {"cuda_graph": engine.captured, "gpu_ms": engine.gpu_ms()}
+        captured, gpu_ms = engine.captured, engine.gpu_ms()
     if built.lost:
         raise EngineError(
             f"graph {graph.name}: no layer has the asked precision {', '.join(built.lost)} "
             f"({'; '.join(f'{c.node}: {c.built}' for c in built.changed[:3])}, ...); this GPU or "
             f"{title(trt)} lacks it: use another precision"
         )
-    return {
-        **found,
-        "error": None if expected is None else _error(graph, outputs, expected),
-        "kept": built.kept,
-        "changed": [f"{c.node}: {c.asked} asked, {c.built} built" for c in built.changed],
-        "unseen": built.unseen,
-    }
+    return PlanCheck(
+        cuda_graph=captured,
+        gpu_ms=gpu_ms,
+        error=None if expected is None else _error(graph, outputs, expected),
+        kept=built.kept,
+        changed=tuple(f"{c.node}: {c.asked} asked, {c.built} built" for c in built.changed),
+        unseen=built.unseen,
+    )
 
 
 def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
@@ -243,10 +244,7 @@ def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
 
 
 def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
-    """Return max |found - wanted| / max |wanted| for arrays of one shape.
-
-    The result is NaN if either array has a value that is not finite.
-    """
+    """max |found - wanted| / max |wanted|, of arrays of one shape; NaN if either is not finite."""
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("nan")
@@ -254,5 +252,5 @@ def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 
 def count(asked: Mapping[str, str]) -> dict[str, int]:
-    """Return precision -> number of layers."""
+    """Precision -> number of layers."""
     return dict(Counter(asked.values()))

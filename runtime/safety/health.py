@@ -1,16 +1,18 @@
-"""Checks the servos' own reports: voltage, temperature, current and alarms."""
+"""Checks what the servos report about themselves: voltage, temperature, current and alarms."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
 from runtime.config.safety_yaml import HealthConfig
+from v2a.measured import Measured, Number
 
 Mask = npt.NDArray[np.bool_]
 
@@ -18,14 +20,14 @@ QUANTITIES: Final = ("voltage_v", "temperature_c", "current_a")  # the readings 
 
 
 class Debounce:
-    """Finds joints that have been bad for `longest_s` without a break."""
+    """Finds the joints that have been bad for `longest_s` without a break."""
 
     def __init__(self, joints: int, longest_s: float) -> None:
         self._longest_ns = round(longest_s * 1e9)
         self._since_ns: list[int | None] = [None] * joints
 
     def bad(self, now_ns: int, bad: Mask) -> list[int]:
-        """Return the indices of joints that are bad for too long; `bad` is their state now, [J]."""
+        """Indices of the joints whose time is over. `bad` is bool [J]: which are bad now."""
         for joint, is_bad in enumerate(bad.tolist()):
             if not is_bad:
                 self._since_ns[joint] = None
@@ -39,12 +41,12 @@ class Debounce:
 
 
 class HealthMonitor:
-    """Finds servo faults. Not thread-safe: only the control loop calls it."""
+    """Says what is wrong with the servos. Not thread-safe; the control loop owns it."""
 
     def __init__(self, names: tuple[str, ...], config: HealthConfig) -> None:
         self._names = names
         current_a = config.current_max_a or np.inf
-        # quantity of Health -> unit, lowest and highest good value
+        # quantity of Health -> its unit and the bounds of its good range
         self._ranges = {
             "voltage_v": ("V", config.voltage_min_v or -np.inf, config.voltage_max_v or np.inf),
             "temperature_c": ("C", -np.inf, config.temperature_max_c),
@@ -53,10 +55,10 @@ class HealthMonitor:
         self._over = {name: Debounce(len(names), config.longest_s) for name in self._ranges}
 
     def faults(self, health: Health) -> list[str]:
-        """Return one line per fault.
+        """One line per fault.
 
-        An alarm is a fault at once. A value out of range is a fault after `longest_s`. Missing
-        readings are ignored. A reading that is marked valid but is NaN is a fault.
+        An alarm is a fault at once, a reading out of range when it lasts. Missing readings are
+        ignored. A reading that is marked valid but is NaN is a fault.
         """
         alarms = zip(self._names, health.alarms, strict=False)
         return [f"{name}: {alarm}" for name, alarm in alarms if alarm] + [*self._out(health)]
@@ -74,25 +76,39 @@ class HealthMonitor:
                 )
 
 
-def health_to(health: Health | None) -> dict[str, Any] | None:
-    """Convert to JSON types; `health_from` is the inverse."""
-    if health is None:
+Column = tuple[tuple[Number, ...], tuple[int, ...]]
+"""A reading by joint: the values, then the age of each in ns. NaN marks a missing value."""
+
+
+class HealthRow(Measured):
+    """A `Health` as JSON. A quantity that the servos do not report is null."""
+
+    t_ns: int = Field(description="time of the health check on the monotonic clock, ns")
+    alarms: tuple[str, ...] = Field(description="joint by joint, what its servo reports; '' if ok")
+    voltage_v: Column | None = Field(description="supply voltage at the servo, V")
+    temperature_c: Column | None = Field(description="temperature of the servo, degrees C")
+    current_a: Column | None = Field(description="current through the servo, A")
+
+    @classmethod
+    def of(cls, health: Health) -> HealthRow:
+        """`health` as a row."""
+        readings = {name: _column(getattr(health, name)) for name in QUANTITIES}
+        return cls(t_ns=health.t_ns, alarms=health.alarms, **readings)
+
+    def health(self) -> Health:
+        """The `Health` again."""
+        readings = {name: _reading(getattr(self, name)) for name in QUANTITIES}
+        return Health(self.t_ns, alarms=self.alarms, **readings)
+
+
+def _column(reading: Reading | None) -> Column | None:
+    if reading is None:
         return None
-    readings = {name: getattr(health, name) for name in QUANTITIES}
-    return {"t_ns": health.t_ns, "alarms": health.alarms} | {
-        name: None if found is None else [found.value.tolist(), found.age_ns.tolist()]
-        for name, found in readings.items()
-    }
+    return tuple(reading.value.tolist()), tuple(reading.age_ns.tolist())
 
 
-def health_from(told: dict[str, Any] | None) -> Health | None:
-    """Restore the result of `health_to`."""
-    if told is None:
+def _reading(column: Column | None) -> Reading | None:
+    if column is None:
         return None
-    readings = {name: None if told[name] is None else _reading(*told[name]) for name in QUANTITIES}
-    return Health(told["t_ns"], alarms=tuple(told["alarms"]), **readings)
-
-
-def _reading(value: list[float], age_ns: list[int]) -> Reading:
-    known = np.array(value, np.float64)
-    return Reading(known, ~np.isnan(known), np.array(age_ns, np.int64))
+    known = np.array(column[0], np.float64)
+    return Reading(known, ~np.isnan(known), np.array(column[1], np.int64))
