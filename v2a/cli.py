@@ -24,13 +24,19 @@ COMMANDS: Final = {
     "demo": LazyCommand("demo.cli", "demo", "Run the demo robot in simulation and report on it."),
     "run": LazyCommand("runtime.cli", "run", "Run a policy bundle on a robot."),
     "profile": LazyCommand(
-        "runtime.profile.cli", "profile", "Time every stage; compare runs; keep to budgets."
+        "runtime.profile.profile_cli", "profile", "Measure what each stage costs; check budgets."
+    ),
+    "compare": LazyCommand(
+        "runtime.profile.compare_cli", "compare", "Compare two profiles, or two bundles."
+    ),
+    "sweep": LazyCommand(
+        "runtime.profile.sweep_cli", "sweep", "Profile a bundle with each combination of options."
     ),
     "record": LazyCommand(
         "runtime.recording.cli", "record", "Look into a recording, or export it."
     ),
     "replay": LazyCommand(
-        "runtime.replay.cli", "replay", "Make a recording's chunks again, with one bundle or two."
+        "runtime.replay.cli", "replay", "Make the chunks of a recording again; compare bundles."
     ),
     "export": LazyCommand("export.cli", "export", "Export a trained policy to a bundle."),
     "check-golden": LazyCommand(
