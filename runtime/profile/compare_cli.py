@@ -26,14 +26,12 @@ from v2a.errors import ConfigError
 @click.option(
     "--engine",
     type=click.Choice(list(BACKENDS)),
-    show_default="ort",
-    help="Engine back end, for two bundles; trt and rtx need `v2a build` first.",
+    help="Engine back end, for two bundles; trt and rtx need `v2a build` first.  [default: ort]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    show_default="1",
-    help="Threads of each ONNX Runtime engine, for two bundles.",
+    help="Threads of each ONNX Runtime engine, for two bundles.  [default: 1]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def compare(
@@ -49,7 +47,8 @@ def compare(
     Two profiles:   v2a compare runs/profile-1 runs/profile-2
     Two bundles:    v2a compare fp32 int8 --engine ort
 
-    Exit codes: 0 compared, better or worse; 2 bad input; 3 bad bundle; 4 engine.
+    \b
+    Exit codes: 0 compared, better or worse; 2 bad input, 3 bad bundle, 4 engine.
     """
     bundles = [(path / MANIFEST).is_file() for path in (before, after)]
     if any(bundles) and not all(bundles):

@@ -123,12 +123,15 @@ def text(path: Path) -> str | None:
 
 
 def _children(root: Path) -> Iterator[tuple[int, str]]:
-    """(pid, name of its Python module) of each process that a thread of this process started."""
+    """(pid, name) of each process that a thread of this process started.
+
+    The name is the end of its Python module: `runtime.control.process` -> `control_process`.
+    """
     for task in (root / f"proc/{os.getpid()}/task").glob("*/children"):
         for pid in (text(task) or "").split():
             words = (text(root / f"proc/{pid}/cmdline") or "").split("\0")
             module = words[words.index("-m") + 1] if "-m" in words[:-1] else words[0]
-            yield int(pid), module.rpartition(".")[2] or f"process {pid}"
+            yield int(pid), "_".join(module.split(".")[-2:]) or f"process {pid}"
 
 
 def _field(path: Path, key: str) -> str | None:

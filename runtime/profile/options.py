@@ -19,7 +19,7 @@ _ROBOT = click.option(
 _CAMERA = click.option(
     "--camera",
     metavar="SOURCE",
-    help="file:clip.mp4, v4l2:/dev/video0, ...  [default: the camera of robot.yaml, else noise]",
+    help="file:clip.mp4, /dev/video0, ...  [default: the camera of robot.yaml, else noise]",
 )
 _SECONDS = click.option(
     "--seconds",

@@ -41,7 +41,8 @@ def replay(recording: Path, bundle: Path, against: Path | None, engine: str, as_
     Is it repeatable?         v2a replay runs/arm-1 --bundle DIR
     What did int8 change?     v2a replay runs/arm-1 --bundle FP32 --against INT8
 
-    Exit codes: 0 replayed, equal or not; 2 bad recording; 3 bad bundle; 4 engine.
+    \b
+    Exit codes: 0 replayed, equal or not; 2 bad recording, 3 bad bundle, 4 engine.
     """
     script = read_script(Recording(recording))
     bundles = load_bundle(bundle), None if against is None else load_bundle(against)

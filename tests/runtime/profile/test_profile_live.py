@@ -19,6 +19,7 @@ from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
 from runtime.policy.graphs import SUPPLIED
+from runtime.profile.files import read_profile
 from runtime.profile.from_recording import profile_of_recording
 from runtime.profile.subject import virtual_config
 from runtime.recording.reader import Recording
@@ -111,32 +112,19 @@ def test_the_engines_of_two_bundles_are_run_in_turn(folder: Path) -> None:
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        ("profile", 2, "give either a BUNDLE or --run RECORDING"),
-        ("profile bundle --run run", 2, "give either a BUNDLE or --run RECORDING"),
-        ("profile bundle bundle", 2, "Got unexpected extra argument"),
-        ("profile bundle --sweep threads=1", 2, "No such option: --sweep"),
-        ("profile --against a b", 2, "No such option: --against"),
-        ("profile nowhere", 3, "nowhere"),
-        ("profile --run nowhere", 2, "nowhere"),
-        ("profile bundle --budgets budgets.yaml", 2, "did you mean 'denoise'?"),
-        ("compare bundle", 2, "Missing argument 'B'"),
-        ("compare bundle a.json", 2, "bundle is a bundle, a.json is not; give two profiles or two"),
-        ("compare a.json a.json --threads 2", 2, "only apply to two bundles"),
-        ("sweep bundle", 2, "Missing argument 'KEY=A,B ...'"),
-        ("sweep bundle threads=1 steps=3,5", 2, "unrolled in denoise.onnx"),
-        ("sweep nowhere threads=1", 3, "nowhere"),
-    ],
-)
-def test_what_can_not_be_profiled_is_refused_in_a_line(
-    folder: Path, arguments: str, code: int, says: str
-) -> None:
-    (folder / "budgets.yaml").write_text("denoize: {p50_ms: 1}\n")
-    refused = v2a(*arguments.split())
-    assert refused.exit_code == code
-    assert says in refused.stderr.splitlines()[-1]
+def test_a_sweep_writes_a_profile_for_each_value_and_one_table(folder: Path) -> None:
+    done = v2a("sweep", "bundle", "rate_hz=50,100", "--seconds", "0.5", "-o", "swept", "--json")
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((folder / "swept" / "sweep.json").read_text())
+    assert printed["schema_version"] == 1
+    assert [point["options"] for point in printed["points"]] == [
+        {"rate_hz": "50"}, {"rate_hz": "100"}
+    ]  # fmt: skip
+    for point in printed["points"]:
+        found = read_profile(folder / point["folder"])
+        assert found.stages["tick"].period_ms == 1e3 / float(point["options"]["rate_hz"])
+        assert found.stages["tick"].p50_ms == point["p50_ms"]["tick"]
 
 
 class Stalling(FakeEngine):
