@@ -26,6 +26,7 @@ from v2a.spans import Tracer
 
 ROBOT_YAML = Path(__file__).with_name("robot.yaml")
 BUNDLE = Path(__file__).with_name("bundle")
+CHECKPOINT = Path(__file__).with_name("policy.pt")
 
 Progress = Callable[[int, Result], None]
 
@@ -73,7 +74,7 @@ def run_episodes(
     clock = MonotonicClock()
     with tempfile.TemporaryDirectory() as folder:
         camera_path = Path(folder) / "camera"
-        with Simulator(camera_path) as simulator:
+        with Simulator.start(camera_path) as simulator:
             config = config_for(simulator.port, camera_path)
             size = (config.camera.width, config.camera.height)
             camera = open_camera(config.camera.source, size, config.camera.fps, clock)

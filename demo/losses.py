@@ -13,7 +13,6 @@ from demo.dataset import FIRST, Episodes, Rows, in_picture, read_outs
 from demo.learner import Learner
 from export.layers.blocks import pixels_to_unit
 from export.layers.sampler import q_sample
-from export.own.policy import gate_streams
 
 FUTURE: Final = 3
 LATENT_NOISE: Final = 0.05
@@ -200,5 +199,6 @@ def drop_streams(rng: np.random.Generator, spatial: Tensor, motion: Tensor) -> T
     kind = torch.from_numpy(rng.choice(4, size, p=[0.80, 0.12, 0.04, 0.04]))
     no_motion, no_spatial, nothing = kind == 1, kind == 2, kind == 3
     spatial = torch.where(no_motion[:, None, None], spatial.roll(1, 0), spatial)
-    gate = torch.stack([~(no_spatial | nothing), ~(no_motion | nothing)], dim=1).float()
-    return gate_streams(spatial, motion, gate)
+    spatial = spatial * ~(no_spatial | nothing)[:, None, None]
+    motion = motion * ~(no_motion | nothing)[:, None, None]
+    return torch.cat([spatial, motion], dim=1)

@@ -37,10 +37,8 @@ class PolicyDriver:
         policy: Video2ActPolicy,
         lang: Tensor,
         rng: np.random.Generator,
-        gate: tuple[float, float],
     ):
         self._policy, self._lang, self._rng = policy, lang, rng
-        self._gate = torch.tensor([gate])
         self._frames: deque[npt.NDArray[np.uint8]] = deque(maxlen=policy.config.motion.frames)
         self._condition: tuple[int, Tensor] | None = None
         self._chunks: deque[tuple[int, F64]] = deque(maxlen=2)
@@ -66,8 +64,7 @@ class PolicyDriver:
         text_kv = policy.video_dit.text_kv(self._lang)
         spatial = policy.vdm_spatial(policy.vae_spatial(clip[:, -1:]), text_kv)
         motion = policy.vdm_motion(policy.vae_motion(clip), text_kv)
-        tokens = torch.stack(policy.condition_tokens(spatial, motion), dim=1)
-        return (tokens * self._gate[:, :, None, None]).flatten(1, 2)
+        return torch.cat(policy.condition_tokens(spatial, motion), dim=1)
 
     @torch.no_grad()
     def _plan(self, step: int, image: npt.NDArray[np.uint8], position: F64, command: F64) -> F64:
@@ -105,11 +102,10 @@ def drive(
     lang: Tensor,
     scenario: task.Scenario,
     seed: int,
-    gate: tuple[float, float] = (1.0, 1.0),
 ) -> collect.Outcome:
     """An episode under the policy, limited in speed as the runtime would."""
     rng = np.random.default_rng([seed, 99])
-    driver = PolicyDriver(policy, lang, rng, gate)
+    driver = PolicyDriver(policy, lang, rng)
     return collect.play(scenario, collect.limited(driver), rng, driver.watch)
 
 

@@ -14,6 +14,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
 
@@ -58,19 +59,23 @@ class Ended:
 
 
 class Simulator:
-    """Parent's handle on the process. `port` is the serial port; pictures go to the socket at
-    `camera_path`.
-    """
+    """The parent's handle on the process; `port` is its serial port."""
 
-    def __init__(self, camera_path: Path, baud: int = BAUD) -> None:
+    def __init__(self, pipe: Connection, process: BaseProcess) -> None:
+        self._pipe, self._process = pipe, process
+        self.port = str(self._receive(_START_TIMEOUT_S))
+
+    @classmethod
+    def start(cls, camera_path: Path, baud: int = BAUD) -> Simulator:
+        """Start the process; its pictures go to the socket at `camera_path`."""
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
+        ours, theirs = context.Pipe()
+        process = context.Process(
             target=_serve, args=(theirs, str(camera_path), baud), name="simulator", daemon=True
         )
-        self._process.start()
+        process.start()
         theirs.close()
-        self.port = str(self._receive(_START_TIMEOUT_S))
+        return cls(ours, process)
 
     def set_scene(self, seed: int, level: Level) -> None:
         """Arm and puck to the episode's start; nothing moves yet. The robot must be disarmed."""

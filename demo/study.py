@@ -20,16 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from demo import task
-from demo.episodes import BUNDLE, config_for
+from demo.episodes import BUNDLE, CHECKPOINT, config_for
 from demo.plant import Plant, Result
 from demo.statistics import RESULTS, rate
+from demo.streams import STREAMS, Stream, without_streams
+from demo.synchronous import synchronous
 from demo.task import Level
 from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import EngineFactory, load
 from runtime.lockstep import CallbackCamera, Delay, Lockstep
-from runtime.policy.system2 import StudyMode
 from runtime.workers import build_workers
 from v2a.bundle import load_bundle
 from v2a.clock import FakeClock
@@ -37,37 +38,36 @@ from v2a.spans import Tracer
 
 DELAYS: Final = RESULTS / "delays.json"
 BLOCK: Final = 25
-CHECKPOINT: Final = Path(__file__).with_name("policy.pt")
-
-
-AS_TRAINED: Final = StudyMode()
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One row of the study. `every` refreshes System 2 every so many System 1 calls, and
-    `noise_scale` is the sampler's; None is as the demo runs.
+    """One row of the study; what it leaves out is as the demo runs.
+
+    `without` names the streams whose tokens are zeroed. `every` refreshes System 2 every so many
+    System 1 calls, beside System 1; with `synchronous`, inside those calls. `noise_scale` is the
+    sampler's.
     """
 
     what: str
+    without: tuple[Stream, ...] = ()
     every: int | None = None
+    synchronous: int | None = None
     noise_scale: float | None = None
-    study: StudyMode = AS_TRAINED
     torch: bool = False
 
 
 MODES: Final = {
     "async": Mode("as the demo runs: both systems in their own threads"),
-    "no_motion": Mode("motion stream zeroed", study=StudyMode(stream_gate=(1.0, 0.0))),
-    "no_condition": Mode("all condition tokens zeroed", study=StudyMode(stream_gate=(0.0, 0.0))),
+    "no_motion": Mode("motion stream zeroed", without=("motion",)),
+    "no_condition": Mode("all condition tokens zeroed", without=STREAMS),
     "every_1": Mode("System 2 refreshed every System 1 call", every=1),
     "every_2": Mode("every 2nd", every=2),
     "every_4": Mode("every 4th", every=4),
     "every_8": Mode("every 8th", every=8),
     "every_16": Mode("every 16th", every=16),
     "synchronous": Mode(
-        "System 2 inside every 8th call, as released: the robot waits",
-        study=StudyMode(synchronous_every=8),
+        "System 2 inside every 8th call, as released: the robot waits", synchronous=8
     ),
     "with_noise": Mode("chunks drawn from noise, as in training", noise_scale=1.0),
     "pytorch": Mode("as async, PyTorch modules instead of ONNX graphs", torch=True),
@@ -96,7 +96,7 @@ class Bench:
         self._start_ns = 0  # when the puck is let go
         config = _config(chosen)
         self._frame_ns = config.frame_period_ns
-        self.workers = build_workers(
+        workers = build_workers(
             load_bundle(bundle),
             Robot(config.robot, self._clock, LoopbackPort(self._plant.chain)),
             CallbackCamera(self._plant.picture, self._clock),
@@ -104,9 +104,12 @@ class Bench:
             self._clock,
             Tracer(),
             engines=engines or _engines(chosen),
-            study=chosen.study,
         )
-        self.lockstep = Lockstep(self.workers, self._clock, self._move, load_delays(delays)).start()
+        measured = load_delays(delays)
+        if chosen.synchronous is not None:
+            workers, measured = synchronous(workers, measured, chosen.synchronous)
+        self.workers = workers
+        self.lockstep = Lockstep(workers, self._clock, self._move, measured).start()
 
     def play(self, seed: int, level: Level) -> Result:
         """One episode; the robot is armed for it and disarmed before the next."""
@@ -142,7 +145,7 @@ def _config(mode: Mode) -> RunConfig:
 
 def _engines(mode: Mode) -> EngineFactory:
     if not mode.torch:
-        return load
+        return without_streams(load, mode.without)
     from demo.torch_engine import TorchEngines  # here: the robot has no torch
 
     return TorchEngines(CHECKPOINT)

@@ -1,4 +1,4 @@
-"""The checkpoint's PyTorch modules behind the runtime's engine seam: the same run without ONNX."""
+"""Runs the checkpoint's PyTorch modules behind the runtime's engine interface, without ONNX."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class TorchEngines:
 
     def __init__(self, checkpoint: Path) -> None:
         torch.set_num_threads(1)
-        self._policy = load_checkpoint(checkpoint, load_yaml(POLICY_YAML, PolicyConfig)).policy
+        self.policy = load_checkpoint(checkpoint, load_yaml(POLICY_YAML, PolicyConfig)).policy
 
     def __call__(self, graph: GraphSpec, path: Path) -> TorchEngine:
         row = next(row for row in GRAPHS if row.name == graph.name)
-        return TorchEngine(Stage(self._policy, row), graph)
+        return TorchEngine(Stage(self.policy, row), graph)
 
 
 class TorchEngine(Engine):
@@ -50,3 +50,14 @@ class TorchEngine(Engine):
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def zero_token_kv(checkpoint: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """K/V of a condition token that is zero: float32 [blocks, 2, 1, heads, 1, head width] each."""
+    policy = TorchEngines(checkpoint).policy
+    token = torch.zeros(1, 1, policy.config.core.dim)
+    with torch.no_grad():
+        return {
+            "video_kv": policy.core.visual_kv(token).numpy(),
+            "register_kv": policy.observer.register_kv(token).numpy(),
+        }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,17 @@ from runtime.control.loop import Control, Verb
 from runtime.mailbox import Image, Mailbox, Message
 from runtime.recording.link import InProcess
 from runtime.recording.messages import Reset
-from runtime.recording.recorder import PERIOD_NS, Recorder
+from runtime.recording.recorder import RATE_HZ, Recorder
 from runtime.summary import describe, summarise
 from runtime.threads import PUBLISH, Worker
-from runtime.workers import Workers
+from runtime.workers import WORKERS, Stepping, Workers
 from v2a.clock import Clock, FakeClock
 from v2a.errors import SafetyFault
 
 Delay = Callable[[np.random.Generator], int]  # nanoseconds
 # What happens at the same instant happens in this order.
 PUBLISHED, CAMERA, CONTROL, RECORD = range(4)
+DRAIN_NS = round(1e9 / RATE_HZ)
 
 
 class CallbackCamera:
@@ -92,13 +94,9 @@ class Lockstep:
         for mailbox in boxes.all():
             mailbox.taps.append(self._recorder.offer)
         self._slots = {
-            row.name: Slot(
-                getattr(workers, row.name),
-                getattr(boxes, row.inbox) if row.inbox else None,
-                getattr(boxes, row.output),
-            )
-            for row in workers.table()
-            if row.output and row.name != "control"
+            row.name: Slot(*row.loop.wiring(workers))
+            for row in WORKERS
+            if isinstance(row.loop, Stepping)
         }
 
     def start(self) -> Lockstep:
@@ -106,9 +104,12 @@ class Lockstep:
         now_ns = self._start_ns = self._clock.now_ns()
         self._recorder.open(describe(self._workers, now_ns))
         self._workers.prepare()
-        self._every(self._workers.config.frame_period_ns, now_ns, CAMERA, self._picture)
-        self._every(self._workers.config.control_period_ns, now_ns, CONTROL, self._tick)
-        self._every(PERIOD_NS, now_ns + PERIOD_NS, RECORD, self._recorder.drain)
+        config = self._workers.config
+        for name, slot in self._slots.items():
+            if slot.inbox is None:
+                self._every(config.frame_period_ns, now_ns, CAMERA, partial(self._step, name))
+        self._every(config.control_period_ns, now_ns, CONTROL, self._tick)
+        self._every(DRAIN_NS, now_ns + DRAIN_NS, RECORD, self._recorder.drain)
         return self
 
     def stop(self) -> None:
@@ -190,24 +191,17 @@ class Lockstep:
     def _tick(self) -> None:
         self._control.tick(self._clock.now_ns())
 
-    def _picture(self) -> None:
-        self._step("camera")
-
     def _step(self, name: str) -> None:
         """Start the worker if it is free and there is news; its result comes a delay later."""
         slot = self._slots[name]
         if slot.busy or not _news(slot):
             return
         now_ns = self._clock.now_ns()
-        condition = self._workers.mailboxes.condition.get()
         message = slot.worker.step(now_ns)
         if message is None:
             return
-        delay_ns = self._draw(name)
-        if name == "system1" and condition is not self._workers.mailboxes.condition.get():
-            delay_ns += self._draw("system2")  # the synchronous study mode waited for it, too
         slot.busy = True
-        self._at(now_ns + delay_ns, PUBLISHED, lambda: self._publish(name, message))
+        self._at(now_ns + self._draw(name), PUBLISHED, lambda: self._publish(name, message))
 
     def _publish(self, name: str, message: Message) -> None:
         slot = self._slots[name]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Final
 
-from runtime.workers import Workers
+from runtime.config.robot_yaml import RunConfig
+from runtime.workers import WORKERS, Workers
 from v2a.spans import Histogram
 from v2a.terminal import LiveLines
 
@@ -47,7 +48,7 @@ class Status:
 
     def _table(self) -> Iterator[str]:
         workers = self._workers
-        yield f"{'rates':<10}{rates(self._since_last())}"
+        yield f"{'rates':<10}{rates(self._since_last(), workers.config)}"
         missed = "  ".join(f"{cause} {n}" for cause, n in workers.control.missed_ticks.items())
         yield f"{'missed':<10}{missed}  of {workers.control.ticks} ticks"
         yield f"{'joints':<10}{joints(workers)}"
@@ -96,17 +97,19 @@ def joints(workers: Workers) -> str:
 
 
 def counted(workers: Workers) -> dict[str, int]:
-    """What has a rate, by who brings it."""
+    """Return how many results each worker has made."""
     return {
         "camera": workers.camera.counts["frames"],
-        "System 2": workers.system2.counts["conditions"],
-        "System 1": workers.system1.counts["chunks"],
+        "system2": workers.system2.counts["conditions"],
+        "system1": workers.system1.counts["chunks"],
         "control": workers.control.ticks,
     }
 
 
-def rates(by_name: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {hz:.1f}" for name, hz in by_name.items()) + " Hz"
+def rates(by_name: Mapping[str, float], config: RunConfig) -> str:
+    """Show each worker's rate beside the highest rate that the configuration allows."""
+    highest = {row.name: row.rate_hz(config) for row in WORKERS}
+    return "  ".join(f"{name} {hz:.1f}/{highest[name]:g}" for name, hz in by_name.items()) + " Hz"
 
 
 def ages_of(workers: Workers) -> dict[str, Histogram]:

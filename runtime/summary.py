@@ -6,13 +6,11 @@ import hashlib
 import platform
 import resource
 from collections.abc import Iterable
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from runtime.recording.messages import RunCounters
 from runtime.recording.recorder import Recorder
 from runtime.workers import Workers
 from v2a.spans import COLUMNS
@@ -41,7 +39,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, 
         "late": control.late.summary_ms(),
         "realtime": control.realtime,
         "seam_jumps_rad": _spread(control.seam_jumps_rad),
-        "counts": counts_of(workers),
+        "counts": workers.counts(),
         "dropped": {
             "messages_of_an_older_epoch": workers.mailboxes.dropped_stale(),
             "spans": workers.tracer.dropped,
@@ -68,33 +66,8 @@ def describe(workers: Workers, start_ns: int) -> dict[str, Any]:
         "bundle": str(workers.bundle.path),
         "bundle_sha256": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
         "provenance": manifest.provenance,
-        "study": asdict(workers.study),
         "seed": workers.seed,
         "versions": versions(),
-    }
-
-
-def counters_of(workers: Workers) -> RunCounters:
-    control = workers.control
-    return RunCounters(
-        t_ns=workers.clock.now_ns(),
-        ticks=control.ticks,
-        missed_ticks=dict(control.missed_ticks),
-        counts=counts_of(workers),
-        health=control.health,
-        torque_fault=control.torque_fault,
-        epoch=workers.mailboxes.epoch.number,
-    )
-
-
-def counts_of(workers: Workers) -> dict[str, dict[str, int]]:
-    """How often each event came up, by worker."""
-    return {
-        "control": dict(workers.control.counts),
-        "safety": dict(workers.control.safety.counts),
-        "system1": dict(workers.system1.counts),
-        "system2": dict(workers.system2.counts),
-        "camera": dict(workers.camera.counts),
     }
 
 

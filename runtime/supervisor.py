@@ -1,5 +1,7 @@
-"""`Runtime`: the workers as threads of this process, started and stopped in order. The control
-loop's is, in a real run, the ear and mouth of a process of its own."""
+"""`Runtime`: runs the workers as threads of this process, started and stopped in order.
+
+On a real robot, the control thread only forwards messages to and from the control process.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runtime.control.loop import Verb
 from runtime.recording.messages import ERROR, LogLine, Reset
-from runtime.recording.recorder import Recorder, record_loop
+from runtime.recording.recorder import Recorder
 from runtime.recording.sinks import SinkSpec
-from runtime.summary import counters_of, describe, summarise
-from runtime.threads import Loop, WorkerThreads, step_on_news
-from runtime.workers import Workers, WorkerSpec
+from runtime.summary import describe, summarise
+from runtime.threads import WorkerThreads
+from runtime.workers import WORKERS, Workers
 from v2a.errors import SafetyFault
 
 # A thread that wants the GIL waits for about the switch interval; Python's own is 5 ms.
@@ -57,9 +58,11 @@ class Runtime:
             self._recorder.open(describe(self._workers, self._workers.clock.now_ns()))
             opened.enter_context(realtime_interpreter())
             self._start_ns = self._workers.clock.now_ns()
-            for row in self._workers.table():
+            for row in WORKERS:
                 opened.callback(self._threads.stop, row.name)
-                self._threads.start(row, self._loop(row))
+                loop = row.loop(self._workers, self._recorder)
+                cores = row.cores(self._workers.config)
+                self._threads.start(row.name, loop, row.nice, cores, row.outlives)
             self._closing = opened.pop_all()
         return self
 
@@ -144,16 +147,6 @@ class Runtime:
         self._threads.raise_error()
         if not self._threads.running("control"):
             raise SafetyFault(f"can't {verb}: the control loop is not running; call start()")
-
-    def _loop(self, row: WorkerSpec) -> Loop:
-        workers = self._workers
-        if row.name == "recorder":
-            return partial(record_loop, self._recorder, partial(counters_of, workers))
-        if row.name == "control":
-            return workers.control.run
-        inbox = getattr(workers.mailboxes, row.inbox) if row.inbox else None
-        outbox = getattr(workers.mailboxes, str(row.output))
-        return step_on_news(getattr(workers, row.name), inbox, outbox, workers.clock)
 
     def _end_recording(self) -> None:
         now_ns = self._workers.clock.now_ns()

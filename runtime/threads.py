@@ -1,4 +1,4 @@
-"""Threads named by worker: their loops, their priorities, and what happens when one fails."""
+"""Runs each worker's loop in a thread of its own, and ends the others when one fails."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from runtime.host.run_delay import ThreadMeter, meter
 from runtime.mailbox import Mailbox, Message
-from runtime.workers import WorkerSpec
 from v2a.clock import Clock
 from v2a.errors import CameraError
 from v2a.spans import STAGE_INDEX, SpanRing
@@ -24,16 +24,16 @@ Loop = Callable[[Stopping], None]
 
 
 class Worker(Protocol):
-    """What the runners run: `step` computes, and whoever called it publishes the result."""
+    """Computes one message a step; the caller publishes it."""
 
-    name: str
     ring: SpanRing
 
-    def step(self, now_ns: int) -> Message | None: ...
+    def step(self, now_ns: int) -> Message | None:
+        """Return the next message, or None if there is none at `now_ns`."""
 
 
 class WorkerThreads:
-    """The running threads. The first exception in any of them sets `failed`."""
+    """The running threads, by name. The first exception in any of them sets `failed`."""
 
     def __init__(self) -> None:
         self.failed = threading.Event()
@@ -46,13 +46,23 @@ class WorkerThreads:
         self._lock = threading.Lock()
         self._threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
 
-    def start(self, spec: WorkerSpec, loop: Loop) -> None:
-        """Run `loop` in a thread until `stop(spec.name)`; it is asked to end at a failure, too."""
+    def start(
+        self,
+        name: str,
+        loop: Loop,
+        nice: int = 0,
+        cores: set[int] | None = None,
+        outlives: bool = False,
+    ) -> None:
+        """Run `loop` in a thread until `stop(name)`.
+
+        The loop also ends when another worker fails, unless it `outlives` that. The thread gets
+        the niceness and the CPU cores that are asked for, as far as the system allows.
+        """
         stopping = threading.Event()
-        thread = threading.Thread(
-            target=self._run, args=(spec, loop, stopping), name=spec.name, daemon=True
-        )
-        self._threads[spec.name] = (thread, stopping)
+        target = partial(self._run, name, loop, stopping, partial(_schedule, nice, cores), outlives)
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads[name] = (thread, stopping)
         thread.start()
 
     def stop(self, name: str) -> None:
@@ -88,12 +98,17 @@ class WorkerThreads:
             self.error_raised = True
             raise self._error
 
-    def _run(self, spec: WorkerSpec, loop: Loop, stopping: threading.Event) -> None:
-        # The recorder outlives a failure, to write down what led to it.
-        outlives = spec.name == "recorder"
-        self._meters[spec.name] = meter()
+    def _run(
+        self,
+        name: str,
+        loop: Loop,
+        stopping: threading.Event,
+        schedule: Callable[[], str],
+        outlives: bool,
+    ) -> None:
+        self._meters[name] = meter()
         try:
-            self.scheduling[spec.name] = _schedule(spec)
+            self.scheduling[name] = schedule()
             loop(lambda: stopping.is_set() or (self.failed.is_set() and not outlives))
         except BaseException as error:
             if self._ending and isinstance(error, CameraError):
@@ -106,9 +121,12 @@ class WorkerThreads:
 
 
 def step_on_news(
-    worker: Worker, inbox: Mailbox[Message] | None, outbox: Mailbox[Message], clock: Clock
+    worker: Worker, inbox: Mailbox[Any] | None, outbox: Mailbox[Any], clock: Clock
 ) -> Loop:
-    """Step whenever `inbox` has something newer; without an inbox the worker paces itself."""
+    """Make a loop that steps `worker` whenever `inbox` has a newer message.
+
+    Without an inbox the worker sets its own pace.
+    """
 
     def loop(stopping: Stopping) -> None:
         seen = -1
@@ -131,12 +149,13 @@ def step_on_news(
     return loop
 
 
-def _schedule(spec: WorkerSpec) -> str:
-    """Give this thread its niceness; returns what it got."""
-    if not spec.nice:
-        return "normal"
+def _schedule(nice: int, cores: set[int] | None) -> str:
+    """Give this thread its niceness and its cores; returns what it got."""
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), spec.nice)
+        if cores is not None:
+            os.sched_setaffinity(threading.get_native_id(), cores)
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
     except PermissionError as error:
         return f"normal ({error.strerror})"
-    return f"nice {spec.nice}"
+    return f"nice {nice}" if nice else "normal"

@@ -1,9 +1,18 @@
-"""THE table of workers, and how they are put together from a bundle and a robot."""
+"""The table of workers, and how they are put together from a bundle and a robot.
+
+To add a worker, add a row to `WORKERS`. Its `loop` says what its thread runs; the other columns say
+how the thread is scheduled and when it ends. `Runtime` starts the rows as threads, `Lockstep` runs
+them on a virtual clock.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from hw_drivers.cameras.camera import Camera
 from hw_drivers.robot.robot import Robot
@@ -14,35 +23,16 @@ from runtime.control.loop import Control
 from runtime.control.process import RobotKind
 from runtime.engines.base import EngineFactory, load
 from runtime.fit import check_fit
-from runtime.mailbox import Mailboxes
+from runtime.mailbox import Mailbox, Mailboxes
 from runtime.policy.graphs import PolicyGraphs
 from runtime.policy.system1 import System1
-from runtime.policy.system2 import StudyMode, System2
+from runtime.policy.system2 import System2
+from runtime.recording.messages import RunCounters
+from runtime.recording.recorder import RATE_HZ, Recorder, record_loop
+from runtime.threads import Loop, Worker, step_on_news
 from v2a.bundle import Bundle
 from v2a.clock import Clock
 from v2a.spans import Tracer
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """One row. `inbox` and `output` are attributes of `Mailboxes`."""
-
-    name: str
-    what: str
-    runs: str
-    inbox: str | None  # it runs when this mailbox has something newer
-    output: str | None
-    nice: int
-
-
-# Started from top to bottom, stopped from bottom to top.
-WORKERS = (
-    WorkerSpec("recorder", "writes down what happened", "twice a second", None, None, 10),
-    WorkerSpec("camera", "captures and resizes", "each picture", None, "frame", 0),
-    WorkerSpec("system2", "condition", "newer frame", "frame", "condition", 0),
-    WorkerSpec("system1", "chunk of targets", "newer frame", "frame", "chunk", 0),
-    WorkerSpec("control", "bus, safety, motors", "control.rate_hz grid", None, "state", 0),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +49,7 @@ class Workers:
     system2: System2
     system1: System1
     control: Control | ControlClient
-    study: StudyMode
     seed: int
-
-    def table(self) -> tuple[WorkerSpec, ...]:
-        """The rows that run by themselves: a synchronous System 2 is run by System 1."""
-        synchronous = self.study.synchronous_every is not None
-        return tuple(row for row in WORKERS if not (synchronous and row.name == "system2"))
 
     def prepare(self) -> None:
         """Warm the engines, compute the instruction, connect the robot with its torque off."""
@@ -75,14 +59,128 @@ class Workers:
         self.control.open()
 
     def set_instruction(self, text: str) -> None:
+        """Compute what depends on the instruction alone. BundleError for an unknown text."""
         self.graphs.set_instruction(text, self.tracer.ring("main"))
 
+    def counters(self) -> RunCounters:
+        """Return the counters and the servos' health as of now."""
+        control = self.control
+        return RunCounters(
+            t_ns=self.clock.now_ns(),
+            ticks=control.ticks,
+            missed_ticks=dict(control.missed_ticks),
+            counts=self.counts(),
+            health=control.health,
+            torque_fault=control.torque_fault,
+            epoch=self.mailboxes.epoch.number,
+        )
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how often each event came up, by worker."""
+        return {
+            "control": dict(self.control.counts),
+            "safety": dict(self.control.safety.counts),
+            "system1": dict(self.system1.counts),
+            "system2": dict(self.system2.counts),
+            "camera": dict(self.camera.counts),
+        }
+
     def close(self) -> None:
-        """Torque off, then everything that was opened."""
+        """Turn the torque off, then close everything that was opened."""
         with ExitStack() as last_to_first:
             last_to_first.callback(self.graphs.close)
             last_to_first.callback(self.camera.close)
             last_to_first.callback(self.control.close)
+
+
+class Wiring(NamedTuple):
+    """A worker that is stepped when `inbox` has a newer message; its results go to `outbox`.
+
+    Without an inbox the worker sets its own pace, as a camera does.
+    """
+
+    worker: Worker
+    inbox: Mailbox[Any] | None
+    outbox: Mailbox[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stepping:
+    """Makes the loop of a worker that has a `Wiring`."""
+
+    wiring: Callable[[Workers], Wiring]
+
+    def __call__(self, workers: Workers, recorder: Recorder) -> Loop:
+        """Return the loop for the worker's thread."""
+        return step_on_news(*self.wiring(workers), workers.clock)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One row of the table: a worker, its loop and its thread.
+
+    `rate_hz` is the highest rate that this configuration allows. `cores` are the CPU cores that the
+    thread may use, None for all. A worker that `outlives` goes on when another one fails.
+    """
+
+    name: str
+    rate_hz: Callable[[RunConfig], float]
+    loop: Callable[[Workers, Recorder], Loop]
+    cores: Callable[[RunConfig], set[int] | None]
+    nice: int = 0
+    outlives: bool = False
+
+
+def _off_controls_core(config: RunConfig) -> set[int] | None:
+    """All cores but the one that robot.yaml gives to the control process."""
+    others = os.sched_getaffinity(0) - {config.control.core}
+    return None if config.control.core is None or not others else others
+
+
+def _record(workers: Workers, recorder: Recorder) -> Loop:
+    return partial(record_loop, recorder, workers.counters)
+
+
+def _control(workers: Workers, recorder: Recorder) -> Loop:
+    return workers.control.run
+
+
+# Started from top to bottom, stopped from bottom to top: torque goes off first. The control thread
+# forwards packets to the control process, which has its own scheduling (`host.realtime`).
+WORKERS: Final = (
+    WorkerSpec(
+        "recorder",
+        rate_hz=lambda config: RATE_HZ,
+        loop=_record,
+        cores=_off_controls_core,
+        nice=10,
+        outlives=True,
+    ),
+    WorkerSpec(
+        "camera",
+        rate_hz=lambda config: config.camera.fps,
+        loop=Stepping(lambda w: Wiring(w.camera, None, w.mailboxes.frame)),
+        cores=_off_controls_core,
+    ),
+    WorkerSpec(
+        "system2",
+        rate_hz=lambda config: min(config.camera.fps, 1 / max(config.system2.period_s, 1e-9)),
+        loop=Stepping(lambda w: Wiring(w.system2, w.mailboxes.frame, w.mailboxes.condition)),
+        cores=_off_controls_core,
+    ),
+    WorkerSpec(
+        "system1",
+        rate_hz=lambda config: min(config.camera.fps, 1 / config.system1.period_s),
+        loop=Stepping(lambda w: Wiring(w.system1, w.mailboxes.frame, w.mailboxes.chunk)),
+        cores=_off_controls_core,
+    ),
+    WorkerSpec(
+        "control",
+        rate_hz=lambda config: config.control.rate_hz,
+        loop=_control,
+        cores=lambda config: None,
+    ),
+)
 
 
 def build_workers(
@@ -93,26 +191,26 @@ def build_workers(
     clock: Clock,
     tracer: Tracer,
     engines: EngineFactory = load,
-    study: StudyMode = StudyMode(),  # noqa: B008  frozen, so it may be shared
     seed: int = 0,
 ) -> Workers:
-    """Wire the workers of one run; loads the engines, touches neither robot nor camera.
+    """Wire the workers of one run: load the engines, touch neither robot nor camera.
 
-    With a kind of `robot`, the control loop is a process of its own, which opens it. With a `Robot`
-    (not yet connected) it stays in this process: for simulation and tests. The workers own the
-    robot, `camera` and the engines from here on. `engines` makes the engine of each graph. `seed`
-    and the epoch's number fix the sampler's noise.
-    Raises ConfigError when robot and bundle don't fit, and what `PolicyGraphs` raises.
+    With a `RobotKind`, the control loop is a process of its own, which opens the robot. With a
+    `Robot` (not yet connected) it stays in this process: for simulation and tests. The workers own
+    the robot, `camera` and the engines from here on. `engines` makes the engine of each graph.
+    `seed` and the epoch's number determine the sampler's noise.
+
+    Raises ConfigError when robot and bundle do not fit, and what `PolicyGraphs` raises.
     """
     limits = check_fit(config, bundle.manifest)
     boxes = Mailboxes()
+    rest = (limits, config, boxes, clock, tracer.ring("control"))
+    control = Control(robot, *rest) if isinstance(robot, Robot) else ControlClient(robot, *rest)
     with ExitStack() as opened:
-        rest = (limits, config, boxes, clock, tracer.ring("control"))
-        control = Control(robot, *rest) if isinstance(robot, Robot) else ControlClient(robot, *rest)
         opened.callback(control.close)
         graphs = PolicyGraphs(bundle, clock, engines)
         opened.pop_all()
-    system2 = System2(graphs, boxes, config, tracer.ring("system2"), study)
+    spec = bundle.manifest.cameras[0]
     return Workers(
         config=config,
         bundle=bundle,
@@ -120,21 +218,9 @@ def build_workers(
         tracer=tracer,
         mailboxes=boxes,
         graphs=graphs,
-        camera=CameraWorker(
-            camera, bundle.manifest.cameras[0], config.camera, boxes, clock, tracer.ring("camera")
-        ),
-        system2=system2,
-        system1=System1(
-            graphs,
-            system2,
-            boxes,
-            config,
-            clock,
-            tracer.ring("system1"),
-            study.synchronous_every,
-            seed,
-        ),
+        camera=CameraWorker(camera, spec, config.camera, boxes, clock, tracer.ring("camera")),
+        system2=System2(graphs, boxes, config, tracer.ring("system2")),
+        system1=System1(graphs, boxes, config, tracer.ring("system1"), seed),
         control=control,
-        study=study,
         seed=seed,
     )

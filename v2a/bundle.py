@@ -30,7 +30,7 @@ from v2a.config import Strict, describe_fault, suggest
 from v2a.errors import BundleError
 from v2a.names import Rate
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 
 _EXPORT_AGAIN = "export the bundle again"
@@ -114,15 +114,6 @@ class CameraSpec(Strict):
     interval_s: PositiveFloat
 
 
-class SamplerSpec(Strict):
-    """The solver that is unrolled inside the `denoise` graph."""
-
-    kind: Literal["dpmsolver++"] = "dpmsolver++"
-    order: PositiveInt = 2
-    steps: PositiveInt = 5
-    prediction: Literal["sample"] = "sample"
-
-
 class Manifest(Strict):
     """What `manifest.json` holds; an unknown or missing key is a fault."""
 
@@ -132,7 +123,6 @@ class Manifest(Strict):
     graphs: list[GraphSpec]
     action_space: ActionSpace
     cameras: list[CameraSpec] = Field(min_length=1)
-    sampler: SamplerSpec
     instructions: dict[str, FileRef]
     video_texts: dict[str, FileRef] = Field(default_factory=dict)
     """Of the same instructions, where the video model has a text encoder of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from export.own.checkpoints import Checkpoint
 from export.own.rates import split_of
 from export.pipeline.bundle import Source
-from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest, SamplerSpec
+from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest
 
 
 def own_policy(checkpoint: Checkpoint) -> Source:
@@ -26,7 +26,6 @@ def own_policy(checkpoint: Checkpoint) -> Source:
         graphs=[],
         action_space=ActionSpace(joints=joints, chunk_length=config.chunk, step_s=config.step_s),
         cameras=[camera],
-        sampler=SamplerSpec(steps=config.sampler.steps),
         instructions={},
         condition_age_max_s=config.condition_age_max_s,
         provenance={

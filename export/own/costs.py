@@ -166,7 +166,7 @@ def _condition(config: PolicyConfig) -> GraphCost:
         rf"(spatial|motion)_former\..*|core\.{blocks(range(1, core.blocks, 2))}{_CORE_KV}"
         rf"|observer\.{blocks(range(core.register_blocks))}{_CORE_KV}"
     )
-    inputs = (1 + config.motion.frames) * grid * dim + 2
+    inputs = (1 + config.motion.frames) * grid * dim
     outputs = kv_elements(count, 2 * tokens, core.dim)
     return _graph("condition", "system2", work, keys, inputs, outputs)
 

@@ -90,12 +90,9 @@ class Video2ActPolicy(nn.Module):
         """Spatial and motion condition tokens, [B, N, D] each."""
         return self.spatial_former(features_spatial), self.motion_former(features_motion)
 
-    def condition(
-        self, features_spatial: Tensor, features_motion: Tensor, stream_gate: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features and stream_gate [B, 2] -> video_kv (core), register_kv (observer)."""
-        spatial, motion = self.condition_tokens(features_spatial, features_motion)
-        tokens = gate_streams(spatial, motion, stream_gate)
+    def condition(self, features_spatial: Tensor, features_motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of both streams -> video_kv (core), register_kv (observer)."""
+        tokens = torch.cat(self.condition_tokens(features_spatial, features_motion), dim=1)
         return self.core.visual_kv(tokens), self.observer.register_kv(tokens)
 
     def frame_encode(self, image: Tensor) -> Tensor:
@@ -150,8 +147,8 @@ class Video2ActPolicy(nn.Module):
     ) -> Tensor:
         """One denoiser call from plain tokens: noisy [B, K, J], timestep [B] -> clean [B, K, J].
 
-        `condition_tokens` [B, 2N, D] come from `gate_streams`; actions are normalised as in
-        `to_actions`.
+        `condition_tokens` [B, 2N, D] are the spatial and then the motion tokens; actions are
+        normalised as in `to_actions`.
         """
         registers, state_tokens = self.observer(
             image_tokens, position_rad, command_rad, condition_age_s,
@@ -172,7 +169,6 @@ class Video2ActPolicy(nn.Module):
         position_rad: Tensor,
         command_rad: Tensor,
         condition_age_s: Tensor,
-        stream_gate: Tensor,
         noise: Tensor,
     ) -> Tensor:
         """The plain model: everything recomputed in every solver step, nothing cached.
@@ -184,7 +180,6 @@ class Video2ActPolicy(nn.Module):
             position_rad: measured joints [B, J].
             command_rad: last commanded joints [B, J].
             condition_age_s: [B], age of the newest frame of `frames`.
-            stream_gate: [B, 2], factors of the spatial and the motion tokens.
             noise: [B, K, J].
 
         Returns:
@@ -193,13 +188,13 @@ class Video2ActPolicy(nn.Module):
         x, x0 = noise, noise
         for step in self.solver:
             text_kv = self.video_dit.text_kv(lang_tokens)
-            spatial, motion = self.condition_tokens(
+            condition_tokens = self.condition_tokens(
                 self.vdm_spatial(self.vae_spatial(frames[:, -1:]), text_kv),
                 self.vdm_motion(self.vae_motion(frames), text_kv),
             )
             timestep = torch.full((noise.shape[0],), step.timestep, device=noise.device)
             before, x0 = x0, self.denoiser(
-                x, timestep, lang_tokens, gate_streams(spatial, motion, stream_gate),
+                x, timestep, lang_tokens, torch.cat(condition_tokens, dim=1),
                 self.frame_encode(image), position_rad, command_rad, condition_age_s,
             )  # fmt: skip
             x = step.advance(x, x0, before)
@@ -214,11 +209,3 @@ class Video2ActPolicy(nn.Module):
     def to_chunk_rad(self, actions: Tensor, command_rad: Tensor) -> Tensor:
         """Normalised actions [B, K, J] -> joint targets."""
         return command_rad[:, None] + self.action_scale * actions
-
-
-def gate_streams(spatial: Tensor, motion: Tensor, gate: Tensor) -> Tensor:
-    """Condition tokens [B, 2N, D]: spatial and motion tokens times gate [B, 2], joined.
-
-    A gate of 0 takes everything of a stream away, its position embeddings too.
-    """
-    return torch.cat([spatial * gate[:, 0, None, None], motion * gate[:, 1, None, None]], dim=1)

@@ -19,13 +19,6 @@ from export.pipeline.precision import STORED
 from export.pipeline.split import Graph, Split
 from v2a.bundle import TensorSpec
 
-
-def _condition(
-    policy: Video2ActPolicy, spatial: Tensor, motion: Tensor, stream_gate: Tensor
-) -> tuple[Tensor, Tensor]:
-    return policy.condition(spatial, motion, stream_gate[None])
-
-
 _P = Video2ActPolicy
 _JOINTS = ("position_rad", "command_rad")
 
@@ -38,8 +31,8 @@ GRAPHS: tuple[Graph, ...] = (
           ("features_spatial",)),
     Graph("vdm_motion", "system2", _P.vdm_motion, ("latent_motion", "text_kv"),
           ("features_motion",)),
-    Graph("condition", "system2", _condition,
-          ("features_spatial", "features_motion", "stream_gate"), ("video_kv", "register_kv")),
+    Graph("condition", "system2", _P.condition, ("features_spatial", "features_motion"),
+          ("video_kv", "register_kv")),
     Graph("observe", "observe", _P.observe,
           ("image_tokens", *_JOINTS, "condition_age_s", "register_kv"),
           ("image_kv", "state_tokens")),
@@ -91,7 +84,6 @@ def tensor_specs(config: PolicyConfig) -> dict[str, TensorSpec]:
         ("latent_motion", [1, latent, frames, *config.latent_size], "latents, oldest first", None),
         ("features_spatial", [1, 1, *grid, dit.dim], "boundary features", None),
         ("features_motion", [1, frames, *grid, dit.dim], "motion features", None),
-        ("stream_gate", [2], "factors of spatial and motion tokens, normally ones", None),
         ("video_kv", core_kv(visual_blocks, condition), "condition K/V of the action core", None),
         ("register_kv", core_kv(core.register_blocks, condition), "condition K/V of the registers",
          None),
@@ -145,7 +137,6 @@ def example_inputs(config: PolicyConfig, seed: int = 0) -> dict[str, Tensor]:
                                dtype=torch.uint8),
         "newest_frame": clip[:, -1:].contiguous(),
         "clip": clip,
-        "stream_gate": torch.tensor([1.0, 0.9]),
         "position_rad": position,
         "command_rad": position + 0.02 * normal("command_rad"),
         "condition_age_s": torch.tensor([config.condition_age_max_s / 3]),
@@ -157,9 +148,8 @@ def split_of(policy: Video2ActPolicy) -> Split:
     """This project's own policy."""
 
     def plain(tensors: dict[str, Tensor]) -> Tensor:
-        keys = ("clip", "image", "lang_tokens", *_JOINTS, "condition_age_s")
-        gate, noise = tensors["stream_gate"][None], tensors["noise"]
-        chunk_rad: Tensor = policy(*(tensors[key] for key in keys), gate, noise)
+        keys = ("clip", "image", "lang_tokens", *_JOINTS, "condition_age_s", "noise")
+        chunk_rad: Tensor = policy(*(tensors[key] for key in keys))
         return chunk_rad
 
     config = policy.config

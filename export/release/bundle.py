@@ -18,7 +18,7 @@ from export.release.instructions import Instruction, read_instructions
 from export.release.rates import Channels, split_of
 from export.release.slots import is_gripper, slot_name
 from export.release.weight_files import files_of
-from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest, SamplerSpec
+from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest
 from v2a.config import Strict, load_yaml
 
 
@@ -87,7 +87,6 @@ def _manifest(config: ReleasedFile, paths: Mapping[str, Path]) -> Manifest:
             joints=_joints(config), chunk_length=config.action_chunk, step_s=step_s
         ),
         cameras=[_camera(name, stream, config) for name, stream in streams.items()],
-        sampler=SamplerSpec(steps=config.denoise_steps),
         instructions={},
         condition_age_max_s=config.condition_age_max_s or config.action_chunk * step_s,
         provenance={

@@ -1,4 +1,4 @@
-"""`ControlClient`: the policy side of the control process. Has what `Control` has to show."""
+"""`ControlClient`: the policy's side of the control process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ END_S = 5.0  # three tries of torque off for each of 14 silent servos take 0.9 s
 
 
 class ControlClient(ControlRecord):
-    """Starts the process at once; it touches the robot at `open`. One per run."""
+    """Exposes the same state and counters as `Control`. `open` starts the process; one per run."""
 
     def __init__(
         self,
@@ -71,16 +71,19 @@ class ControlClient(ControlRecord):
         self._asking = threading.Lock()
         self._closing = threading.Lock()
         self._opened = self._closed = False
-        self._process, self._link = _spawn()
         mailboxes.chunk.taps.append(self._send_chunk)
 
     @property
     def pid(self) -> int:
-        """Of the control process."""
+        """The process id of the control process, once it is open."""
         return self._process.pid
 
     def open(self) -> None:
-        """Have it connect the robot and start to tick. Raises what it failed with, as itself."""
+        """Start the process, which connects the robot and begins to tick.
+
+        Raises what the process failed with, as itself; SafetyFault when it does not start in time.
+        """
+        self._process, self._link = _spawn()
         self._opened = True
         self._link.send_last(pack_json(SETUP, self._setup), START_S)
         end_ns = self._clock.now_ns() + round(START_S * 1e9)
@@ -109,11 +112,12 @@ class ControlClient(ControlRecord):
             if self._closed:
                 return
             self._closed = True
-            if self._opened:  # else it waits for its setup, and ends where none can come
-                self._ask("end")
-                end_ns = self._clock.now_ns() + round(END_S * 1e9)
-                while not self._link.hung_up and self._clock.now_ns() < end_ns:
-                    self._exchange()
+            if not self._opened:
+                return
+            self._ask("end")
+            end_ns = self._clock.now_ns() + round(END_S * 1e9)
+            while not self._link.hung_up and self._clock.now_ns() < end_ns:
+                self._exchange()
             self._link.close()
             self._end_process()
 

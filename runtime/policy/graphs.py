@@ -29,7 +29,7 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "vae_motion": ("frames",),
     "vdm_spatial": ("latent_spatial", "text_kv"),
     "vdm_motion": ("latent_motion", "text_kv"),
-    "condition": ("features_spatial", "features_motion", "stream_gate"),
+    "condition": ("features_spatial", "features_motion"),
     "frame_encode": ("image",),
     "observe": ("image_tokens", "position_rad", "command_rad", "condition_age_s", "register_kv"),
     "denoise": ("noise", "lang_kv", "video_kv", "image_kv", "state_tokens", "command_rad"),
@@ -76,16 +76,13 @@ class PolicyGraphs:
             known = {"lang_tokens": self.bundle.instruction_tokens(text)}
             self._instruction = (text, self._run("instruction", known, ring))
 
-    def condition(
-        self, clip: Image, stream_gate: tuple[float, float], ring: SpanRing, seq: int = 0
-    ) -> Tensors:
-        """System 2 on `clip`, uint8 [T, H, W, 3] oldest first: the outputs of graph `condition`.
+    def condition(self, clip: Image, ring: SpanRing, seq: int = 0) -> Tensors:
+        """Run System 2 on `clip`, uint8 [T, H, W, 3], oldest first.
 
-        `stream_gate` scales the spatial and the motion tokens (study modes; ones is the policy).
-        `seq` is the newest frame's, for the spans.
+        Returns the outputs of graph `condition` by name. `seq` is that of the newest frame, for the
+        spans.
         """
         known = dict(self._of_instruction())
-        known["stream_gate"] = np.asarray(stream_gate, dtype=np.float32)
         known |= self._run("vae_spatial", {"frames": clip[np.newaxis, -1:]}, ring, seq)
         known |= self._run("vae_motion", {"frames": clip[np.newaxis]}, ring, seq)
         for name in ("vdm_spatial", "vdm_motion", "condition"):
@@ -151,7 +148,6 @@ def _check_tensors(specs: Mapping[str, GraphSpec], manifest: Manifest) -> None:
     clip_lengths = {"vae_spatial": 1, "vae_motion": camera.history}
     made: dict[str, tuple[str, list[int]]] = {
         **_tensors(specs["instruction"].inputs),  # checked against the embeddings when it runs
-        "stream_gate": ("float32", [2]),
         "image": ("uint8", [1, *picture]),
         "position_rad": ("float32", joints),
         "command_rad": ("float32", joints),

@@ -10,8 +10,6 @@ import numpy.typing as npt
 from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
 from runtime.policy.graphs import PolicyGraphs
-from runtime.policy.system2 import System2
-from v2a.clock import Clock
 from v2a.spans import Histogram, SpanRing
 
 SLOW_FACTOR = 1.5  # past the soft age every step of a chunk takes this much longer
@@ -30,20 +28,15 @@ class System1:
     def __init__(
         self,
         graphs: PolicyGraphs,
-        system2: System2,
         mailboxes: Mailboxes,
         config: RunConfig,
-        clock: Clock,
         ring: SpanRing,
-        synchronous_every: int | None,
         seed: int,
     ) -> None:
         manifest = graphs.bundle.manifest
         space = manifest.action_space
         self._graphs = graphs
-        self._system2 = system2
         self._mailboxes = mailboxes
-        self._clock = clock
         self.ring = ring
         # Half a frame early is on time: waiting for the next frame would be half a frame late.
         self._period_ns = round((config.system1.period_s - 0.5 / config.camera.fps) * 1e9)
@@ -53,7 +46,6 @@ class System1:
         self._step_ns = round(space.step_s * 1e9)
         self._noise_scale = np.float32(config.system1.noise_scale)
         self._noise_shape = (1, space.chunk_length, len(space.joints))
-        self._synchronous_every = synchronous_every
         self._seed = seed
         self._seq = 0
         self.condition_age = Histogram()
@@ -66,7 +58,7 @@ class System1:
         frame = self._mailboxes.frame.get()
         if frame is None or frame.t_capture_ns < self._due_ns:
             return None
-        condition = self._condition(now_ns)
+        condition = self.newest_condition(now_ns)
         if condition is None:
             self.counts["no_condition"] += 1
             return None
@@ -116,15 +108,8 @@ class System1:
             state_seq=state.seq,
         )
 
-    def _condition(self, now_ns: int) -> ConditionMsg | None:
-        """The latest one; in the synchronous study mode every n-th call computes it first."""
-        if self._synchronous_every is not None:
-            if self._calls % self._synchronous_every == 0:
-                message = self._system2.compute(now_ns)
-                if message is None:
-                    return None
-                self._mailboxes.condition.put(message, self._clock.now_ns())
-            self._calls += 1
+    def newest_condition(self, now_ns: int) -> ConditionMsg | None:
+        """Return the latest condition, or None before the first one of this epoch."""
         return self._mailboxes.condition.get()
 
     def _draw(self) -> npt.NDArray[np.float32]:
@@ -138,5 +123,4 @@ class System1:
         """A new episode: the same seed and epoch give the same noise."""
         self._epoch = epoch
         self._due_ns = 0  # a frame captured before this is too early
-        self._calls = 0
         self._noise: np.random.Generator = np.random.default_rng([self._seed, epoch])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +15,8 @@ from v2a.spans import SpanRing
 Times = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class StudyMode:
-    """Departures from the policy, for studies of what System 2 is worth.
-
-    `stream_gate` scales the spatial and the motion condition tokens; zero takes a stream away.
-    `synchronous_every` = n has System 1 run System 2 itself on every n-th call and wait for it, as
-    the released policy does (n = 8 there); None is the runtime's own way, beside System 1.
-    """
-
-    stream_gate: tuple[float, float] = (1.0, 1.0)
-    synchronous_every: int | None = None
-
-
 class System2:
-    """Runs when it is free, its period has passed and a newer frame with full history is there."""
+    """Computes conditions: from a newer frame with a full history, once its period has passed."""
 
     name = "system2"
 
@@ -40,7 +26,6 @@ class System2:
         mailboxes: Mailboxes,
         config: RunConfig,
         ring: SpanRing,
-        study: StudyMode,
     ) -> None:
         camera = graphs.bundle.manifest.cameras[0]
         self._graphs = graphs
@@ -50,12 +35,12 @@ class System2:
         self._count = camera.history
         self._interval_ns = round(camera.interval_s * 1e9)
         self.ring = ring
-        self._study = study
         self._seq = 0
         self._started: tuple[int, int] = (-1, 0)  # (epoch, time) of the last start
         self.counts: Counter[str] = Counter()
 
     def step(self, now_ns: int) -> ConditionMsg | None:
+        """Return a condition, or None while it is too early or the history is too short."""
         epoch, started_ns = self._started
         if epoch == self._mailboxes.epoch.number and now_ns - started_ns < self._period_ns:
             return None
@@ -68,7 +53,7 @@ class System2:
         if frame is None or clip is None:
             return None
         self._started = (frame.epoch, now_ns)
-        tensors = self._graphs.condition(clip, self._study.stream_gate, self.ring, frame.seq)
+        tensors = self._graphs.condition(clip, self.ring, frame.seq)
         self._seq += 1
         self.counts["conditions"] += 1
         return ConditionMsg(

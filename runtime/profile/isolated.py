@@ -147,7 +147,7 @@ class PolicyChain:
     def _chain(self, seq: int) -> None:
         graphs, ring = self._graphs, self._ring
         graphs.set_instruction(self._instruction, ring)
-        condition = graphs.condition(self._clip, (1.0, 1.0), ring)
+        condition = graphs.condition(self._clip, ring)
         frame = FrameMsg(seq, 0, 0, 0, 0, self._clip[-1], ())
         graphs.chunk(frame, self._rest_rad, self._rest_rad, condition, 0.0, self._noise, ring)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Pipe
+from multiprocessing.connection import Connection, Pipe
+from subprocess import Popen
 from typing import Any, Protocol
 
 from runtime.host import process
@@ -52,19 +53,27 @@ class InProcess:
 class RecorderProcess:
     """`runtime.recording.process` at the other end of a pipe."""
 
-    def __init__(self, setup: Setup) -> None:
-        """Raises the V2AError or OSError of what could not be opened there."""
+    def __init__(self, pipe: Connection, child: Popen[bytes]) -> None:
         self.status = WriterStatus()
-        self._pipe, theirs = Pipe()
-        self._process = process.start("runtime.recording.process", theirs.fileno())
-        theirs.close()
+        self._pipe, self._process = pipe, child
+
+    @classmethod
+    def start(cls, setup: Setup) -> RecorderProcess:
+        """Start the process and have it open what `setup` names.
+
+        Raises the V2AError or OSError of what it could not open.
+        """
+        ours, theirs = Pipe()
+        with theirs:
+            transport = cls(ours, process.start("runtime.recording.process", theirs.fileno()))
         try:
-            with self._or_died(), killed_after(START_S, self):
-                send(self._pipe, setup)
-                self._hear()
+            with transport._or_died(), killed_after(START_S, transport):
+                send(ours, setup)
+                transport._hear()
         except BaseException:
-            self._end()
+            transport._end()
             raise
+        return transport
 
     @property
     def pid(self) -> int:
@@ -109,7 +118,7 @@ class RecorderProcess:
 
 @contextmanager
 def killed_after(seconds: float, transport: RecorderTransport) -> Iterator[None]:
-    """Whoever waits for an transport in here waits for so long at most."""
+    """Kill `transport` after `seconds`, so that nobody in here waits longer for it."""
     killer = threading.Timer(seconds, transport.kill)
     killer.start()
     try:

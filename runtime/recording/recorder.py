@@ -25,8 +25,8 @@ from runtime.safety.safety import SafetyRecord
 from v2a.errors import ConfigError
 from v2a.spans import Tracer
 
-PERIOD_NS = 50_000_000  # what a power cut can cost
-VITALS_EVERY = 4  # the control process tells of its own as often
+RATE_HZ = 20.0  # one period is what a power cut can cost
+COUNTERS_EVERY = 4  # the control process sends its own as often
 END_S = 10.0  # how long a slow disk may take for the rest
 
 SUMMARY_FILE: Final = "summary.json"
@@ -66,7 +66,7 @@ class Recorder:
         safety: SafetyRecord,
         folder: Path | None,
         sinks: tuple[SinkSpec, ...] = (),
-        transport: Callable[[Setup], RecorderTransport] = RecorderProcess,
+        transport: Callable[[Setup], RecorderTransport] = RecorderProcess.start,
     ) -> None:
         self.fault: str | None = None  # why it stopped writing
         self._tracer = tracer
@@ -184,13 +184,13 @@ class Recorder:
 
 
 def record_loop(
-    recorder: Recorder, vitals: Callable[[], RunCounters], stopping: Callable[[], bool]
+    recorder: Recorder, counters: Callable[[], RunCounters], stopping: Callable[[], bool]
 ) -> None:
-    """Drain until `stopping()`; every `VITALS_EVERY` times with the vitals."""
+    """Drain until `stopping()`, and record the counters every `COUNTERS_EVERY` times."""
     for number in count():
         if stopping():
             return
-        if number % VITALS_EVERY == 0:
-            recorder.offer(vitals())
+        if number % COUNTERS_EVERY == 0:
+            recorder.offer(counters())
         recorder.drain()
-        time.sleep(PERIOD_NS / 1e9)
+        time.sleep(1 / RATE_HZ)

@@ -15,7 +15,7 @@ from runtime.fit import check_fit
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
 from runtime.policy.graphs import PolicyGraphs
 from runtime.policy.system1 import System1
-from runtime.policy.system2 import StudyMode, System2
+from runtime.policy.system2 import System2
 from runtime.replay.compare import Call
 from runtime.replay.script import Script, Step
 from v2a.bundle import Bundle, GraphSpec
@@ -62,14 +62,9 @@ class Player:
         self._conditions: dict[int, ConditionMsg] = {}  # the new ones, by the recorded seq
         self._drawn: dict[int, int] = {}  # epoch -> number of chunks whose noise was drawn
         self._graphs = PolicyGraphs(bundle, self._clock, self._tapped(engines))
-        spatial, motion = header["study"]["stream_gate"]
-        study = StudyMode(stream_gate=(spatial, motion))
-        shared = self._boxes, config
-        self._system2 = System2(self._graphs, *shared, SpanRing(), study)
-        # The conditions of a synchronous System 2 are recorded too, so nothing waits for it here.
-        self._system1 = System1(
-            self._graphs, self._system2, *shared, self._clock, SpanRing(), None, header["seed"]
-        )
+        shared = self._graphs, self._boxes, config
+        self._system2 = System2(*shared, SpanRing())
+        self._system1 = System1(*shared, SpanRing(), header["seed"])
         self._boxes.begin(script.steps[0].epoch, self._clock.now_ns())
         self._instruct()
 

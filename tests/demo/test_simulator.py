@@ -34,7 +34,7 @@ def camera_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def simulator(camera_path: Path) -> Iterator[Simulator]:
-    with Simulator(camera_path) as simulator:
+    with Simulator.start(camera_path) as simulator:
         yield simulator
 
 
@@ -71,7 +71,7 @@ def test_an_episode_sends_its_pictures_on_the_grid(simulator: Simulator, camera_
 
 @pytest.fixture
 def another(tmp_path: Path) -> Iterator[Simulator]:
-    with Simulator(tmp_path / "camera") as simulator:
+    with Simulator.start(tmp_path / "camera") as simulator:
         yield simulator
 
 

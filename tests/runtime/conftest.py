@@ -19,7 +19,6 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine, Function
 from runtime.lockstep import CallbackCamera, Delay, Lockstep
-from runtime.policy.system2 import StudyMode
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle, GraphSpec, Manifest, load_bundle, seal
 from v2a.clock import FakeClock
@@ -44,7 +43,6 @@ TENSORS: dict[str, tuple[str, list[int]]] = {
     "latent_motion": (F32, [1]),
     "features_spatial": (F32, [1]),
     "features_motion": (F32, [1]),
-    "stream_gate": (F32, [2]),
     "video_kv": (F32, [1]),
     "register_kv": (F32, [1]),
     "position_rad": (F32, [1, J]),
@@ -64,7 +62,7 @@ GRAPHS: dict[str, tuple[str, list[str], list[str]]] = {
     "vdm_motion": ("system2", ["latent_motion", "text_kv"], ["features_motion"]),
     "condition": (
         "system2",
-        ["features_spatial", "features_motion", "stream_gate"],
+        ["features_spatial", "features_motion"],
         ["video_kv", "register_kv"],
     ),
     "observe": (
@@ -114,7 +112,6 @@ def manifest(joints: tuple[str, ...] = ("base", "tip")) -> Manifest:
             "cameras": [
                 {"name": "front", "width": SIZE, "height": SIZE, "history": T, "interval_s": 0.05}
             ],
-            "sampler": {},
             "instructions": {TASK: {"file": "embeddings/task.npy"}},
             "condition_age_max_s": 1.5,
             "provenance": {},
@@ -186,7 +183,6 @@ class World:
         config: RunConfig | None = None,
         delays: Mapping[str, Delay] | None = None,
         engines: EngineFactory | None = None,
-        study: StudyMode | None = None,
         record_dir: Path | None = None,
         seed: int = 0,
     ) -> None:
@@ -204,7 +200,6 @@ class World:
             self.clock,
             self.tracer,
             engines=engines or fakes(),
-            study=study or StudyMode(),
             seed=seed,
         )
         self.lockstep = Lockstep(

@@ -10,7 +10,6 @@ import pytest
 from runtime.config.robot_yaml import RunConfig
 from runtime.lockstep import CallbackCamera, Delay
 from runtime.mailbox import FrameMsg
-from runtime.policy.system2 import StudyMode
 from runtime.recording.reader import Recording
 from tests.runtime.conftest import SIZE, T, World, after_ms, fakes, run_config, torques
 from v2a.bundle import Bundle
@@ -125,28 +124,6 @@ def test_a_late_system_2_slows_then_stops_the_robot_and_never_the_loop(bundle: B
     assert states[-1] == "hold"
     assert summary["ticks"] == 186
     assert summary["missed_ticks"]["late"] == 0
-
-
-def test_the_runtime_does_not_wait_for_system_2_but_the_study_mode_does(bundle: Bundle) -> None:
-    delays = {"system1": after_ms(20), "system2": after_ms(300)}
-    latency_ns = {}
-    for every in (None, 8):
-        world = World(bundle, delays=delays, study=StudyMode(synchronous_every=every))
-        with world.lockstep as lockstep:
-            lockstep.run(0.9)
-            chunk = world.workers.mailboxes.chunk.get()
-            assert chunk is not None
-            latency_ns[every] = chunk.t_publish_ns - chunk.t_capture_ns
-    assert latency_ns[None] == 20_000_000
-    first = World(bundle, delays=delays, study=StudyMode(synchronous_every=8))
-    with first.lockstep as lockstep:
-        chunks = first.workers.mailboxes.chunk
-        lockstep.run(3.0, until=lambda: chunks.get() is not None)
-        chunk = chunks.get()
-        assert chunk is not None
-        assert chunk.t_publish_ns - chunk.t_capture_ns == 320_000_000
-        lockstep.run(4.0)
-        assert first.workers.system2.counts["conditions"] == 3  # calls 0, 8 and 16
 
 
 def test_what_was_begun_before_a_reset_is_not_acted_upon(bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from runtime.recording.link import RecorderProcess
 from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from runtime.supervisor import Runtime
-from runtime.workers import WORKERS, Workers, WorkerSpec, build_workers
+from runtime.workers import WORKERS, Workers, build_workers
 from tests.runtime.conftest import SIZE, fakes, make_chain, run_config, torques
 from v2a.bundle import Bundle
 from v2a.clock import MonotonicClock
@@ -183,8 +184,8 @@ def test_a_recorder_process_that_is_killed_leaves_the_motors_alone(
     with bench.runtime as runtime:
         runtime.arm()
         recorder = runtime._recorder
-        assert isinstance(recorder._outlet, RecorderProcess)
-        os.kill(recorder._outlet.pid, signal.SIGKILL)
+        assert isinstance(recorder._transport, RecorderProcess)
+        os.kill(recorder._transport.pid, signal.SIGKILL)
         until(lambda: recorder.fault is not None)
         ticks, chunks = bench.ticks, bench.chunk_seq()
         until(lambda: bench.ticks >= ticks + 50 and bench.chunk_seq() >= chunks + 5)
@@ -232,9 +233,14 @@ def test_stop_is_in_order_and_restores_the_interpreter(
     bench = make_bench()
     started: list[str] = []
     stopped: list[str] = []
-    interval_s, crew = sys.getswitchinterval(), bench.runtime._crew
+    interval_s, crew = sys.getswitchinterval(), bench.runtime._threads
     start, stop = crew.start, crew.stop
-    monkeypatch.setattr(crew, "start", lambda row, run: (started.append(row.name), start(row, run)))
+
+    def starts(name: str, *rest: Any) -> None:
+        started.append(name)
+        start(name, *rest)
+
+    monkeypatch.setattr(crew, "start", starts)
     monkeypatch.setattr(crew, "stop", lambda name: (stopped.append(name), stop(name)))
     with bench.runtime as runtime:
         runtime.arm()
@@ -365,8 +371,8 @@ def test_a_worker_that_hangs_is_left_behind_and_said(
 def test_a_thread_that_can_not_be_scheduled_is_a_failure_like_any_other(
     make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(spec: WorkerSpec) -> str:
-        raise OSError(22, f"{spec.name}: no such priority")
+    def broken(nice: int, cores: set[int] | None) -> str:
+        raise OSError(22, f"nice {nice}: no such priority")
 
     monkeypatch.setattr("runtime.threads._schedule", broken)
     bench = make_bench()
@@ -382,7 +388,7 @@ def test_a_failure_that_nobody_asked_about_is_raised_at_the_end_of_the_block(
     def run_without_asking() -> None:
         with bench.runtime:
             bench.camera.stopped.set()
-            until(lambda: not bench.runtime._crew.running("camera"))
+            until(lambda: not bench.runtime._threads.running("camera"))
 
     with pytest.raises(CameraError, match="no picture"):
         run_without_asking()
@@ -397,7 +403,7 @@ def test_a_camera_that_falls_silent_first_at_the_end_is_no_failure(
     def close_and_silence_the_camera() -> None:
         close()
         bench.camera.stopped.set()
-        until(lambda: not bench.runtime._crew.running("camera"))
+        until(lambda: not bench.runtime._threads.running("camera"))
 
     monkeypatch.setattr(bench.workers.control, "close", close_and_silence_the_camera)
     with bench.runtime as runtime:

@@ -48,7 +48,9 @@ def test_on_a_terminal_it_is_a_table(
     lines = played(bundle, capsys)
     assert "2.0 s  ARMED  following" in lines[0]
     # Arming took a tick: 20 pictures, 20 conditions, 5 chunks and 51 ticks in 1.02 s.
-    assert lines[1] == "rates     camera 19.6  System 2 19.6  System 1 4.9  control 50.0 Hz"
+    assert (
+        lines[1] == "rates     camera 19.6/20  system2 19.6/20  system1 4.9/5  control 50.0/50 Hz"
+    )
     assert lines[2].startswith("missed    late 0  bus 0  no_chunk ")
     assert lines[2].endswith(" of 102 ticks")
     assert lines[3].startswith("joints    base +")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from export.own.config import PolicyConfig
-from export.own.policy import Video2ActPolicy, gate_streams
+from export.own.policy import Video2ActPolicy
 from export.own.rates import GRAPHS, example_inputs, tensor_specs
 from export.pipeline.split import chain
 from tests.export.conftest import POLICY_FILE, random_policy
@@ -17,11 +17,14 @@ from v2a.config import load_yaml
 from v2a.errors import ConfigError
 
 
+def all_tensors(policy: Video2ActPolicy, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return chain(policy, inputs, GRAPHS)
+
+
 def _plain(policy: Video2ActPolicy, inputs: dict[str, Tensor]) -> Tensor:
     out: Tensor = policy(
         inputs["clip"], inputs["image"], inputs["lang_tokens"], inputs["position_rad"],
-        inputs["command_rad"], inputs["condition_age_s"], inputs["stream_gate"][None],
-        inputs["noise"],
+        inputs["command_rad"], inputs["condition_age_s"], inputs["noise"],
     )  # fmt: skip
     return out
 
@@ -36,20 +39,20 @@ def test_split_equals_plain(config: PolicyConfig, place: str) -> None:
     )
     policy = random_policy(placed, seed=3).requires_grad_(False)
     inputs = example_inputs(placed, seed=4)
-    torch.testing.assert_close(chain(policy, inputs)["chunk_rad"], _plain(policy, inputs))
+    torch.testing.assert_close(all_tensors(policy, inputs)["chunk_rad"], _plain(policy, inputs))
 
 
 def test_every_input_moves_the_chunk(policy: Video2ActPolicy) -> None:
     inputs = example_inputs(policy.config)
-    chunk = chain(policy, inputs)["chunk_rad"]
+    chunk = all_tensors(policy, inputs)["chunk_rad"]
     for key, value in inputs.items():
         other = 255 - value if value.dtype == torch.uint8 else value + 0.3
-        moved = chain(policy, inputs | {key: other})["chunk_rad"]
+        moved = all_tensors(policy, inputs | {key: other})["chunk_rad"]
         assert (moved - chunk).abs().max() > 1e-5, key
 
 
 def test_tensors_have_the_shapes_of_the_manifest(policy: Video2ActPolicy) -> None:
-    tensors = chain(policy, example_inputs(policy.config))
+    tensors = all_tensors(policy, example_inputs(policy.config))
     for key, spec in tensor_specs(policy.config).items():
         assert list(tensors[key].shape) == spec.shape, key
         assert str(tensors[key].dtype) == f"torch.{spec.dtype}", key
@@ -63,30 +66,11 @@ def test_each_graphs_inputs_are_made_before_it(config: PolicyConfig) -> None:
     assert known == set(tensor_specs(config))
 
 
-@pytest.mark.parametrize(("gate", "silenced"), [
-    ((0.0, 0.0), ("features_spatial", "features_motion")),
-    ((1.0, 0.0), ("features_motion",)),
-    ((0.0, 1.0), ("features_spatial",)),
-])  # fmt: skip
-def test_a_closed_gate_hides_the_stream(
-    policy: Video2ActPolicy, gate: tuple[float, float], silenced: tuple[str, ...]
-) -> None:
-    tensors = chain(policy, example_inputs(policy.config))
-    features = {key: tensors[key] for key in ("features_spatial", "features_motion")}
-    closed = torch.tensor([gate])
-    before = policy.condition(**features, stream_gate=closed)
-    for key in features:
-        other = features | {key: torch.randn_like(features[key])}
-        after = policy.condition(**other, stream_gate=closed)
-        same = [torch.equal(x, y) for x, y in zip(before, after, strict=True)]
-        assert same == [key in silenced] * 2
-
-
 def test_ages_past_the_maximum_read_as_the_maximum(policy: Video2ActPolicy) -> None:
     inputs = example_inputs(policy.config)
     oldest = policy.config.condition_age_max_s
     chunks = [
-        chain(policy, inputs | {"condition_age_s": torch.tensor([age])})["chunk_rad"]
+        all_tensors(policy, inputs | {"condition_age_s": torch.tensor([age])})["chunk_rad"]
         for age in (oldest / 2, oldest, 5 * oldest)
     ]
     torch.testing.assert_close(chunks[1], chunks[2])
@@ -111,7 +95,7 @@ def test_training_reaches_every_parameter(config: PolicyConfig) -> None:
     )
     predicted = policy.denoiser(
         batch["noise"], torch.tensor([10, 900]), batch["lang_tokens"],
-        gate_streams(*tokens, torch.ones(2, 2)), policy.frame_encode(batch["image"]),
+        torch.cat(tokens, dim=1), policy.frame_encode(batch["image"]),
         batch["position_rad"], batch["command_rad"], batch["condition_age_s"],
     )  # fmt: skip
     future = policy.video_dit(latents, torch.zeros(2, config.motion.frames), text_kv)

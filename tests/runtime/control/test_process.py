@@ -233,11 +233,9 @@ def test_a_mistake_in_a_hook_is_a_fault_and_is_named(capfd: pytest.CaptureFixtur
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_one_that_never_opened_leaves_no_process() -> None:
-    policy = Policy()
-    pid = policy.control.pid
-    policy.close()
-    assert not Path(f"/proc/{pid}").exists()
+def test_one_that_never_opened_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.host.process.start", lambda *_: pytest.fail("a process started"))
+    Policy().close()
 
 
 def test_a_safe_pose_for_another_robot_is_refused() -> None:

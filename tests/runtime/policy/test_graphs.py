@@ -87,11 +87,10 @@ def test_system_1_is_fed_what_it_should_be(noted: Noted) -> None:
 def test_the_spatial_stream_sees_the_newest_frame_and_the_motion_stream_all(noted: Noted) -> None:
     noted.graphs.set_instruction(TASK, RING)
     clip = np.arange(T, dtype=np.uint8)[:, None, None, None] * np.ones((SIZE, SIZE, 3), np.uint8)
-    outputs = noted.graphs.condition(clip, (1.0, 0.0), RING)
+    outputs = noted.graphs.condition(clip, RING)
     assert set(outputs) == {"video_kv", "register_kv"}
     assert np.unique(noted.fed["vae_spatial"]["frames"]).tolist() == [T - 1]
     assert noted.fed["vae_motion"]["frames"][0, :, 0, 0, 0].tolist() == [0, 1, 2]
-    assert noted.fed["condition"]["stream_gate"].tolist() == [1.0, 0.0]
 
 
 def test_warming_runs_every_graph_once(noted: Noted) -> None:

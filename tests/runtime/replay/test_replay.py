@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from runtime.engines import load
 from runtime.lockstep import CallbackCamera
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
-from runtime.policy.system2 import StudyMode
 from runtime.recording.reader import Recording
 from runtime.replay.compare import Call, Comparison, max_abs_difference
 from runtime.replay.replay import Replay
@@ -49,9 +48,11 @@ def two_tasks(path: Path, write_graph: Callable[[GraphSpec, Path], None]) -> Pat
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`bundle/`, and a recording of it in `run/`: two epochs with
-    an instruction each, everything late, pictures of noise,
-    a gate that is not one, and a condition that grows too old for the normal speed."""
+    """Return a folder with `bundle/` and a recording of it in `run/`.
+
+    The recording has two epochs with an instruction each, late workers, pictures of noise and a
+    condition that grows too old for the normal speed.
+    """
     folder = tmp_path_factory.mktemp("replay")
     bundle = load_bundle(two_tasks(folder / "bundle", changed(None)))
     delays = {
@@ -64,7 +65,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_config(system2={"soft_age_s": 0.6, "hard_age_s": 1.0}),
         delays,
         load,
-        StudyMode(stream_gate=(1.0, 0.5)),
         folder / "run",
         seed=3,
     )
