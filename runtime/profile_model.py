@@ -19,7 +19,7 @@ class Histogram(Measured):
 
 
 class BudgetedTimes(Times):
-    """All keys of `Times`, compared with a budget. Quantiles are exact values that occurred."""
+    """Times compared with a budget. The quantiles are values that occurred."""
 
     budget_ms: float | None = Field(
         description="limit for one event: that of the farthest quantile; null without a budget"
@@ -29,7 +29,7 @@ class BudgetedTimes(Times):
 
 
 class StageTimes(BudgetedTimes):
-    """All keys of `BudgetedTimes`, and how often the stage runs."""
+    """The times of one stage, and how often it runs."""
 
     thread: str = Field(description="threads that ran the stage, separated by commas")
     period_ms: Number = Field(
@@ -53,7 +53,7 @@ class EngineTimes(Measured):
 
 
 class Ratio(Measured):
-    """The ratio of two times. Null where there are too few samples."""
+    """The ratio of two times. Values are null if there are too few samples."""
 
     ratio: Number = Field(description="ratio of the two times")
     ci95: tuple[Number, Number] = Field(description="lower and upper end of its 95 % interval")
@@ -159,10 +159,11 @@ class Board(Measured):
 
 
 class Profile(Measured):
-    """Where the time of a run went and how old its data was.
+    """Where the time of a run went and how old its data was: profile.json.
 
-    The keys with a default are measured by `v2a profile BUNDLE` only. In the profile of a recording
-    they are empty or null.
+    Only `v2a profile BUNDLE` measures `engine`, `options`, `noise_floor`, `layers`, `memory`,
+    `device`, `others_cores`, `yardstick_ms` and `repeats`. In the profile of a recording they are
+    empty or null.
     """
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this schema")
@@ -183,8 +184,8 @@ class Profile(Measured):
     engines: dict[str, EngineTimes] = Field(description="graph -> time of its engine")
     noise_floor: dict[str, Ratio] = Field(
         default={},
-        description="graph -> the engine's time divided by its own time (A/A): what this machine "
-        "cannot tell apart",
+        description="graph -> its engine's time divided by the same engine's time (A/A); a smaller "
+        "difference is noise",
     )
     layers: dict[str, tuple[LayerShare, ...]] = Field(
         default={}, description="graph -> its modules, the most expensive first"
@@ -208,9 +209,8 @@ class Profile(Measured):
     )
     repeats: dict[str, tuple[float, ...]] = Field(
         default={},
-        description="stage or age -> typical time in each of three shorter runs, in ms",
+        description="stage or age -> typical value in each of three shorter runs, ms",
     )
     samples: dict[str, tuple[float, ...]] = Field(
-        description="stage or age -> up to 2048 values in order of time, in ms; `--json` leaves "
-        "this key out"
+        description="stage or age -> up to 2048 values in time order; not printed by `--json`, ms"
     )

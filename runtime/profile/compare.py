@@ -26,7 +26,7 @@ Verdict = Literal["better", "worse", "within_noise"]
 
 
 class ComparedRatio(Ratio):
-    """All keys of `Ratio`, after divided by before, and a verdict."""
+    """The time in B divided by the time in A, and a verdict."""
 
     verdict: Verdict = Field(description="`better`, `worse` or `within_noise`")
 

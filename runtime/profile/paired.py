@@ -29,7 +29,7 @@ ROUNDS_MIN: Final = 48  # with fewer rounds, a change of 20 % is often within no
 
 
 class ComparedEngine(ComparedRatio):
-    """All keys of `ComparedRatio`, and the times that they are made from."""
+    """How one engine changed, and the times behind it."""
 
     before: Times = Field(description="time of A's engine")
     after: Times = Field(description="time of B's engine")

@@ -124,7 +124,7 @@ class VirtualRun:
             start_ns = self._clock.now_ns()
             if seq % CONDITION_EVERY == 1:
                 ring = self._tracer.ring("system2")
-                condition = self._graphs.condition(clip, (1.0, 1.0), ring, seq)
+                condition = self._graphs.condition(clip, ring, seq)
             made.append(self._chunk(FrameMsg(seq, start_ns, 0, 0, 0, clip[-1], ()), condition))
             self._clock.sleep_until_ns(start_ns + PERIOD_NS)
         self.recording = Drained(self._tracer.drain(), made)
