@@ -44,7 +44,7 @@ class TimedEngine(Engine):
     took_ns: list[int] = field(default_factory=list)
 
     def run(self, feeds: Feeds) -> Tensors:
-        """Run the engine and note its feeds and its time."""
+        """Run the engine and keep its feeds and its time; shapes as the graph's spec says."""
         self.feeds = feeds
         start_ns = self.clock.now_ns()
         outputs = self.engine.run(feeds)

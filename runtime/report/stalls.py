@@ -39,13 +39,16 @@ class Stall:
 
     @property
     def took_ms(self) -> float:
+        """Its duration."""
         return (self.t1_ns - self.t0_ns) / 1e6
 
     @property
     def excess_ms(self) -> float:
+        """How much longer it took than usual."""
         return self.took_ms - self.typical_ms
 
     def overlaps(self, other: Stall) -> bool:
+        """Whether both were going on at one time."""
         return self.t0_ns < other.t1_ns and other.t0_ns < self.t1_ns
 
 
@@ -60,7 +63,10 @@ class Ticks:
 
 
 def find_stalls(spans: Mapping[str, Rows]) -> list[Stall]:
-    """All stalls of the run, the longest excess first; one for what overlaps in a thread."""
+    """All stalls of the run, the longest excess first; `spans` is thread -> rows [n, 4].
+
+    Of stalls that overlap in a thread, only the cause is kept.
+    """
     found = [
         stall
         for thread, rows in spans.items()
