@@ -1,4 +1,6 @@
-"""Fills the tables of README.md and docs/demo.md from `demo/results/`: `python -m demo.tables`.
+"""Fills the tables of README.md and docs/measurements/demo.md from `demo/results/`.
+
+Run `python -m demo.tables`.
 
 A table stands between `<!-- NAME: written by python -m demo.tables -->` and `<!-- end -->`; no
 figure in it is written by hand.
@@ -16,7 +18,7 @@ from demo.report import load_studies
 from demo.statistics import RESULTS
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "demo.md")
+PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "measurements" / "demo.md")
 STAGES: Final = (
     "frame_encode",
     "observe",

@@ -41,7 +41,6 @@ MANIFEST = Manifest.model_validate(
             "step_s": 0.05,
         },
         "cameras": [{"name": "top", "width": 96, "height": 96, "history": 6, "interval_s": 0.05}],
-        "sampler": {},
         "instructions": {"reach the cube": {"file": "embeddings/reach.npy"}},
         "condition_age_max_s": 1.0,
         "provenance": {"parity": {"denoise": 1e-6}},
