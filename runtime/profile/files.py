@@ -15,7 +15,7 @@ from v2a.config import describe_fault
 from v2a.errors import ConfigError
 
 PROFILE_JSON: Final = "profile.json"
-_FIX: Final = "give a profile.json of v2a profile, or its folder"
+_FIX: Final = "give a profile.json, or its folder; v2a profile --run makes one of a recording"
 
 
 def read_profile(path: Path) -> Profile:
