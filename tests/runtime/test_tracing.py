@@ -253,7 +253,7 @@ def test_a_thread_that_keeps_the_gil_after_it_published_is_seen_by_the_one_that_
     threads, boxes, clock = WorkerThreads(), Mailboxes(), MonotonicClock()
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     inbox: Any = boxes.frame
-    threads.start(ROW, step_on_news(Silent(), inbox, boxes.chunk, clock))
+    threads.start(ROW.name, step_on_news(Silent(), inbox, boxes.chunk, clock))
     seq = 0
     while "gil_wait" not in threads.thread_times().get(
         ROW.name, {}
@@ -274,7 +274,7 @@ def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
         while not stopping():
             time.sleep(0.001)
 
-    threads.start(ROW, loop)
+    threads.start(ROW.name, loop)
     ran.wait()
     threads.stop(ROW.name)
     times = threads.thread_times()[ROW.name]
