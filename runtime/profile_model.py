@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from runtime.host.run_delay import ThreadTimes
 from v2a.measured import Measured, Number, Times, absent
 
 SCHEMA_VERSION: Final = 1
@@ -118,17 +119,6 @@ class Machine(Measured):
     versions: dict[str, str] = Field(description="package -> version; also Python and the machine")
     realtime: dict[str, str] = Field(
         description="what the control process asked of the kernel -> what the kernel gave"
-    )
-
-
-class ThreadTimes(Measured):
-    """CPU time and waits of one thread, as in summary.json."""
-
-    cpu_s: float | None = absent("time on a core; left out if the kernel has no schedstats")
-    run_delay_ms: float | None = absent("time ready to run, but without a core; left out likewise")
-    gil_wait: Times | None = absent(
-        "from a message's publication to the wake-up, less run delay; left out if the thread never "
-        "waited for a message"
     )
 
 

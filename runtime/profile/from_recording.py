@@ -35,7 +35,7 @@ def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -
 
     Without `budgets`, the limits are those that follow from robot.yaml.
     """
-    run = RunConfig.model_validate(recording.header["config"])
+    run = recording.header.config
     facts = read_run(recording)
     if budgets is None:
         budgets = default_budgets(run, _horizon_ms(recording))
@@ -46,9 +46,9 @@ def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -
         name: _stage(durations_ms[name], threads, _period_ms(rows, run, name), budgets, name)
         for name, (threads, rows) in spans.items()
     }
-    summary = recording.summary() or {}
+    summary = recording.summary()  # None: the run was killed, or still goes on
     return Profile(
-        policy=recording.header["policy"],
+        policy=recording.header.policy,
         seconds=(facts.t1_ns - facts.t0_ns) / 1e9,
         stages=stages,
         ages={name: _budgeted(values, budgets, name) for name, values in ages_ms.items()},
@@ -60,12 +60,12 @@ def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -
         },
         budgets=judge(budgets, durations_ms | ages_ms),
         tail=summarise_stalls(facts.stalls, facts.t0_ns),
-        ticks=summary.get("ticks", len(durations_ms.get("tick", ()))),
-        missed_ticks=summary.get("missed_ticks", {}),
+        ticks=summary.ticks if summary else len(durations_ms.get("tick", ())),
+        missed_ticks=summary.missed_ticks if summary else {},
         machine=Machine(
-            versions=recording.header.get("versions", {}), realtime=summary.get("realtime", {})
+            versions=recording.header.versions, realtime=summary.realtime if summary else {}
         ),
-        threads=summary.get("threads", {}),
+        threads=(summary and summary.threads) or {},
         samples={name: _samples(values) for name, values in (durations_ms | ages_ms).items()},
     )
 

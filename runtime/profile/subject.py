@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.engines import load
 from runtime.engines.base import EngineFactory
 from v2a.bundle import Bundle, Manifest

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from runtime.host.run_delay import ThreadTimes
 from runtime.profile.compare import ProfileComparison, compare_profiles
 from runtime.profile.from_recording import profile_of_recording
-from runtime.profile_model import Ratio, ThreadTimes
+from runtime.profile_model import Ratio
 from runtime.recording.messages import to_json
 from runtime.report.page import page
 from tests.runtime.profile.conftest import PERIOD_NS, USUAL_MS, VirtualRun
