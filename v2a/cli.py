@@ -24,7 +24,13 @@ COMMANDS: Final = {
     "demo": LazyCommand("demo.cli", "demo", "Run the demo in simulation and write a report."),
     "run": LazyCommand("runtime.cli", "run", "Run a policy bundle on a robot."),
     "profile": LazyCommand(
-        "runtime.profile.cli", "profile", "Time every stage of a bundle or a run."
+        "runtime.profile.profile_cli", "profile", "Measure what each stage costs; check budgets."
+    ),
+    "compare": LazyCommand(
+        "runtime.profile.compare_cli", "compare", "Compare two profiles, or two bundles."
+    ),
+    "sweep": LazyCommand(
+        "runtime.profile.sweep_cli", "sweep", "Profile a bundle with each combination of options."
     ),
     "record": LazyCommand("runtime.recording.cli", "record", "Inspect or export a recording."),
     "replay": LazyCommand(
