@@ -13,19 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from pydantic import BaseModel
-
 from runtime.profile.compare import ProfileComparison
 from runtime.profile.paired import EngineComparison
 from runtime.profile.sweep import Sweep
 from runtime.profile_model import Profile
+from runtime.recording.header import Header
+from runtime.recording.info import RecordingInfo
 from runtime.replay.result import ReplayResult
+from runtime.summary_model import RunSummary
+from runtime.web.live_status import LiveStatus
+from v2a.measured import Measured
 
-Model = type[BaseModel]
+Model = type[Measured]
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 PAGES: Final[dict[str, tuple[Model, ...]]] = {
     "profile.md": (Profile, ProfileComparison, EngineComparison, Sweep, ReplayResult),
+    "summary.md": (RunSummary, LiveStatus, Header, RecordingInfo),
 }
 MARKER: Final = "<!-- From here on made by `python -m tools.reference`: change the models. -->\n"
 UNITS: Final = {  # end of a key -> unit
@@ -67,12 +71,12 @@ def models_of(model: Model) -> Iterator[Model]:
 def _base(model: Model) -> Model | None:
     """The base class, if it has keys of its own."""
     base = model.__base__
-    has_keys = base is not None and issubclass(base, BaseModel) and base.model_fields
+    has_keys = base is not None and issubclass(base, Measured) and base.model_fields
     return base if has_keys else None
 
 
 def _models_in(annotation: Any) -> Iterator[Model]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, Measured):
         yield annotation
     for inner in get_args(annotation):
         yield from _models_in(inner)

@@ -37,7 +37,7 @@ class ReleasedFile(ReleaseConfig):
     Attributes:
         joints: names and limits of the joints in `agilex_state_indices`, in that order. The
             default is the release's names with wide limits; those in the robot's own file apply
-            (docs/run.md).
+            (docs/robot_yaml.md).
         video_channels: the order of image channels with which the VAE was trained.
         condition_age_max_s: the oldest condition to act on; default: the length of a chunk.
     """

@@ -1,4 +1,4 @@
-"""Computes the cost of each graph of a released policy, split by rate (docs/design.md)."""
+"""Computes the cost of each graph of a released policy, split by rate (docs/architecture.md)."""
 
 from __future__ import annotations
 
