@@ -1,7 +1,8 @@
 """Requests real-time settings from the system for the control process.
 
 A separate process and SCHED_FIFO together keep a Python loop on time under any load; neither
-suffices alone (docs/measurements/control.md). A garbage collection would stop the loop for 70 ms or more.
+suffices alone (docs/measurements/control.md). A garbage collection would stop the loop for 70 ms or
+more.
 """
 
 from __future__ import annotations
