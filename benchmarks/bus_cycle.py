@@ -186,16 +186,16 @@ SERVOS = """
 import sys
 from pathlib import Path
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from v2a.clock import MonotonicClock
 class Punctual(MonotonicClock):  # a wire is never late, whatever the scheduler does
     def sleep_until_ns(self, t_ns):
         while self.now_ns() < t_ns:
             pass
 model, ids, baud, link = sys.argv[1:]
-chain = VirtualChain(VirtualServo(MODELS[model], int(i)) for i in ids.split(","))
+chain = VirtualDynamixelBus(VirtualDynamixel(MODELS[model], int(i)) for i in ids.split(","))
 for servo in chain.servos.values():
     assert servo.write(9, b"\\x00") == 0  # no return delay
 server = PtyServer(chain, int(baud) or None, link=Path(link), clock=Punctual())

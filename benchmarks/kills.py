@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from hw_drivers.dynamixel.models import MODELS, WATCHDOG_TRIPPED
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.client import ControlClient
 from runtime.control.trajectory import REST_NS
@@ -102,7 +102,7 @@ class Rig:
     """The robot, here, and the policy's process that moves it."""
 
     def __init__(self, folder: Path) -> None:
-        self.chain = VirtualChain(VirtualServo(MODELS["xl430-w250"], i) for i in (1, 2))
+        self.chain = VirtualDynamixelBus(VirtualDynamixel(MODELS["xl430-w250"], i) for i in (1, 2))
         self._over = threading.Event()
         with scheduled_first():
             self.pty: PtyServer = PtyServer(self.chain, link=folder / "port")

@@ -17,6 +17,7 @@ from demo.statistics import rate
 from demo.task import LEVELS, Level
 from runtime.recording.messages import to_json
 from runtime.summary import as_text, versions
+from runtime.summary_model import RunSummary
 from v2a.bundle import load_bundle
 from v2a.errors import ConfigError
 from v2a.terminal import Bar
@@ -90,7 +91,7 @@ def demo(
         )
     if save is not None:
         _save(save, session, summary, level)
-    click.echo(to_json(summary) if as_json else _text(summary))
+    click.echo(to_json(summary) if as_json else _text(session.run, summary))
 
 
 class _Progress:
@@ -114,19 +115,21 @@ def _summary(session: Session, level: Level) -> dict[str, Any]:
     return {
         "task": level,
         **rate([result.success for result in results]),
-        **session.summary,
+        **session.run.model_dump(mode="json"),
+        "system1_period_s": session.config.system1.period_s,
+        "system2_period_s": session.config.system2.period_s,
         "cpu_model": _cpu_model(),
         "episodes": [{"seed": r.seed, "success": r.success, "knocked": r.knocked} for r in results],
     }
 
 
-def _text(summary: dict[str, Any]) -> str:
+def _text(run: RunSummary, summary: dict[str, Any]) -> str:
     low, high = summary["ci95"]
     head = (
         f"{summary['task']}: {100 * summary['success_rate']:.1f} % of {summary['n']} episodes "
         f"succeeded (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     )
-    return f"{as_text(summary)}\n{head}"
+    return f"{as_text(run)}\n{head}"
 
 
 def _cpu_model() -> str:

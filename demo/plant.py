@@ -12,8 +12,8 @@ from demo import arm, task
 from demo.physics import PHYSICS_STEP_S, World
 from demo.picture import U8, Painter
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 
 SERVO_MODEL = "xl430-w250"
 
@@ -41,14 +41,14 @@ class Plant:
         self.world = World()
         model = MODELS[SERVO_MODEL]
         self._servos = [
-            VirtualServo(model, joint + 1, float(limit))
+            VirtualDynamixel(model, joint + 1, float(limit))
             for joint, limit in enumerate(arm.VELOCITY_LIMIT_RAD_S)
         ]
         # As on an arm that was set up: each servo answers at once, instead of after the factory's
         # 0.5 ms.
         for servo in self._servos:
             servo.write(model.items["return_delay_time"].address, b"\x00")
-        self.chain = VirtualChain(self._servos)
+        self.chain = VirtualDynamixelBus(self._servos)
         self.reset(task.scenario(0))
 
     def reset(self, scenario: task.Scenario) -> None:

@@ -36,9 +36,9 @@ small {{ color: #666 }}
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], films: Sequence[Film]) -> Path:
-    """Write `folder/index.html` and `folder/summary.json`; returns the page's path."""
+    """Write `folder/index.html` and `folder/demo.json`; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (folder / "demo.json").write_text(json.dumps(summary, indent=1) + "\n")
     page = folder / "index.html"
     page.write_text(_PAGE.format(body="\n".join(_sections(summary, films))))
     return page

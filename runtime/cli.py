@@ -14,11 +14,12 @@ import click
 
 from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recording.messages import to_json
 from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
+from runtime.summary_model import RunSummary
 from runtime.supervisor import Runtime
 from runtime.web.guard import HERE
 from runtime.web.start import page_address, web_sink, with_button
@@ -188,8 +189,8 @@ def _new_folder(name: str) -> Path:
     return folder
 
 
-def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
-    if summary["torque_fault"]:
-        click.echo(f"warning: {summary['torque_fault']}; cut the motors' power", err=True)
+def _report(summary: RunSummary, folder: Path, as_json: bool) -> None:
+    if summary.torque_fault:
+        click.echo(f"warning: {summary.torque_fault}; cut the motors' power", err=True)
     click.echo(f"recorded in {folder}", err=True)
     click.echo(to_json(summary) if as_json else as_text(summary))

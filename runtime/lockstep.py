@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from runtime.recording.link import InProcess
 from runtime.recording.messages import Reset
 from runtime.recording.recorder import RATE_HZ, Recorder
 from runtime.summary import describe, summarise
+from runtime.summary_model import RunSummary
 from runtime.threads import PUBLISH, Worker
 from runtime.workers import WORKERS, Stepping, Workers
 from v2a.clock import Clock, FakeClock
@@ -153,8 +153,8 @@ class Lockstep:
         self._rng = np.random.default_rng([self._seed, epoch])
         return epoch
 
-    def summary(self) -> dict[str, Any]:
-        """What happened so far, in virtual time: see `runtime.summary.summarise`."""
+    def summary(self) -> RunSummary:
+        """What happened so far, in virtual time."""
         return summarise(self._workers, self._recorder, self._start_ns)
 
     def __enter__(self) -> Lockstep:

@@ -1,4 +1,4 @@
-"""What a running robot shows: a table that stays in place on a terminal, a line elsewhere."""
+"""Shows a running robot: a table in place on a terminal, one line per second elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from v2a.spans import Histogram
 from v2a.terminal import LiveLines
 
 PERIOD_S = 1.0
-# One lost frame is nobody's business; a camera that is too slow repeats far more than this.
+# A few lost frames are no reason to warn; a camera that is too slow repeats far more than this.
 REPEATED_SHARE_MAX = 0.1
 
 Row = Mapping[str, float]
@@ -23,7 +23,7 @@ _HEAD: Final = f"{'ms':<15}" + "".join(f"{name[:-3]:>7}" for name in _QUANTILES)
 
 
 class Status:
-    """On stderr. `stages` gives `Tracer.stage_table`, for the table alone."""
+    """Writes to stderr. `stages` returns a `Tracer.stage_table`, which only the table shows."""
 
     def __init__(self, workers: Workers, stages: Callable[[], Mapping[str, Row]]) -> None:
         self._workers = workers
@@ -34,6 +34,7 @@ class Status:
         self._warned = False
 
     def show(self) -> None:
+        """Draw the newest status, and warn once if the camera is too slow."""
         self._warn_of_repeated_pictures()
         if not self._screen.in_place:
             self._screen.show([f"{self._seconds:6.0f} s  {line(self._workers)}"])
@@ -56,7 +57,7 @@ class Status:
         yield from side_by_side([cell(*row) for row in {**ages, **self._stages()}.items()])
 
     def _since_last(self) -> dict[str, float]:
-        """Of each of `counted`, how many a second came since the last time."""
+        """The rate of each of `counted` since the last call, in Hz."""
         now_ns, now = self._workers.clock.now_ns(), counted(self._workers)
         seconds = max((now_ns - self._last_ns) / 1e9, 1e-9)
         found = {name: (now[name] - self._last[name]) / seconds for name in now}
@@ -78,17 +79,19 @@ class Status:
 
 
 def line(workers: Workers) -> str:
-    """All in one line: safety state, chunks so far, joints."""
+    """One line: safety state, chunks so far, joint positions."""
     safety, chunks = workers.control.safety.state.value, workers.system1.counts["chunks"]
     return f"{safety:<9} chunks {chunks:<5} {joints(workers)}"
 
 
 def state(workers: Workers) -> str:
+    """The safety state and the reason for its last change."""
     last = workers.control.safety.changes[-1]
     return f"{last.state.value.upper()}  {last.reason}"
 
 
 def joints(workers: Workers) -> str:
+    """The newest joint positions in rad."""
     found = workers.mailboxes.state.get()
     if found is None:
         return "no reading yet"
@@ -97,7 +100,7 @@ def joints(workers: Workers) -> str:
 
 
 def counted(workers: Workers) -> dict[str, int]:
-    """Return how many results each worker has made."""
+    """Counters whose rates the table shows, by worker."""
     return {
         "camera": workers.camera.counts["frames"],
         "system2": workers.system2.counts["conditions"],
@@ -113,6 +116,7 @@ def rates(by_name: Mapping[str, float], config: RunConfig) -> str:
 
 
 def ages_of(workers: Workers) -> dict[str, Histogram]:
+    """How old the data was when it was used, by age."""
     control = workers.control
     return {
         "condition_age": workers.system1.condition_age,
@@ -122,11 +126,12 @@ def ages_of(workers: Workers) -> dict[str, Histogram]:
 
 
 def cell(name: str, row: Row) -> str:
+    """A row of the table: name and quantiles in ms."""
     return f"{name:<15}" + "".join(f"{row[q]:>7.{2 if row[q] < 10 else 0}f}" for q in _QUANTILES)
 
 
 def side_by_side(cells: list[str]) -> Iterator[str]:
-    """Two columns, the first one full, under their heads."""
+    """The cells in two columns under their heads, top to bottom, left column first."""
     yield f"{_HEAD:<{_CELL}}{_HEAD}"
     half = (len(cells) + 1) // 2
     for left, right in zip_longest(cells[:half], cells[half:], fillvalue=""):

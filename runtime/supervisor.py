@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from runtime.control.loop import Verb
+from runtime.host.run_delay import ThreadTimes
 from runtime.recording.messages import ERROR, LogLine, Reset
 from runtime.recording.recorder import Recorder
 from runtime.recording.sinks import SinkSpec
 from runtime.summary import describe, summarise
+from runtime.summary_model import RunSummary
 from runtime.threads import WorkerThreads
 from runtime.workers import WORKERS, Workers
 from v2a.errors import SafetyFault
@@ -44,7 +45,7 @@ class Runtime:
         self._closing = ExitStack()
         self._starting_or_stopping = threading.Lock()
         self._recorder = Recorder(workers.tracer, workers.control.safety, record_dir, sinks)
-        self._ended: dict[str, Any] | None = None
+        self._ended: RunSummary | None = None
         self._start_ns = workers.clock.now_ns()
         for mailbox in workers.mailboxes.all():
             mailbox.taps.append(self._recorder.offer)
@@ -105,17 +106,17 @@ class Runtime:
         """How long each stage took so far: see `Tracer.stage_table`."""
         return self._recorder.stage_table()
 
-    def summary(self) -> dict[str, Any]:
-        """What happened so far, or, after the end, what the recording says of it: see
-        `runtime.summary.summarise`."""
+    def summary(self) -> RunSummary:
+        """What happened so far; after the end, the summary that was recorded."""
         if self._ended is not None:
             return self._ended
         summary = summarise(self._workers, self._recorder, self._start_ns)
-        return summary | {
+        threads = {
             "threads": self._thread_times(),
             "scheduling": dict(self._threads.scheduling),
-            "hung": list(self._threads.hung),
+            "hung": tuple(self._threads.hung),
         }
+        return summary.model_copy(update=threads)
 
     def __enter__(self) -> Runtime:
         return self.start()
@@ -125,10 +126,10 @@ class Runtime:
         if kind is None and not self._threads.error_raised:
             self._threads.raise_error()
 
-    def _thread_times(self) -> dict[str, dict[str, Any]]:
-        """A control loop in a process of its own is `control`, and our end of the link `link`."""
+    def _thread_times(self) -> dict[str, ThreadTimes]:
+        """Times by thread. With a control process, its loop is `control` and our thread `link`."""
         times = self._threads.thread_times()
-        if self._workers.control.thread:
+        if self._workers.control.thread is not None:
             times["link"], times["control"] = times["control"], self._workers.control.thread
         return times
 
@@ -154,7 +155,7 @@ class Runtime:
             if fault is not None:
                 self._recorder.offer(LogLine(now_ns, ERROR, str(fault)))
 
-        def summarised() -> dict[str, Any]:
+        def summarised() -> RunSummary:
             self._ended = self.summary()
             return self._ended
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from runtime.host.run_delay import ThreadMeter, meter
+from runtime.host.run_delay import ThreadMeter, ThreadTimes, meter
 from runtime.mailbox import Mailbox, Message
 from v2a.clock import Clock
 from v2a.errors import CameraError
@@ -83,8 +83,8 @@ class WorkerThreads:
     def running(self, name: str) -> bool:
         return name in self._threads and self._threads[name][0].is_alive()
 
-    def thread_times(self) -> dict[str, dict[str, Any]]:
-        """`ThreadMeter.times` of each thread so far."""
+    def thread_times(self) -> dict[str, ThreadTimes]:
+        """CPU time and waits of each thread so far."""
         return {name: found.times() for name, found in list(self._meters.items())}
 
     @property

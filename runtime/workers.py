@@ -20,7 +20,7 @@ from runtime.camera_worker import CameraWorker
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.client import ControlClient
 from runtime.control.loop import Control
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.engines.base import EngineFactory, load
 from runtime.fit import check_fit
 from runtime.mailbox import Mailbox, Mailboxes

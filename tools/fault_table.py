@@ -32,6 +32,7 @@ from v2a.errors import BusError, PortError
 IDS = (1, 2, 3)
 TICKS = {1: 2100, 2: 2200, 3: 2300}
 RAD_PER_TICK = 2 * 3.141592653589793 / 4096
+MODEL_OF = {"dynamixel2": "xl330-m288", "feetech": "sts3215"}
 NAMES = ("none", *FAULTS, "dead")
 BAUD = 1_000_000
 GIVE_UP_S = 2.0
@@ -54,28 +55,22 @@ class Row(NamedTuple):
 SERVOS = """
 import sys
 from pathlib import Path
-from hw_drivers.dynamixel.models import MODELS as DYNAMIXEL
-from hw_drivers.feetech.models import MODELS as FEETECH
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.family import load_family
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
-from tools.fault_table import BAUD, RAD_PER_TICK, TICKS
+from tools.fault_table import BAUD, MODEL_OF, TICKS
 class Once(PlantedFault):
     def strike(self, request, replies, servos):
         server.fault = None if replies else self
         return super().strike(request, replies, servos)
 protocol, link = sys.argv[1:]
 def fresh():
-    if protocol == "feetech":
-        line = FeetechChain(FeetechServo(FEETECH["sts3215"], i) for i in TICKS)
-    else:
-        line = VirtualChain(VirtualServo(DYNAMIXEL["xl330-m288"], i) for i in TICKS)
+    family = load_family(protocol)
+    model = family.models[MODEL_OF[protocol]]
+    line = family.virtual_bus(family.virtual_servo(model, i) for i in TICKS)
     for servo_id, servo in line.servos.items():
-        servo.set_present_rad((TICKS[servo_id] - 2048) * RAD_PER_TICK)
-        if protocol != "feetech":
-            servo.write(9, b"\\x00")  # no return delay
+        servo.rest_at(TICKS[servo_id])
+        servo.write(model.items["return_delay_time"].address, b"\\x00")
     return line, PtyServer(line, BAUD, link=Path(link))
 line, server = fresh()
 print("ready", flush=True)
@@ -123,7 +118,7 @@ class Ours:
     """`Robot`, that connects again when the port is gone."""
 
     def __init__(self, path: str, protocol: str, budget_s: float) -> None:
-        model = "sts3215" if protocol == "feetech" else "xl330-m288"
+        model = MODEL_OF[protocol]
         limits = {"zero_tick": 0, "lower_rad": 0, "upper_rad": 6, "velocity_limit_rad_s": 5}
         joints = [{"name": f"joint{i}", "id": i, "model": model, **limits} for i in IDS]
         bus = {"protocol": protocol, "port": path, "baud": BAUD, "budget_s": budget_s}

@@ -51,6 +51,7 @@ EXTRA_OF: Final = {
     "av": "lerobot",
     "cuda": "gpu",
     "cv2": "vision",
+    "gpiod": "gpio",
     "matplotlib": "demo",
     "mujoco": "demo",
     "onnx": "export",

@@ -6,14 +6,15 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 import v2a.errors
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.loop import Verb
-from runtime.control.process import VERBS, RobotKind, limits_to
+from runtime.control.notes import LimitsRow, Note, RobotKind, Setup
+from runtime.control.process import VERBS
 from runtime.control.record import ControlRecord
 from runtime.control.wire import (
     NOTE,
@@ -29,7 +30,6 @@ from runtime.control.wire import (
 )
 from runtime.host import process
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.safety.health import health_from
 from runtime.safety.motion_limiter import Limits
 from runtime.safety.safety import Change, SafetyRecord, State
 from v2a.clock import Clock
@@ -55,18 +55,15 @@ class ControlClient(ControlRecord):
     ) -> None:
         super().__init__(SafetyRecord())
         self.period_ns = config.control_period_ns
-        self._setup = {
-            "robot": robot,
-            "limits": limits_to(limits),
-            "config": config.model_dump(mode="json"),
-        }
-        self._watchdog_s = config.robot.bus.watchdog_s
+        self._setup = Setup(robot=robot, limits=LimitsRow.of(limits), config=config)
+        self._bus = config.robot.bus
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
         self._number = self._verb = 0
         self._waiting: dict[int, threading.Event] = {}
-        self._told: dict[str, Any] = {}  # all notes so far, the newest word on each subject
+        self._ready = False
+        self._end: Note | None = None  # the control process's last words
         self._state_seq = self._beat_ns = 0
         self._asking = threading.Lock()
         self._closing = threading.Lock()
@@ -87,7 +84,7 @@ class ControlClient(ControlRecord):
         self._opened = True
         self._link.send_last(pack_json(SETUP, self._setup), START_S)
         end_ns = self._clock.now_ns() + round(START_S * 1e9)
-        while not self._told.get("ready"):
+        while not self._ready:
             self._exchange()
             self._raise_if_gone()
             if self._clock.now_ns() > end_ns:
@@ -168,16 +165,16 @@ class ControlClient(ControlRecord):
                 self._waiting.pop(number).set()
 
     def _note(self, packet: bytes) -> None:
-        note = unpack_json(packet)
-        self._told |= note
-        changes = (Change(t_ns, State(state), why) for t_ns, state, why in note["changes"])
-        self.safety.changes.extend(changes)
-        for ours, name in ((self.counts, "counts"), (self.safety.counts, "safety_counts")):
-            dict.update(ours, note[name])
-        self.torque_fault = note["torque_fault"]
-        self.health = health_from(note["health"])
-        self.thread = note["thread"]
-        self.realtime = self._told.get("realtime", {})
+        note = unpack_json(packet, Note)
+        self._ready |= note.ready
+        self._end = note if note.ended else self._end
+        self.safety.changes.extend(Change(*change) for change in note.changes)
+        dict.update(self.counts, note.counts)
+        dict.update(self.safety.counts, note.safety_counts)
+        self.torque_fault = note.torque_fault
+        self.health = None if note.health is None else note.health.health()
+        self.thread = note.thread
+        self.realtime = note.realtime or self.realtime
 
     def _spans(self, packet: bytes) -> None:
         for row in np.frombuffer(packet, np.int64, offset=1).reshape(-1, 4).tolist():
@@ -187,21 +184,25 @@ class ControlClient(ControlRecord):
         """Raises what the control process ended with, as itself."""
         if not self._link.hung_up:
             return
-        if "error" in self._told:
-            kind = getattr(v2a.errors, self._told["error"], None)
+        end = self._end
+        if end is not None and end.error is not None:
+            kind = getattr(v2a.errors, end.error, None)
             if kind is None:
-                raise V2AError(f"control process: {self._told['error']}: {self._told['text']}")
-            raise kind(self._told["text"])
-        if "ended" in self._told:
+                raise V2AError(f"control process: {end.error}: {end.text}")
+            raise kind(end.text)
+        if end is not None:
             raise SafetyFault("the control process was told to end by a signal; torque is off")
         code = self._process.wait(END_S)
         raise SafetyFault(self._note_lost(f"died (exit code {code})"))
 
     def _note_lost(self, how: str) -> str:
         """Nobody has turned the torque off: say so, and what stops the arm now."""
+        then = "the servos have no watchdog and go on to their last goal"
+        if self._bus.family.watchdog:
+            then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"
         self.torque_fault = (
-            f"the control process {how}: the servos' watchdog stops them {self._watchdog_s:g} s "
-            "later, with torque on; start anew to let go, or cut the motors' power"
+            f"the control process {how}: {then}, with torque on; "
+            "start anew to let go, or cut the motors' power"
         )
         self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, self.torque_fault))
         return self.torque_fault

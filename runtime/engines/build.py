@@ -1,7 +1,7 @@
-"""One graph to one plan: parse, compile, and check the plan before anybody runs it.
+"""Turns one graph into one plan: parses it, compiles it, and checks the plan.
 
-Networks are strongly typed: a tensor has the type that the ONNX file gives it, on TensorRT 10 as on
-11, which knows nothing else. So a precision is chosen when the bundle is exported or calibrated.
+Networks are strongly typed: a tensor has the type that the ONNX file gives it. TensorRT 11 has no
+other kind of network. So the precision is chosen when the bundle is exported or calibrated.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import numpy.typing as npt
 
 from runtime.engines.base import Signature, Tensors, check_signature, load
 from runtime.engines.cuda import Cuda
-from runtime.engines.plan_cache import Recipe
+from runtime.engines.plan_cache import PlanCheck, Recipe
 from runtime.engines.precisions import asked_precisions, built_precisions, read_back
 from runtime.engines.tensorrt_api import first_error, flag, is_rtx, make_log, title
 from runtime.engines.trt import DTYPES, TrtEngine
 from v2a.bundle import GraphSpec, TensorSpec
 from v2a.errors import EngineError
 
-# Largest |engine - ONNX Runtime| on random feeds, as a part of the output's largest magnitude. It
-# finds a kernel that computes something else, no more: the verdict on a precision is calibration's.
+# Largest |engine - ONNX Runtime| on random feeds, relative to the output's largest magnitude. This
+# only finds kernels that compute something else; calibration judges a precision.
 # bf16 has no entry, as ONNX Runtime's CPU has no kernels for it.
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
-# The first compute capability that has a precision; those left out are in all that TensorRT knows
+# The first compute capability that has a precision. All that TensorRT supports have the others
 # (docs.nvidia.com/deeplearning/tensorrt, Support Matrix, Hardware and Precision).
 FIRST_SM = {"bf16": 80}
 
-# ONNX operator -> what to do where TensorRT does not take it.
+# ONNX operator -> what to do if TensorRT rejects it.
 _FIXES = {
     "DFT": "write it as a product with a constant matrix",
     "QuantizeLinear": "quantise to symmetric INT8 (zero point 0)",
@@ -44,8 +44,10 @@ _FIX = "use operators of TensorRT 10.3 at opset 18"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A parsed graph. It holds all that TensorRT's objects point to: with the builder or the logger
-    collected, the next call would be a segmentation fault."""
+    """A parsed graph, with everything that TensorRT's objects point to.
+
+    If Python collected the builder or the logger, the next call would crash.
+    """
 
     trt: Any
     log: Any
@@ -60,10 +62,10 @@ class Network:
 
 
 def parse(trt: Any, graph: GraphSpec, path: Path) -> Network:
-    """Read an ONNX file by NVIDIA's parser.
+    """Parse an ONNX file with NVIDIA's parser.
 
-    Raises EngineError with the node that it does not take, BundleError where the file's inputs and
-    outputs are not the manifest's.
+    Raises EngineError with the node that the parser rejects, and BundleError if the file's inputs
+    and outputs differ from the manifest's.
     """
     log = make_log(trt)
     builder = trt.Builder(log)
@@ -101,11 +103,10 @@ def _refusal(network: Network) -> str:
 def compile_plan(
     network: Network, recipe: Recipe, sms: Sequence[int] = (), timings: bytes = b""
 ) -> tuple[memoryview, bytes]:
-    """The plan, and the kernel timings to begin the next build with.
+    """The plan, and the kernel timings for the next build.
 
-    `sms` are compute capabilities to compile for without a GPU (TensorRT-RTX alone can): one plan
-    for all of them. Without any it is for the GPU that is here.
-    Raises EngineError.
+    `sms` are compute capabilities: TensorRT-RTX compiles one plan for all of them, without a GPU.
+    Without `sms` the plan is for this machine's GPU. Raises EngineError.
     """
     trt = network.trt
     config = network.builder.create_builder_config()
@@ -151,7 +152,7 @@ def capability(trt: Any, sm: int) -> Any:
 
 
 def check_precisions(graphs: Sequence[GraphSpec], sms: Sequence[int]) -> None:
-    """Raise EngineError where a GPU of one of `sms` has not the precision of a graph."""
+    """Raise EngineError if a GPU of one of `sms` lacks the precision of a graph."""
     for sm in sms:
         lacking = [graph for graph in graphs if FIRST_SM.get(graph.precision, 0) > sm]
         if lacking:
@@ -164,7 +165,7 @@ def check_precisions(graphs: Sequence[GraphSpec], sms: Sequence[int]) -> None:
 
 
 def random_feeds(specs: list[TensorSpec]) -> Tensors:
-    """The same random inputs each time: normal numbers, any bytes, and zero for an index."""
+    """Reproducible random inputs: normal numbers, any bytes, and zero for an index."""
     draws = np.random.default_rng(0)
 
     def draw(spec: TensorSpec) -> npt.NDArray[Any]:
@@ -178,7 +179,7 @@ def random_feeds(specs: list[TensorSpec]) -> Tensors:
 
 
 def reference(graph: GraphSpec, path: Path) -> Tensors | None:
-    """What ONNX Runtime's CPU makes of the random feeds; None for a precision that it has not."""
+    """ONNX Runtime's outputs for the random feeds; None if its CPU lacks the precision."""
     if graph.precision not in TOLERANCES:
         return None
     with load(graph, path, "ort") as engine:
@@ -192,28 +193,29 @@ def check_plan(
     asked: Mapping[str, str],
     trt: Any,
     cuda: Cuda,
-) -> dict[str, Any]:
-    """Load a plan, run it, compare it with `expected` and its layers with what was `asked`.
+) -> PlanCheck:
+    """Run a plan, and compare its outputs with `expected` and its layers with what was `asked`.
 
-    Returns what it found, for the plan's note. Raises EngineError if the plan is not to be used.
+    Raises EngineError if the plan must not be used.
     """
     with TrtEngine(graph, plan, trt, cuda) as engine:
         outputs = engine.run(random_feeds(graph.inputs))
         built = read_back(asked, built_precisions(engine.inspected()))
-        found = {"cuda_graph": engine.captured, "gpu_ms": engine.gpu_ms()}
+        captured, gpu_ms = engine.captured, engine.gpu_ms()
     if built.lost:
         raise EngineError(
             f"graph {graph.name}: {', '.join(built.lost)} was asked for and no layer has it "
             f"({'; '.join(f'{c.node}: {c.built}' for c in built.changed[:3])}, ...); this GPU or "
             f"{title(trt)} lacks it: take another precision"
         )
-    return {
-        **found,
-        "error": None if expected is None else _error(graph, outputs, expected),
-        "kept": built.kept,
-        "changed": [f"{c.node}: {c.asked} asked, {c.built} built" for c in built.changed],
-        "unseen": built.unseen,
-    }
+    return PlanCheck(
+        cuda_graph=captured,
+        gpu_ms=gpu_ms,
+        error=None if expected is None else _error(graph, outputs, expected),
+        kept=built.kept,
+        changed=tuple(f"{c.node}: {c.asked} asked, {c.built} built" for c in built.changed),
+        unseen=built.unseen,
+    )
 
 
 def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
@@ -231,7 +233,7 @@ def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
 
 
 def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
-    """max |found - wanted| / max |wanted|; NaN where either is not finite."""
+    """max |found - wanted| / max |wanted|, of arrays of one shape; NaN if either is not finite."""
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("nan")
@@ -239,5 +241,5 @@ def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 
 def count(asked: Mapping[str, str]) -> dict[str, int]:
-    """Precision -> layers."""
+    """Precision -> number of layers."""
     return dict(Counter(asked.values()))

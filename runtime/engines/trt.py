@@ -153,6 +153,10 @@ class TrtEngine(Engine):
         self._closing.close()
 
 
+# TensorRT-RTX 1.7.1 on an H200 (SM90): it compiles a plan there, and can't load it.
+_NO_KERNELS = "does not support this compute capability"
+
+
 class _Plan:
     """A deserialised plan and its context; TensorRT's objects go in the reverse order of making."""
 
@@ -166,9 +170,12 @@ class _Plan:
         )
         if self._context is None:
             self.close()
+            reason = first_error(self._log)
+            fix = "run `v2a build` on this machine again"
+            if _NO_KERNELS in reason:
+                fix = "take another engine for this GPU, `--engine trt` or `--engine ort`"
             raise EngineError(
-                f"graph {graph.name}: {title(trt)} can't load its plan ({first_error(self._log)}); "
-                "run `v2a build` on this machine again"
+                f"graph {graph.name}: {title(trt)} can't load its plan ({reason}); {fix}"
             )
 
     def signatures(self, mode: str) -> list[Signature]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, load
 from runtime.engines.base import EngineFactory
 from runtime.policy.graphs import SUPPLIED

@@ -39,17 +39,17 @@ def profile_of(recording: Recording, budgets: Budgets | None = None) -> dict[str
 
     `budgets`: those that robot.yaml promises, unless given.
     """
-    run = RunConfig.model_validate(recording.header["config"])
+    run = recording.header.config
     facts = read_run(recording)
     if budgets is None:
         budgets = default_budgets(run, _horizon_ms(recording))
     stages = _stages(facts)
     ages = {name: points[:, 1] for name, points in facts.ages.items()}
     durations = {name: _durations_ms(rows) for name, (_, rows) in stages.items()}
-    summary = recording.summary() or {}
+    summary = ended.model_dump(mode="json") if (ended := recording.summary()) else {}
     return {
         "schema": SCHEMA,
-        "policy": recording.header["policy"],
+        "policy": recording.header.policy,
         "seconds": (facts.t1_ns - facts.t0_ns) / 1e9,
         "stages": {
             name: _row(durations[name], budgets, name) | _rhythm(threads, rows, run, name)
@@ -62,7 +62,7 @@ def profile_of(recording: Recording, budgets: Budgets | None = None) -> dict[str
         "ticks": summary.get("ticks", len(durations.get("tick", ()))),
         "missed_ticks": summary.get("missed_ticks", {}),
         "machine": {
-            "versions": recording.header.get("versions", {}),
+            "versions": recording.header.versions,
             "realtime": summary.get("realtime", {}),
         },
         "threads": summary.get("threads", {}),

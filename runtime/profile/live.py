@@ -16,7 +16,7 @@ import numpy as np
 
 from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.engines import load
 from runtime.engines.base import EngineFactory
 from runtime.policy.graphs import SUPPLIED

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import Engine, EngineFactory, Tensors
 from runtime.fit import check_fit
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
@@ -51,7 +50,7 @@ class Player:
     def __init__(self, script: Script, bundle: Bundle, engines: EngineFactory) -> None:
         _check_same_policy(script, bundle)
         header = script.header
-        config = RunConfig.model_validate(header["config"])
+        config = header.config
         check_fit(config, bundle.manifest)
         self._script = script
         self._calls: list[Call] = []
@@ -62,7 +61,7 @@ class Player:
         self._graphs = PolicyGraphs(bundle, self._clock, self._tapped(engines))
         shared = self._graphs, self._boxes, config
         self._system2 = System2(*shared, SpanRing())
-        self._system1 = System1(*shared, SpanRing(), header["seed"])
+        self._system1 = System1(*shared, SpanRing(), header.seed)
         self._boxes.begin(script.steps[0].epoch, self._clock.now_ns())
         self._instruct()
 
@@ -128,7 +127,7 @@ def _not_again(what: str, counts: Mapping[str, int]) -> ConfigError:
 
 
 def _check_same_policy(script: Script, bundle: Bundle) -> None:
-    manifest, policy = bundle.manifest, script.header["policy"]
+    manifest, policy = bundle.manifest, script.header.policy
     camera, space = manifest.cameras[0], manifest.action_space
     _, frame = next(script.with_frames())
     steps, joints = script.first_chunk().target_rad.shape

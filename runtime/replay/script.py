@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
+from runtime.recording.header import Header
 from runtime.recording.reader import Recording
 from v2a.errors import ConfigError
 
@@ -36,7 +37,7 @@ class Script:
     left_out: Mapping[str, int]  # why -> how many steps can't be made again
 
     @property
-    def header(self) -> Mapping[str, Any]:
+    def header(self) -> Header:
         return self.recording.header
 
     def first_chunk(self) -> ChunkMsg:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg
 from runtime.report.stalls import Rows, Stall, Ticks, against_grid, find_stalls, ticks_of
 from runtime.span_ages import ages_of_spans
@@ -16,10 +17,18 @@ from runtime.span_ages import ages_of_spans
 Points = npt.NDArray[np.float64]  # [n, 2]: seconds into the run, age in ms
 
 
+class RecordedHeader(Protocol):
+    """The part of `runtime.recording.header.Header` that is read here."""
+
+    @property
+    def config(self) -> RunConfig: ...
+
+
 class Recorded(Protocol):
     """The part of `runtime.recording.reader.Recording` that is read here."""
 
-    header: dict[str, Any]
+    @property
+    def header(self) -> RecordedHeader: ...
 
     @property
     def t0_ns(self) -> int: ...
@@ -57,7 +66,7 @@ def read_run(recording: Recorded) -> RunFacts:
     }
     chunks = list(recording.chunks())
     t0_ns, starts_ns = recording.t0_ns, ticks_of(spans)
-    period_ns = round(1e9 / recording.header["config"]["control"]["rate_hz"])
+    period_ns = recording.header.config.control_period_ns
     return RunFacts(
         t0_ns=t0_ns,
         t1_ns=max((int(rows[:, 2].max()) for rows in spans.values()), default=t0_ns),

@@ -1,12 +1,12 @@
-"""Who may see the page and press its button.
+"""Decides who may see the page and press its button.
 
-On loopback: whoever is on this machine, but no web page that this machine's browser has open. A
-page of another site could send a request here (CSRF), or have its own name resolve to 127.0.0.1 and
-so count as the same site (DNS rebinding). Against the first, `Origin` and a header that only a
-script of our own page can set; against the second, `Host` must be a name of the loopback.
+On loopback, every user of this machine may, but no other site's page in this machine's browser.
+Such a page could send a request here (CSRF): `Origin` is checked, and a press needs a header that
+only a script of our own page can set. Or its name could resolve to 127.0.0.1, so that it counts as
+the same site (DNS rebinding): `Host` must be a name of the loopback.
 
-Anywhere else: whoever has the token. It travels in a header that no browser adds by itself, so
-another site's page can't borrow it.
+On any other address, everyone with the token may. The token travels in a header that no browser
+adds by itself, so another site's page can't use it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from v2a.errors import ConfigError
 
 PORT: Final = 8842
 HERE: Final = f"127.0.0.1:{PORT}"
-BUTTON_HEADER: Final = "X-V2A-Button"  # a form can't send it, and for a script of another site it
-# asks for a permission (CORS preflight) that is never given
+BUTTON_HEADER: Final = "X-V2A-Button"  # a form can't send it; another site's script needs a
+# permission for it (CORS preflight) that the server never gives
 _LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|\[::1\]|localhost)(:\d{1,5})?", re.ASCII | re.I)
 _TOKEN_BYTES: Final = 24
 _ADDRESS: Final = re.compile(r"((?P<host>\[[^\]]+\]|[^:]+):)?(?P<port>\d{1,5})", re.ASCII)
@@ -45,7 +45,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """Of the page; this machine's name stands for all of its addresses."""
+        """URL of the page. For all addresses of this machine it holds the machine's name."""
         everywhere = ipaddress.ip_address(self.host).is_unspecified
         return f"http://{Address(socket.gethostname(), self.port) if everywhere else self}/"
 
@@ -54,9 +54,9 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`HOST:PORT` or `PORT`; HOST is an IP address ([...] around IPv6) or localhost.
+    """Parse `HOST:PORT` or `PORT`; HOST is an IP address ([...] around IPv6) or localhost.
 
-    Raises ConfigError on anything else: a name could stand for any address.
+    Raises ConfigError on anything else, because a name could resolve to any address.
     """
     found = _ADDRESS.fullmatch(text)
     try:
@@ -73,29 +73,30 @@ def parse_address(text: str) -> Address:
 
 
 def listen(address: Address) -> socket.socket:
-    """A listening socket. Raises ConfigError where the address can't be had."""
+    """A listening socket. Raises ConfigError if the address is not available."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server((address.host, address.port), family=family)
     except OSError as error:
-        why = os.strerror(error.errno or 0)  # its own text names the address again
+        why = os.strerror(error.errno or 0)  # the error's own text repeats the address
         raise ConfigError(
             f"--web {address}: {why}; give another port, or 0 for any that is free"
         ) from error
 
 
 def new_token() -> str:
+    """A secret for one run, for use in a URL."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """`token` None: the page is on loopback."""
+    """Checks requests. Without a `token` the page is on loopback."""
 
     token: str | None
 
     def refusal(self, headers: Message[str, str], button: bool) -> str | None:
-        """Why a request with these headers is refused; None where it is not. Pure."""
+        """Why a request with these headers is refused; None if it is allowed. Pure."""
         if self.token is not None:
             given = headers.get("Authorization", "").encode()
             right = hmac.compare_digest(given, f"Bearer {self.token}".encode())

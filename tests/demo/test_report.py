@@ -124,7 +124,7 @@ def test_the_page_stands_alone_and_has_the_figures(results: Path, tmp_path: Path
 
 def test_the_summary_lies_beside_the_page(results: Path, tmp_path: Path) -> None:
     write_report(tmp_path, SUMMARY, [])
-    assert json.loads((tmp_path / "summary.json").read_text()) == SUMMARY
+    assert json.loads((tmp_path / "demo.json").read_text()) == SUMMARY
 
 
 def test_without_a_study_there_is_no_chapter_about_one(results: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 from tests.conftest import REPOSITORY
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
@@ -48,7 +48,9 @@ def test_an_example_is_read_at_a_glance() -> None:
 
 
 def test_read_bus(tmp_path: Path) -> None:
-    chain = VirtualChain(VirtualServo(MODELS["xl330-m288"], servo_id) for servo_id in (1, 2, 7))
+    chain = VirtualDynamixelBus(
+        VirtualDynamixel(MODELS["xl330-m288"], servo_id) for servo_id in (1, 2, 7)
+    )
     chain.servos[2].set_present_rad(0.5)
     chain.servos[7].sense("present_temperature", 61)
     server = PtyServer(chain)
@@ -60,7 +62,7 @@ def test_read_bus(tmp_path: Path) -> None:
 
 
 def test_read_bus_without_a_servo_is_one_line(tmp_path: Path) -> None:
-    server = PtyServer(VirtualChain([]))
+    server = PtyServer(VirtualDynamixelBus([]))
     done = subprocess.run(
         [sys.executable, REPOSITORY / "examples" / "read_bus.py", server.path],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

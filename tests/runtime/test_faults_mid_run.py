@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("onnx", reason="the bundle of these tests is written with onnx")
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.pty import PtyServer
 from tests.runtime.conftest import make_chain, torques
 from tests.runtime.control.outside import ROBOT_YAML, Simulator, run_command
@@ -28,7 +28,7 @@ class Robot:
     """The servos of ROBOT_YAML behind a serial port, with the base where it may be armed."""
 
     def __init__(self, folder: Path) -> None:
-        self.chain: VirtualChain = make_chain()
+        self.chain: VirtualDynamixelBus = make_chain()
         self.chain.servos[1].set_present_rad(0.5)
         self.pty = PtyServer(self.chain, moves=True)
         self._run = folder / "runs" / "two-1"

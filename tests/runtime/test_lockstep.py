@@ -69,14 +69,14 @@ def test_ages_and_ticks_are_those_of_the_delays(bundle: Bundle) -> None:
         lockstep.arm()
         lockstep.run(3.0)
         summary = lockstep.summary()
-    assert summary["ticks"] == 151  # t = 0, 20 ms, ... 3 s
-    assert summary["missed_ticks"]["late"] == 0
-    assert summary["missed_ticks"]["bus"] == 0
+    assert summary.ticks == 151  # t = 0, 20 ms, ... 3 s
+    assert summary.missed_ticks["late"] == 0
+    assert summary.missed_ticks["bus"] == 0
     # At least as old as System 2 takes; at most that twice, plus the wait for a frame.
-    assert summary["ages"]["condition_age"]["p50_ms"] >= 200 * (1 - 1 / 32)
-    assert summary["ages"]["condition_age"]["max_ms"] <= 450
-    assert summary["ages"]["frame_to_motor"]["p50_ms"] == pytest.approx(150, abs=80)
-    assert summary["counts"]["system1"]["chunks"] == pytest.approx(14, abs=1)
+    assert summary.ages["condition_age"].p50_ms >= 200 * (1 - 1 / 32)
+    assert summary.ages["condition_age"].max_ms <= 450
+    assert summary.ages["frame_to_motor"].p50_ms == pytest.approx(150, abs=80)
+    assert summary.counts["system1"]["chunks"] == pytest.approx(14, abs=1)
     assert world.setpoints_rad[0] > 0.3  # and the joints rose
 
 
@@ -120,11 +120,11 @@ def test_a_late_system_2_slows_then_stops_the_robot_and_never_the_loop(bundle: B
         lockstep.run(1.0)  # System 2's result comes
         summary = lockstep.summary()
     assert steps_ns == {50_000_000, 75_000_000}  # slower past the soft age
-    assert summary["counts"]["system1"]["soft_age"] >= 1
-    assert summary["counts"]["system1"]["hard_age"] >= 1
+    assert summary.counts["system1"]["soft_age"] >= 1
+    assert summary.counts["system1"]["hard_age"] >= 1
     assert states[-1] == "hold"
-    assert summary["ticks"] == 186
-    assert summary["missed_ticks"]["late"] == 0
+    assert summary.ticks == 186
+    assert summary.missed_ticks["late"] == 0
 
 
 def test_what_was_begun_before_a_reset_is_not_acted_upon(bundle: Bundle) -> None:

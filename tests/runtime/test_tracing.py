@@ -21,7 +21,7 @@ from hw_drivers.cameras.camera import Frame
 from runtime.camera_worker import CameraWorker
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
-from runtime.host.run_delay import SCHEDSTAT, ThreadMeter
+from runtime.host.run_delay import SCHEDSTAT, ThreadMeter, ThreadTimes
 from runtime.mailbox import FrameMsg, Mailboxes, Message
 from runtime.policy.graphs import PolicyGraphs
 from runtime.recording.reader import Recording
@@ -109,11 +109,11 @@ def test_gpu_time_is_kept_apart_from_the_time_that_the_thread_waited(bundle: Bun
         lockstep.arm()
         lockstep.run(0.5)
         summary = lockstep.summary()
-    stages, gpu_stages = summary["stages"], summary["gpu_stages"]
+    stages, gpu_stages = summary.stages, summary.gpu_stages
     assert set(gpu_stages) == {"instruction", "frame_encode", "observe", "denoise"}
-    assert gpu_stages["denoise"]["max_ms"] == 3.0
-    assert gpu_stages["denoise"]["n"] == stages["denoise"]["n"]
-    assert stages["denoise"]["max_ms"] == 0.0  # a virtual clock
+    assert gpu_stages["denoise"].max_ms == 3.0
+    assert gpu_stages["denoise"].n == stages["denoise"].n
+    assert stages["denoise"].max_ms == 0.0  # a virtual clock
 
 
 def test_a_gpu_span_ends_with_the_run_that_it_is_part_of(bundle: Bundle) -> None:
@@ -220,8 +220,9 @@ def test_cpu_time_is_the_threads_own() -> None:
 
     times = in_thread(work).times()
     # The kernel's account of a running thread is as old as the last timer tick.
-    assert times["cpu_s"] == pytest.approx(by_python[0], abs=0.02)
-    assert times["run_delay_ms"] >= 0.0
+    assert times.cpu_s == pytest.approx(by_python[0], abs=0.02)
+    assert times.run_delay_ms is not None
+    assert times.run_delay_ms >= 0.0
 
 
 @needs_schedstat
@@ -240,8 +241,11 @@ def test_two_threads_on_one_core_wait_for_each_other() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    waited_s = sum(meter.times()["run_delay_ms"] for meter in meters) / 1e3
-    assert waited_s > 0.5 * min(meter.times()["cpu_s"] for meter in meters)
+    times = [meter.times() for meter in meters]
+    waited_s = sum(each.run_delay_ms or 0.0 for each in times) / 1e3
+    cpu_s = [each.cpu_s for each in times if each.cpu_s is not None]
+    assert len(cpu_s) == 2
+    assert waited_s > 0.5 * min(cpu_s)
 
 
 class Silent:
@@ -262,15 +266,15 @@ def test_a_thread_that_keeps_the_gil_after_it_published_is_seen_by_the_one_that_
     outbox: Any = boxes.chunk
     threads.start(ROW.name, step_on_news(Silent(), inbox, outbox, clock))
     seq = 0
-    while "gil_wait" not in threads.thread_times().get(
-        ROW.name, {}
-    ):  # none if it was not waiting yet
+    while threads.thread_times().get(ROW.name, ThreadTimes()).gil_wait is None:  # not waiting yet
         seq += 1
         inbox.put(FrameMsg(seq, 0, 0, 0, 0, image, ()), clock.now_ns())
         keep_gil_us(20_000)
         time.sleep(0.001)
     threads.stop(ROW.name)
-    assert threads.thread_times()[ROW.name]["gil_wait"]["max_ms"] > 10.0
+    waited = threads.thread_times()[ROW.name].gil_wait
+    assert waited is not None
+    assert waited.max_ms > 10.0
 
 
 def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
@@ -287,5 +291,6 @@ def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
     times = threads.thread_times()[ROW.name]
     assert threads.thread_times()[ROW.name] == times
     if SCHEDSTAT.exists():
-        assert set(times) == {"cpu_s", "run_delay_ms"}
-        assert times["cpu_s"] > 0.0
+        assert set(times.model_dump()) == {"cpu_s", "run_delay_ms"}
+        assert times.cpu_s is not None
+        assert times.cpu_s > 0.0

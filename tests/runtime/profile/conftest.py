@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from runtime.engines.fake import FakeEngine
 from runtime.mailbox import ChunkMsg, FrameMsg
 from runtime.policy.graphs import PolicyGraphs
 from runtime.profile.from_recording import profile_of
-from tests.runtime.conftest import SIZE, J, K, T, run_config
+from runtime.recording.header import Header
+from tests.runtime.conftest import SIZE, J, K, T
+from tests.runtime.recording.messages import HEADER
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import FakeClock
 from v2a.spans import Tracer
@@ -82,9 +84,7 @@ class Drained:
 
     spans_: dict[str, npt.NDArray[np.int64]]
     chunks_: list[ChunkMsg]
-    header: dict[str, Any] = field(
-        default_factory=lambda: {"policy": "tiny", "config": run_config().model_dump(mode="json")}
-    )
+    header: Header = HEADER
     t0_ns: int = 0
 
     def spans(self) -> dict[str, npt.NDArray[np.int64]]:

@@ -24,7 +24,7 @@ from runtime.mailbox import Message
 from runtime.recording.link import RecorderProcess
 from runtime.recording.recorder import Recorder, record_loop
 from runtime.safety.safety import SafetyRecord
-from tests.runtime.recording.messages import HEADER, chunk, condition, frame, state, vitals
+from tests.runtime.recording.messages import HEADER, chunk, condition, frame, state, summary, vitals
 from v2a.spans import STAGE_INDEX, Tracer
 
 TOPICS = ("/state", "/frame", "/condition", "/chunk")
@@ -67,7 +67,7 @@ def feed(folder: Path) -> None:
         due_s += 0.02
         time.sleep(max(due_s - time.monotonic(), 0.0))
     thread.join()
-    recorder.close(lambda: {"dropped": recorder.dropped})
+    recorder.close(lambda: summary(lost=recorder.dropped))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg
 from runtime.recording.messages import SafetyChange
+from tests.runtime.conftest import run_config
 from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX
 
@@ -44,13 +46,20 @@ class Plant:
     extra_ms: float
 
 
+@dataclass(frozen=True)
+class FakeHeader:
+    """What a recording says of the run: its control loop runs at 50 Hz."""
+
+    config: RunConfig
+
+
 @dataclass
 class FakeRecording:
     """What `runtime.recording.reader.Recording` would give."""
 
     rows: dict[str, npt.NDArray[np.int64]]
     t0_ns: int = T0_NS
-    header: dict[str, Any] = field(default_factory=lambda: {"config": {"control": {"rate_hz": 50}}})
+    header: FakeHeader = field(default_factory=lambda: FakeHeader(run_config()))
     changes: list[SafetyChange] = field(
         default_factory=lambda: [
             SafetyChange(T0_NS + 20 * MS, "armed", "asked to"),
