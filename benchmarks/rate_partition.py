@@ -38,7 +38,7 @@ from export.release.config import ReleaseConfig
 from export.release.layout import ADAPTORS, Layout
 from export.release.policy import ReleasedPolicy
 from export.release.rates import split_of
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from runtime.engines import Engine, load
 from v2a.bundle import TensorSpec
 
@@ -56,7 +56,7 @@ VIDEO_MODEL = {
     "wan_layers_used": 1,
     "vae": {"dim": 4},
 }  # fmt: skip
-TEXTS = Texts(lang=32, video=4)
+TEXTS = TextLengths(lang=32, video=4)
 PER_FRAME = ("frame_encode", "observe")
 FLOAT_BYTES = 4
 

@@ -50,7 +50,7 @@ class Session:
 
 
 def config_for(port: str, camera_path: Path) -> RunConfig:
-    """`robot.yaml` on this port and this camera socket."""
+    """Return the configuration of `robot.yaml` with this port and camera socket."""
     config = load_yaml(ROBOT_YAML, RunConfig)
     bus = config.robot.bus.model_copy(update={"port": port})
     robot = config.robot.model_copy(update={"bus": bus})
@@ -97,7 +97,7 @@ def _play_all(
     results: list[Result] = []
     played: list[Film] = []
     for number, seed in enumerate(seeds):
-        runtime.disarm()  # the arm is put back by hand
+        runtime.disarm()  # the simulator moves the arm to its start
         simulator.set_scene(seed, level)
         runtime.reset()
         runtime.arm()

@@ -1,6 +1,4 @@
-"""One self-contained HTML page about a run of the demo: what happened, how long it took, how old
-the data was.
-"""
+"""Writes one self-contained HTML page about a run of the demo: results, times and ages."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ small {{ color: #666 }}
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], films: Sequence[Film]) -> Path:
-    """Write `folder/index.html` and `folder/demo.json`; returns the page's path."""
+    """Write `index.html` and `demo.json` to `folder`. Returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "demo.json").write_text(json.dumps(summary, indent=1) + "\n")
     page = folder / "index.html"
@@ -45,7 +43,10 @@ def write_report(folder: Path, summary: Mapping[str, Any], films: Sequence[Film]
 
 
 def load_studies(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The studies in a folder, by default those of the shipped policy: level -> mode -> rate."""
+    """Read the studies in a folder, by default those of the shipped policy.
+
+    Returns level -> mode -> rate.
+    """
     return {
         path.stem.removeprefix("study_"): json.loads(path.read_text())["modes"]
         for path in sorted((folder or RESULTS).glob("study_*.json"))

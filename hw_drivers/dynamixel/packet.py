@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 PING, READ, WRITE, REG_WRITE, ACTION, FACTORY_RESET = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
 REBOOT, CLEAR, STATUS = 0x08, 0x10, 0x55
@@ -39,8 +38,6 @@ _PATTERN, _STUFFED = b"\xff\xff\xfd", b"\xff\xff\xfd\xfd"
 _ID_LENGTH = struct.Struct("<BH")
 _CRC = struct.Struct("<H")
 _BODY_OFFSET = len(HEADER) + _ID_LENGTH.size
-_CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"  # what to clear, then the fixed password
-_FACTORY_RESET_KEEPS = {"nothing": 0xFF, "id": 0x01, "id and baud rate": 0x02}
 _MIN_LENGTH = 3
 _MAX_LENGTH = 1024  # as in the vendor's SDK: RXPACKET_MAX_LEN, protocol2_packet_handler.py
 
@@ -97,37 +94,6 @@ def make_write(packet_id: int, address: int, data: bytes) -> bytes:
     return make_packet(packet_id, struct.pack("<BH", WRITE, address) + data)
 
 
-def make_reg_write(packet_id: int, address: int, data: bytes) -> bytes:
-    """As `make_write`, but the servo carries it out only at the next action."""
-    return make_packet(packet_id, struct.pack("<BH", REG_WRITE, address) + data)
-
-
-def make_action(packet_id: int = BROADCAST_ID) -> bytes:
-    """Carry out the writes of `make_reg_write`, by default on all servos at once."""
-    return make_packet(packet_id, bytes((ACTION,)))
-
-
-def make_clear(packet_id: int) -> bytes:
-    """Forget whole turns: present_position becomes 0..4095 again. Refused while moving."""
-    return make_packet(packet_id, bytes((CLEAR,)) + _CLEAR_TURNS)
-
-
-def make_factory_reset(
-    packet_id: int, keep: Literal["nothing", "id", "id and baud rate"], *, erase_id: int
-) -> bytes:
-    """Reset every register to its factory value, except for what `keep` names.
-
-    Raises ValueError unless the caller repeats the id as `erase_id`, and always on the broadcast
-    id: after that, all servos of a chain would answer to id 1.
-    """
-    if packet_id > MAX_ID or erase_id != packet_id:
-        raise ValueError(
-            f"factory reset of id {packet_id} needs erase_id={packet_id} and an id up to {MAX_ID}, "
-            f"got erase_id={erase_id}; reset one servo at a time and name it twice"
-        )
-    return make_packet(packet_id, bytes((FACTORY_RESET, _FACTORY_RESET_KEEPS[keep])))
-
-
 def make_reboot(packet_id: int) -> bytes:
     """Reboot the servo, which is the only way to clear a latched hardware error."""
     return make_packet(packet_id, bytes((REBOOT,)))
@@ -148,21 +114,6 @@ def make_sync_write(address: int, size: int, data: Mapping[int, bytes]) -> bytes
         raise ValueError(f"sync write: every block must be {size} bytes, got {dict(data)}")
     blocks = b"".join(bytes((packet_id,)) + block for packet_id, block in data.items())
     return make_packet(BROADCAST_ID, struct.pack("<BHH", SYNC_WRITE, address, size) + blocks)
-
-
-def make_bulk_read(blocks: Mapping[int, tuple[int, int]]) -> bytes:
-    """Read `blocks[id]` = (address, size) of every servo named; they answer one after the other."""
-    params = b"".join(struct.pack("<BHH", id_, *block) for id_, block in blocks.items())
-    return make_packet(BROADCAST_ID, bytes((BULK_READ,)) + params)
-
-
-def make_bulk_write(blocks: Mapping[int, tuple[int, bytes]]) -> bytes:
-    """Write `blocks[id]` = (address, data) to every servo named; nobody answers."""
-    params = b"".join(
-        struct.pack("<BHH", packet_id, address, len(data)) + data
-        for packet_id, (address, data) in blocks.items()
-    )
-    return make_packet(BROADCAST_ID, bytes((BULK_WRITE,)) + params)
 
 
 def make_status(packet_id: int, error: int, params: bytes = b"") -> bytes:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 from hw_drivers.dynamixel.packet import (
     BROADCAST_ID,
-    FAST_BULK_READ,
     FAST_SYNC_READ,
     HEADER,
     STATUS,
@@ -31,12 +30,6 @@ def make_fast_sync_read(address: int, size: int, ids: Sequence[int]) -> bytes:
     """As `make_sync_read`, but the answer needs a `FastStatusParser`."""
     params = struct.pack("<HH", address, size) + bytes(ids)
     return make_packet(BROADCAST_ID, bytes((FAST_SYNC_READ,)) + params)
-
-
-def make_fast_bulk_read(blocks: Mapping[int, tuple[int, int]]) -> bytes:
-    """As `make_bulk_read`, but the answer needs a `FastStatusParser`."""
-    params = b"".join(struct.pack("<BHH", id_, *block) for id_, block in blocks.items())
-    return make_packet(BROADCAST_ID, bytes((FAST_BULK_READ,)) + params)
 
 
 class FastStatusParser:

@@ -97,13 +97,8 @@ def make_write(packet_id: int, address: int, data: bytes) -> bytes:
     return make_packet(packet_id, WRITE, bytes((address,)) + data)
 
 
-def make_reg_write(packet_id: int, address: int, data: bytes) -> bytes:
-    """As `make_write`, but the servo carries it out only at the next action."""
-    return make_packet(packet_id, REG_WRITE, bytes((address,)) + data)
-
-
 def make_action(packet_id: int = BROADCAST_ID) -> bytes:
-    """Carry out the writes of `make_reg_write`, by default on all servos at once."""
+    """Carry out the registered writes, by default on all servos at once."""
     return make_packet(packet_id, ACTION)
 
 

@@ -16,7 +16,7 @@ from v2a.spans import Histogram
 class TickFacts:
     """What one tick adds to the record. Without a chunk, ages are -1 and the jump is NaN."""
 
-    late_ns: int = 0  # since the grid point
+    late_ns: int = 0  # after the tick's grid point
     chunk_age_ns: int = -1
     frame_to_motor_ns: int = -1
     seam_jump_rad: float = math.nan

@@ -5,10 +5,10 @@ Neither side ever waits for the other, and the death of a peer shows as a hang-u
 all packets that have arrived and keep the newest of each kind. Each beat repeats the last request
 and each tick the last answer, so a lost packet costs one period and no more.
 
-    to control     SETUP  JSON: what to run                 BEAT   sign of life, epoch, request
+    to control     SETUP  JSON: what to run                 BEAT   heartbeat, epoch, request
                    CHUNK  joint targets
     from control   TICK   one cycle: counters, joint state  SPANS  rows of a `SpanRing`
-                   NOTE   JSON: what happens seldom
+                   NOTE   JSON: rare events
 """
 
 from __future__ import annotations

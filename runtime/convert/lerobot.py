@@ -84,7 +84,7 @@ class Info(TypedDict):
 
 
 def export(recording: Recording, folder: Path) -> None:
-    """Write `recording` to the new `folder`.
+    """Write `recording` as a data set into the new `folder`.
 
     Raises ConfigError if the folder exists or the recording has no episode, and
     ModuleNotFoundError if pyarrow or PyAV is not installed.
@@ -131,6 +131,7 @@ def _pictures(recording: Recording, episodes: list[Episode]) -> Iterator[Iterato
     }
 
     def repeated(frames: Iterator[FrameMsg]) -> Iterator[Image]:
+        """Yield each frame's image, uint8 [H, W, 3], once for every row that uses it."""
         for frame in frames:
             yield from [frame.image] * rows[frame.seq][1]
 

@@ -31,7 +31,7 @@ FILE: Final = "run.rrd"
 PICTURES: Final = 64  # per batch
 
 Columns = tuple[str, Sequence[int] | npt.NDArray[np.int64], Any]
-"""An entity, the time of each of its rows in ns, and rerun's columns."""
+"""An entity, the times of its rows (int64 [n], ns) and rerun's columns."""
 
 
 def export(recording: Recording, folder: Path) -> None:
@@ -57,7 +57,7 @@ def export(recording: Recording, folder: Path) -> None:
         since = (np.asarray(times_ns, np.int64) - recording.t0_ns).astype("timedelta64[ns]")
         time = rerun.TimeColumn("time", duration=since)
         stream.send_columns(entity, [time], columns)
-    stream.disconnect()  # writes what is left
+    stream.disconnect()  # writes the rest
 
 
 def _pictures(recording: Recording) -> Iterator[Columns]:

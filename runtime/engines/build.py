@@ -57,7 +57,7 @@ class Network:
     graph: GraphSpec
 
     def asked(self) -> dict[str, str]:
-        """ONNX node -> the precision that its type asks for."""
+        """Return ONNX node -> the precision that its type asks for."""
         return asked_precisions(self.definition)
 
 
@@ -95,7 +95,7 @@ def _refusal(network: Network) -> str:
         return f"{who} can't read it ({reason}); export the bundle again"
     fix = _FIXES.get(error.node_operator(), _FIX)
     return (
-        f"{who} does not take node {error.node_name()} ({error.node_operator()}): {reason}; "
+        f"{who} does not support node {error.node_name()} ({error.node_operator()}): {reason}; "
         f"{fix}, and export the bundle again"
     )
 
@@ -112,9 +112,9 @@ def compile_plan(
     config = network.builder.create_builder_config()
     config.builder_optimization_level = recipe.optimization_level
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace_mib << 20)
-    # The engine inspector shows precisions only so.
+    # The engine inspector needs this to show precisions.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # fp32 means fp32: TensorRT's default would round the factors of each product to ten bits.
+    # Keep fp32 exact: by default TensorRT rounds the factors of a product to TF32, ten bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     if sms:
         config.num_compute_capabilities = len(sms)
@@ -138,10 +138,13 @@ def _use_timings(config: Any, timings: bytes) -> None:
 
 
 def capability(trt: Any, sm: int) -> Any:
-    """TensorRT-RTX's name of a compute capability; EngineError where it has none."""
+    """Return TensorRT-RTX's enum member for a compute capability.
+
+    Raises EngineError if this TensorRT has none.
+    """
     if not is_rtx(trt):
         raise EngineError(
-            f"{title(trt)} builds for the GPU it runs on; leave --sm out, or take --engine rtx"
+            f"{title(trt)} builds only for this machine's GPU; leave --sm out, or use --engine rtx"
         )
     found = flag(trt.ComputeCapability, f"SM{sm}")
     if found is None:
@@ -158,17 +161,21 @@ def check_precisions(graphs: Sequence[GraphSpec], sms: Sequence[int]) -> None:
         if lacking:
             precision = lacking[0].precision
             raise EngineError(
-                f"SM{sm} has no {precision}, which {len(lacking)} graphs are in "
-                f"({lacking[0].name}, ...): set their `precision` in the policy's file to fp16 or "
-                f"fp32 and export again, or take a GPU of SM{FIRST_SM[precision]} or newer"
+                f"SM{sm} has no {precision}; graphs in {precision}: {len(lacking)} "
+                f"({lacking[0].name}, ...); set their `precision` in the policy's file to fp16 or "
+                f"fp32 and export again, or use a GPU of SM{FIRST_SM[precision]} or newer"
             )
 
 
 def random_feeds(specs: list[TensorSpec]) -> Tensors:
-    """Reproducible random inputs: normal numbers, any bytes, and zero for an index."""
+    """Reproducible random inputs in the shape and dtype of each spec.
+
+    Floats are normally distributed, uint8 is uniform, and int64 (an index) is zero.
+    """
     draws = np.random.default_rng(0)
 
     def draw(spec: TensorSpec) -> npt.NDArray[Any]:
+        """Return one array in the shape and dtype of `spec`."""
         if spec.dtype == "uint8":
             return draws.integers(0, 256, spec.shape, dtype=np.uint8)
         if spec.dtype == "int64":
@@ -179,7 +186,10 @@ def random_feeds(specs: list[TensorSpec]) -> Tensors:
 
 
 def reference(graph: GraphSpec, path: Path) -> Tensors | None:
-    """ONNX Runtime's outputs for the random feeds; None if its CPU lacks the precision."""
+    """ONNX Runtime's outputs for the random feeds, in the shapes of the graph's specs.
+
+    None if ONNX Runtime has no CPU kernels for the graph's precision.
+    """
     if graph.precision not in TOLERANCES:
         return None
     with load(graph, path, "ort") as engine:
@@ -194,8 +204,9 @@ def check_plan(
     trt: Any,
     cuda: Cuda,
 ) -> PlanCheck:
-    """Run a plan, and compare its outputs with `expected` and its layers with what was `asked`.
+    """Run a plan, and compare its outputs with `expected` and its precisions with `asked`.
 
+    `expected` has the shapes of the graph's outputs; None skips that comparison.
     Raises EngineError if the plan must not be used.
     """
     with TrtEngine(graph, plan, trt, cuda) as engine:
@@ -204,9 +215,9 @@ def check_plan(
         captured, gpu_ms = engine.captured, engine.gpu_ms()
     if built.lost:
         raise EngineError(
-            f"graph {graph.name}: {', '.join(built.lost)} was asked for and no layer has it "
+            f"graph {graph.name}: no layer has the asked precision {', '.join(built.lost)} "
             f"({'; '.join(f'{c.node}: {c.built}' for c in built.changed[:3])}, ...); this GPU or "
-            f"{title(trt)} lacks it: take another precision"
+            f"{title(trt)} lacks it: use another precision"
         )
     return PlanCheck(
         cuda_graph=captured,
@@ -219,7 +230,7 @@ def check_plan(
 
 
 def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
-    """The largest error relative to the output's largest magnitude, if it is within tolerance."""
+    """Return the largest relative error. Raises EngineError if it is above the tolerance."""
     errors = {name: relative_error(outputs[name], expected[name]) for name in expected}
     worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     limit = TOLERANCES[graph.precision]
@@ -227,7 +238,7 @@ def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
         raise EngineError(
             f"graph {graph.name}: {worst} differs from ONNX Runtime by {errors[worst]:.2g} of its "
             f"largest magnitude, limit {limit:g} for {graph.precision}; build with another "
-            "--optimization-level, or take another precision"
+            "--optimization-level, or use another precision"
         )
     return errors[worst]
 

@@ -73,15 +73,15 @@ class Outcome:
 )
 @click.option(
     "--sm", "sms", type=int, multiple=True,
-    help="Compile for this compute capability (86) and keep nothing; more than once, for each.",
+    help="Compile for this compute capability, such as 86, and discard the plan. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True,
-    help="TensorRT's: higher builds longer.",
+    help="TensorRT's optimization level; a higher one takes longer to build.",
 )  # fmt: skip
 @click.option(
     "--workspace-mib", type=click.IntRange(min=16), default=2048, show_default=True,
-    help="Scratch memory that a plan may ask for.",
+    help="Scratch memory that a plan may use.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def build(
@@ -92,7 +92,7 @@ def build(
     workspace_mib: int,
     as_json: bool,
 ) -> None:
-    """Build the plans of BUNDLE for this machine's GPU, check them and keep them.
+    """Build the plans of BUNDLE for this machine's GPU, check them and cache them.
 
     A plan that is already in the cache is not built again.
 
@@ -118,7 +118,7 @@ def build(
         report = {"engine": engine, "version": trt.__version__, "sm": maker.sms, "graphs": graphs}
         click.echo(json.dumps(report, indent=1))
     if failed := [outcome for outcome in outcomes if outcome.error]:
-        summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs not built"
+        summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs could not be built"
         raise EngineError("\n".join([summary, *(str(outcome.error) for outcome in failed)]))
 
 
@@ -144,7 +144,7 @@ class Compiler:
 
 
 class Keeper:
-    """Builds for the GPU of this machine, checks each plan and keeps it in the cache."""
+    """Builds plans for this machine's GPU, checks each and stores it in the cache."""
 
     def __init__(self, trt: Any, recipe: Recipe, engine: str, cuda: Cuda) -> None:
         self._trt, self._recipe, self._cuda = trt, recipe, cuda

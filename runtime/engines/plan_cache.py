@@ -103,7 +103,7 @@ def graph_sha256(graph: GraphSpec) -> str:
 
 
 class PlanCache:
-    """Plans in `folder`, by default the user's cache."""
+    """The plans in `folder`, by default in the user's cache."""
 
     def __init__(self, folder: Path | None = None) -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -169,7 +169,7 @@ def write_whole(file: Path, data: Any) -> None:
 
 @contextmanager
 def _draft(file: Path) -> Iterator[Path]:
-    """A temporary name beside `file`, which becomes `file` unless the block raises."""
+    """Yield a temporary name beside `file`. It becomes `file` unless the block raises."""
     draft = file.with_suffix(f"{file.suffix}.part{os.getpid()}")
     try:
         yield draft

@@ -1,4 +1,4 @@
-"""What keeps a thread from running: other threads on its core, and the GIL.
+"""Measures how long a thread waits for a CPU core and for the GIL.
 
 Run delay is the time in which a thread was ready to run and had no core. The kernel counts it
 (schedstat, Documentation/scheduler/sched-stats.rst). Nothing counts the waits for the GIL, so they

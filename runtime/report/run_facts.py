@@ -1,4 +1,4 @@
-"""What the page takes from a recording, read once."""
+"""Reads from a recording what the profile and the page need: spans, stalls, ticks, ages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg
-from runtime.report.stalls import Rows, Stall, Ticks, against_grid, find_stalls, ticks_of
+from runtime.report.stalls import Rows, Stall, Ticks, compare_with_grid, find_stalls, ticks_of
 from runtime.span_ages import ages_of_spans
 
-Points = npt.NDArray[np.float64]  # [n, 2]: seconds into the run, age in ms
+Points = npt.NDArray[np.float64]  # [n, 2]: time since the start in s, age in ms
 
 
 class RecordedHeader(Protocol):
@@ -44,20 +44,24 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
+    """What a recording says about the times of its run."""
+
     t0_ns: int
     t1_ns: int
-    spans: dict[str, Rows]  # of each thread that has some, by their beginning
+    spans: dict[str, Rows]  # thread -> its spans, [n, 4], in order of their start
     stalls: list[Stall]
-    ticks: Ticks | None  # None: no control loop ran
-    ages: dict[str, Points]
-    frames: dict[str, dict[int, int]]  # thread -> what `arg` counts there -> seq of its frame
+    ticks: Ticks | None  # None if no control loop ran
+    ages: dict[str, Points]  # age -> one point for each chunk or tick
+    frames: dict[str, dict[int, int]]  # thread -> `arg` of a span -> seq of its frame
     safety: list[Any]
 
     def at_s(self, t_ns: int) -> float:
+        """The time since the start of the run."""
         return (t_ns - self.t0_ns) / 1e9
 
 
 def read_run(recording: Recorded) -> RunFacts:
+    """Read the recording once."""
     raw = {thread: np.asarray(rows).reshape(-1, 4) for thread, rows in recording.spans().items()}
     spans = {
         thread: rows[np.lexsort((-rows[:, 2], rows[:, 1]))]
@@ -72,7 +76,7 @@ def read_run(recording: Recorded) -> RunFacts:
         t1_ns=max((int(rows[:, 2].max()) for rows in spans.values()), default=t0_ns),
         spans=spans,
         stalls=find_stalls(spans),
-        ticks=against_grid(starts_ns, period_ns) if len(starts_ns) else None,
+        ticks=compare_with_grid(starts_ns, period_ns) if len(starts_ns) else None,
         ages=_ages(spans.get("control"), chunks, t0_ns),
         frames=_frames(chunks, list(recording.conditions())),
         safety=list(recording.safety()),
@@ -80,7 +84,7 @@ def read_run(recording: Recorded) -> RunFacts:
 
 
 def _ages(control: Rows | None, chunks: list[ChunkMsg], t0_ns: int) -> dict[str, Points]:
-    """As the runtime counts them: see `ages_of_spans` and `System1.step`."""
+    """The ages as the runtime counts them: see `ages_of_spans` and `System1.step`."""
     none = np.zeros((0, 4), np.int64)
     of_spans = ages_of_spans(
         none if control is None else control, {chunk.seq: chunk for chunk in chunks}

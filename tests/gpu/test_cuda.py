@@ -101,5 +101,5 @@ def test_closing_gives_the_memory_back(cuda: Cuda, rt: Any) -> None:
 
 
 def test_too_much_memory_is_one_line(cuda: Cuda) -> None:
-    with pytest.raises(EngineError, match=r"CUDA error 2: .*; close what else uses the GPU"):
+    with pytest.raises(EngineError, match=r"CUDA error 2: .*; close other programs on the GPU"):
         cuda.buffer(1 << 46)

@@ -219,9 +219,10 @@ def test_cpu_time_is_the_threads_own() -> None:
         by_python.append(time.thread_time())
 
     times = in_thread(work).times()
+    assert times.cpu_s is not None
+    assert times.run_delay_ms is not None
     # The kernel's account of a running thread is as old as the last timer tick.
     assert times.cpu_s == pytest.approx(by_python[0], abs=0.02)
-    assert times.run_delay_ms is not None
     assert times.run_delay_ms >= 0.0
 
 
@@ -243,9 +244,7 @@ def test_two_threads_on_one_core_wait_for_each_other() -> None:
         thread.join()
     times = [meter.times() for meter in meters]
     waited_s = sum(each.run_delay_ms or 0.0 for each in times) / 1e3
-    cpu_s = [each.cpu_s for each in times if each.cpu_s is not None]
-    assert len(cpu_s) == 2
-    assert waited_s > 0.5 * min(cpu_s)
+    assert waited_s > 0.5 * min(each.cpu_s or 0.0 for each in times) > 0.0
 
 
 class Silent:
@@ -272,9 +271,9 @@ def test_a_thread_that_keeps_the_gil_after_it_published_is_seen_by_the_one_that_
         keep_gil_us(20_000)
         time.sleep(0.001)
     threads.stop(ROW.name)
-    waited = threads.thread_times()[ROW.name].gil_wait
-    assert waited is not None
-    assert waited.max_ms > 10.0
+    waits = threads.thread_times()[ROW.name].gil_wait
+    assert waits is not None
+    assert waits.max_ms > 10.0
 
 
 def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
@@ -292,5 +291,4 @@ def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
     assert threads.thread_times()[ROW.name] == times
     if SCHEDSTAT.exists():
         assert set(times.model_dump()) == {"cpu_s", "run_delay_ms"}
-        assert times.cpu_s is not None
-        assert times.cpu_s > 0.0
+        assert (times.cpu_s or 0.0) > 0.0

@@ -25,7 +25,7 @@ from export.release.costs import release_cost
 from export.release.layout import ADAPTORS, CompressorLayout, Layout
 from export.release.network_costs import IMAGE_ENCODERS
 from export.release.policy import ReleasedPolicy
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from tests.conftest import REPOSITORY
 from tests.export.conftest import POLICY_FILE
 from tests.export.release.conftest import tiny_config
@@ -107,7 +107,7 @@ def test_own_policy(file: Path, change: dict[str, Any]) -> None:
 
 def released(config: ReleaseConfig, layout: Layout) -> None:
     policy = ReleasedPolicy(config, layout).eval()
-    texts = Texts(lang=min(LANGUAGE_TOKENS, config.max_lang_len), video=WAN_TEXT_TOKENS)
+    texts = TextLengths(lang=min(LANGUAGE_TOKENS, config.max_lang_len), video=WAN_TEXT_TOKENS)
     cost = release_cost(config, layout)
     check_graphs(cost, rates.split_of(policy, texts, {}))
     files = {"trained": policy.trained, "dit": policy.dit, "vae": policy.vae}

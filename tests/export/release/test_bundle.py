@@ -224,7 +224,7 @@ def test_each_kind_of_policy_says_where_its_weights_are(exported: Exported) -> N
 def test_a_name_for_each_joint(policy: ReleasedPolicy, tmp_path: Path) -> None:
     joint = {"name": "a", "lower_rad": -1, "upper_rad": 1, "velocity_limit_rad_s": 1}
     file = write_policy(tmp_path, policy, joints=[joint])
-    assert "1 joints for 3 agilex_state_indices: name one for each" in refused(file)
+    assert "1 joints for 3 agilex_state_indices: name one joint per index" in refused(file)
 
 
 def test_the_vae_has_no_bf16(policy: ReleasedPolicy, tmp_path: Path) -> None:
@@ -236,11 +236,17 @@ BAD_EMBEDDINGS = {
     "is not there": (None, "no such file; give one that torch.save wrote"),
     "is empty": (b"", "cut off, or not a checkpoint"),
     "is cut off": (b"PK\x03\x04", "cut off, or not a checkpoint"),
-    "has no tokens": (torch.zeros(0, 7), r"\[0, 7\], expected finite \[tokens, 7\]"),
+    "has no tokens": (
+        torch.zeros(0, 7),
+        r"\[0, 7\], but the policy file gives finite \[tokens, 7\]",
+    ),
     "is something else": ({"tokens": 1}, "holds no tensor, alone or under 'embeddings'"),
-    "is of another encoder": (torch.zeros(1, 3, 9), r"\[1, 3, 9\], expected finite \[tokens, 7\]"),
-    "is no number": (torch.full((3, 7), torch.nan), "expected finite"),
-    "is too long": (torch.zeros(10, 7), "an instruction has 10 tokens, max_lang_len is 9"),
+    "is of another encoder": (
+        torch.zeros(1, 3, 9),
+        r"\[1, 3, 9\], but the policy file gives finite \[tokens, 7\]",
+    ),
+    "is no number": (torch.full((3, 7), torch.nan), "gives finite"),
+    "is too long": (torch.zeros(10, 7), "an instruction has 10 tokens, but max_lang_len is 9"),
     "runs code": (Path, "holds other things than tensors"),
 }
 

@@ -20,13 +20,13 @@ from export.pipeline.parity import LIMITS, graph_error
 from export.pipeline.precision import NARROW, PRODUCTS
 from export.pipeline.split import Split, chain
 from export.release.rates import split_of
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from runtime.engines import load
 from tests.export.release.conftest import random_policy, tiny_config
 from v2a.bundle import GraphSpec
 from v2a.errors import BundleError
 
-TEXTS = Texts(lang=5, video=3)
+TEXTS = TextLengths(lang=5, video=3)
 ISLANDS = {"Softmax", "Sqrt", "ReduceMean", "ReduceSum", "LayerNormalization", "Erf", "Exp", "Add"}
 CASES: tuple[tuple[str, Component, Precision], ...] = (
     ("denoise", "core", "fp16"),

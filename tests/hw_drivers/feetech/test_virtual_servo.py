@@ -9,12 +9,13 @@ import pytest
 from hw_drivers.feetech.models import MODELS
 from hw_drivers.feetech.packet import (
     BROADCAST_ID,
+    REG_WRITE,
     Status,
     StatusParser,
     make_action,
+    make_packet,
     make_ping,
     make_read,
-    make_reg_write,
     make_sync_read,
     make_sync_write,
     make_write,
@@ -59,7 +60,7 @@ def test_read_write_and_sync(chain: VirtualFeetechBus) -> None:
 
 
 def test_a_registered_write_waits_for_the_action(chain: VirtualFeetechBus) -> None:
-    assert ask(chain, make_reg_write(1, GOAL, b"\x00\x04")) == [Status(1, 0, b"")]
+    assert ask(chain, make_packet(1, REG_WRITE, bytes((GOAL, 0x00, 0x04)))) == [Status(1, 0, b"")]
     assert (chain.servos[1]["goal_position"], chain.servos[1]["registered_instruction"]) == (
         2048,
         1,

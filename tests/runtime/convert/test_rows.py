@@ -101,7 +101,7 @@ def test_without_two_rows_there_is_nothing_to_export() -> None:
         ({}, {}),
     )
     for frames, states in nothing:
-        with pytest.raises(ConfigError, match="no 2 pictures in a row with joint states"):
+        with pytest.raises(ConfigError, match="has no 2 successive images with joint states"):
             rows(frames, states)
 
 

@@ -14,7 +14,7 @@ from runtime.engines.base import Tensors
 from runtime.engines.fake import FakeEngine
 from runtime.mailbox import ChunkMsg, FrameMsg
 from runtime.policy.graphs import PolicyGraphs
-from runtime.profile.from_recording import profile_of
+from runtime.profile.from_recording import profile_of_recording
 from runtime.recording.header import Header
 from tests.runtime.conftest import SIZE, J, K, T
 from tests.runtime.recording.messages import HEADER
@@ -38,12 +38,7 @@ USUAL_MS = {
     "denoise": 11.0,
 }
 SPREAD = 0.05
-MEASURED: dict[str, Any] = {
-    "noise_floor": {},
-    "others_cores": 0.0,
-    "yardstick_ms": 1.0,
-    "repeats": {},
-}
+MEASURED = {"others_cores": 0.0, "yardstick_ms": 1.0}  # what only a live run measures
 
 
 class Engine(FakeEngine):
@@ -80,7 +75,7 @@ class Engine(FakeEngine):
 
 @dataclass
 class Drained:
-    """A recording as `profile_of` reads it."""
+    """A recording as `profile_of_recording` reads it."""
 
     spans_: dict[str, npt.NDArray[np.int64]]
     chunks_: list[ChunkMsg]
@@ -133,7 +128,8 @@ class VirtualRun:
             made.append(self._chunk(FrameMsg(seq, start_ns, 0, 0, 0, clip[-1], ()), condition))
             self._clock.sleep_until_ns(start_ns + PERIOD_NS)
         self.recording = Drained(self._tracer.drain(), made)
-        self.profile = profile_of(self.recording) | MEASURED  # type: ignore[arg-type]
+        found = profile_of_recording(self.recording)  # type: ignore[arg-type]
+        self.profile = found.model_copy(update=MEASURED)
 
     def _chunk(self, frame: FrameMsg, condition: Tensors) -> ChunkMsg:
         still, noise = np.zeros(J), np.zeros((1, K, J), np.float32)

@@ -131,7 +131,7 @@ def test_bad_bus_cycles_in_a_row_are_a_fault_and_final() -> None:
     assert (safety.state, safety.torque_on, safety.changes[-1].t_ns) == (State.FAULT, False, 5)
     safety.disarm(6, "end of the run")
     assert safety.state is State.FAULT
-    with pytest.raises(SafetyFault, match="start anew"):
+    with pytest.raises(SafetyFault, match="start a new run"):
         safety.arm(7, INSIDE)
 
 
@@ -231,7 +231,7 @@ def test_an_emergency_stop_is_torque_off_and_final() -> None:
     assert (safety.state, safety.torque_on) == (State.TORQUE_OFF, False)
     safety.disarm(6, "end of the run")
     assert safety.changes[-1].reason == "emergency stop by key"
-    with pytest.raises(SafetyFault, match=r"can't arm after a torque off \(emergency stop"):
+    with pytest.raises(SafetyFault, match=r"can't arm after torque off \(emergency stop"):
         safety.arm(7, INSIDE)
 
 

@@ -1,4 +1,4 @@
-"""Projector: video features to a fixed, small number of condition tokens."""
+"""The projector, which reduces video features to a small, fixed number of condition tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from export.layers.blocks import mlp, position_embedding
 
 
 class Projector(nn.Module):
-    """LayerNorm and MLP per token, then a learned mix of `tokens_in` tokens into `tokens_out`."""
+    """Applies LayerNorm and an MLP per token, then mixes `tokens_in` tokens into `tokens_out`."""
 
     def __init__(self, dim_in: int, tokens_in: int, dim: int, tokens_out: int) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Projector(nn.Module):
         self.positions = position_embedding(tokens_out, dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features [B, T, h, w, dim_in] -> tokens [B, tokens_out, dim]."""
+        """Map features [B, T, h, w, dim_in] to tokens [B, tokens_out, dim]."""
         tokens = self.mlp(self.norm(features.flatten(1, 3)))
         mixed = self.mix(tokens.transpose(1, 2)).transpose(1, 2)
         out: Tensor = self.out_norm(mixed) + self.positions
