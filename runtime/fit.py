@@ -48,7 +48,8 @@ def _check_camera(config: RunConfig, manifest: Manifest) -> None:
     if config.camera.fps * camera.interval_s < 0.75:
         raise ConfigError(
             f"camera.fps is {config.camera.fps:g}; the bundle {manifest.policy} needs a picture "
-            f"every {camera.interval_s:g} s; use at least {1 / camera.interval_s:g} fps"
+            f"every {camera.interval_s:g} s; use a camera of at least "
+            f"{1 / camera.interval_s:g} fps"
         )
 
 

@@ -190,7 +190,7 @@ TABLE: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         yaml("fps: 20", "fps: 10"),
         DRY,
         2,
-        "camera.fps is 10; the bundle tiny needs a picture every 0.05 s; use at least 20 fps",
+        "camera.fps is 10; the bundle tiny needs a picture every 0.05 s; use a camera of at",
     ),
     "no such video": (
         nothing,
