@@ -54,9 +54,7 @@ def test_limits_without_a_common_range_are_refused() -> None:
     tip = config.robot.joints[1].model_copy(update={"lower_rad": 1.0, "upper_rad": 2.0})
     joints = (config.robot.joints[0], tip)
     robot = config.robot.model_copy(update={"joints": joints})
-    with pytest.raises(
-        ConfigError, match="joint tip: the ranges of robot and bundle do not overlap"
-    ):
+    with pytest.raises(ConfigError, match="joint tip: the ranges of robot and bundle do not"):
         check_fit(config.model_copy(update={"robot": robot}), manifest())
 
 
