@@ -39,7 +39,7 @@ class TorchEngine(Engine):
         self._stage, self._graph = stage, graph
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
-        """Run the stage on name -> array. Shapes and dtypes are those of the graph's spec."""
+        """Run the stage on name -> array, with shape, dtype and unit as in the graph's spec."""
         inputs = [
             torch.from_numpy(np.ascontiguousarray(feeds[spec.name])) for spec in self._graph.inputs
         ]

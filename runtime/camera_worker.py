@@ -38,7 +38,7 @@ class CameraWorker:
         self._mailboxes = mailboxes
         self._clock = clock
         self.ring = ring
-        # Long enough that a jittering camera covers the policy's history by time.
+        # Long enough to cover the time of the policy's history if the camera jitters.
         length = round((spec.history - 1) * spec.interval_s * config.fps) + 3
         self._history: deque[tuple[int, Image]] = deque(maxlen=max(length, spec.history))
         self._epoch = 0
@@ -85,11 +85,12 @@ class CameraWorker:
         )
 
     def warm(self) -> None:
-        """Resize once. A later import of OpenCV would stop every thread, also the control loop."""
+        """Resize once. A later import of OpenCV would stop all threads, and so the control loop."""
         with suppress(ModuleNotFoundError):  # pictures of the right size do not need it
             resized(np.zeros((*self._size, 3), np.uint8), (1, 1))
 
     def close(self) -> None:
+        """Close the camera."""
         self._camera.close()
 
 
