@@ -1,17 +1,20 @@
-"""One cycle of a bus of seven servos: read the positions, write the goals. Ours beside its peers.
+"""Measures one cycle of a bus with seven servos: read the positions, write the goals.
 
     python benchmarks/bus_cycle.py [--json] [--peers DIR]
 
-The servos are virtual XL330s in a process of their own, behind a pseudo terminal.
-`cpu_us` is the time that the client's thread computes in a cycle, the kernel's share included,
-where the wire takes no time; `paced_cpu_us` where it does: a client that polls computes while it
-waits. `cycle_over_wire` is the median cycle by the time that its bytes take on a wire of that
-rate; `failed_cycles` are those in which a client had no answer, of servos that always answer.
+Compares our driver with its peers. The servos are virtual XL330s in another process, behind a
+pseudo terminal. The figures of each client:
 
-`ours` is sync read, `ours_fast` fast sync read, `ours_robot` the whole of `Robot`: radians, limits
-and watchdog, current, voltage and temperature. `again` is `ours` a second time: the noise floor.
-Arms in turn, round after round. A peer that is not installed is left out, with its reason; DIR has
-those that were installed by `pip install --target DIR/NAME NAME`.
+- `cpu_us`: CPU time of the client's thread per cycle, with the kernel's share, on a wire that takes
+  no time.
+- `paced_cpu_us`: the same on a wire that takes time. A client that polls computes while it waits.
+- `cycle_over_wire`: the median cycle, divided by the time of its bytes on a wire of that rate.
+- `failed_cycles`: cycles without an answer, though the servos always answer.
+
+`ours` uses sync read and `ours_fast` fast sync read. `ours_robot` is the whole `Robot`: radians,
+limits and watchdog, current, voltage and temperature. `again` is `ours` a second time, which gives
+the noise floor. The clients take turns, round after round. A peer that is not installed is left out
+with its reason. Install one into DIR with `pip install --target DIR/NAME NAME`.
 """
 
 from __future__ import annotations

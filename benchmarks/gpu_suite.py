@@ -1,11 +1,11 @@
-"""Everything that needs an NVIDIA GPU, in one command that can be interrupted and taken up again.
+"""Runs everything that needs an NVIDIA GPU. The command can be interrupted and started again.
 
     PYTHONPATH=. python benchmarks/gpu_suite.py --out runs/gpu            # on a GPU: 8 minutes
     PYTHONPATH=. python benchmarks/gpu_suite.py --rehearse --out runs/toy # every part on the CPU
 
-Each part runs in a process of its own, with a time limit, and leaves `PART.json` in the folder. A
-part whose file is there is not run again; `PART.partial.json` is what a part had when it was cut
-off. A rehearsal has toy sizes and measures nothing.
+Each part runs in a process of its own, with a time limit, and writes `PART.json` into the folder. A
+part whose file exists does not run again. `PART.partial.json` has the results of a part that was
+cut off. A rehearsal uses toy sizes and measures nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Time to the safe state after each way to die, over a virtual bus: policy, control process, cable.
+"""Measures the time to the safe state after a failure: of policy, control process or cable.
 
 python benchmarks/kills.py [--rounds 100] [--only FAULT] [--json]
 
-Each round starts a policy's process that moves two servos through its control process, waits until
-they move, does the deed, and watches the servos' own registers. A round that takes longer than the
-bound that follows from the configuration is a miss, and so is a servo that does anything after it.
+Each round starts a policy's process, which moves two servos of a virtual bus through its control
+process. When they move, the round causes the failure and watches the servos' own registers. The
+configuration gives a time limit. A round is a miss if it takes longer, or if a servo does anything
+after it.
 """
 
 from __future__ import annotations

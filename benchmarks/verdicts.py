@@ -1,15 +1,15 @@
-"""How often `v2a compare` is right: the same policy twice, and one engine made 20 % slower.
+"""Measures how often `v2a compare` is right, on equal policies and on one engine 20 % slower.
 
 python benchmarks/verdicts.py [turns] [--tries 20] [--json]
-    Compares a bundle with its copy `--tries` times, engines in turn. Then each engine of the copy
-    is made slower, twice. A try takes 5 s.
+    Compares a bundle with its copy `--tries` times, engines in turn. Then it makes each engine of
+    the copy slower, twice. A try takes 5 s.
 python benchmarks/verdicts.py profiles [--tries 20] [--seconds 20] [--camera SOURCE] [--json]
     Makes one profile after the other and compares each with the next and with all. Then it makes
     three profiles with a slower `denoise` and compares each with all the others. A profile takes
     50 s.
 
 Uses the demo's bundle. Run nothing else on the machine, or the profiles say little. Exits with 1 if
-more than one in twenty equal pairs is called different, or if a slower engine is not the one named.
+more than one in twenty equal pairs is called different, or if a slower engine is not named.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`v2a demo`: runs a trained policy on a simulated robot, or the study of System 2's value."""
+"""`v2a demo`: runs a trained policy on a simulated robot, or studies what System 2 is worth."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FILMS = 6
     help="Use this bundle instead of the demo's own.",
 )  # fmt: skip
 @click.option("--report", type=click.Path(path_type=Path), help="Write index.html to this folder.")
-@click.option("--record", type=click.Path(path_type=Path), help="Record to this new folder.")
+@click.option("--record", type=click.Path(path_type=Path), help="Record into this new folder.")
 @click.option("--study", is_flag=True, help="Compare modes on a virtual clock instead.")
 @click.option("--mode", "modes", multiple=True, help="Run only this mode of the study. Repeatable.")
 @click.option(
@@ -75,11 +75,11 @@ def demo(
 ) -> None:
     """Let a trained policy drop a ring over a sliding puck with a simulated arm.
 
-    By default this runs in real time. The runtime drives the robot, a process of its own, over a
-    serial bus.
+    By default this runs in real time. The simulated robot is another process, which the runtime
+    drives over a serial bus.
     """
     if modes and not study:
-        raise click.UsageError("--mode belongs to the study; add --study")
+        raise click.UsageError("--mode only applies to the study; add --study")
     seeds = range(seed, seed + episodes)
     if study:
         _study(level, seeds, modes, bundle, processes, save, as_json)
@@ -100,7 +100,7 @@ def demo(
 
 
 class _Progress:
-    """Shows a bar on a terminal; elsewhere it prints a line every tenth episode."""
+    """Shows a bar on a terminal. Elsewhere it prints a line every tenth episode."""
 
     def __init__(self, episodes: int, bar: Bar) -> None:
         self._episodes = episodes
@@ -156,13 +156,13 @@ def _study(
     from demo.study import BLOCK, MODES, available_modes, study  # here: slow to import
 
     if unknown := set(modes) - set(MODES):
-        raise click.BadParameter(f"no mode {', '.join(sorted(unknown))}; known: {', '.join(MODES)}")
+        raise click.BadParameter(f"no mode {', '.join(sorted(unknown))}; use {', '.join(MODES)}")
     if any(MODES[mode].torch for mode in modes) and not CHECKPOINT.exists():
         raise ConfigError(
             f"{CHECKPOINT}: the training checkpoint is not in the installed package; "
             "run this mode in a checkout of the repository"
         )
-    load_bundle(bundle)  # a bad bundle is one line here, but a traceback in a child process
+    load_bundle(bundle)  # a bad bundle gives one line here, but a traceback in a child process
 
     modes = modes or tuple(available_modes())
     with Bar("studying", len(modes) * math.ceil(len(seeds) / BLOCK)) as bar:

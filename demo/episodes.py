@@ -66,9 +66,10 @@ def run_episodes(
     films: int = 0,
     record: Path | None = None,
 ) -> Session:
-    """Play the episodes of `seeds` in order; keep the pictures of the first `films`.
+    """Play the episodes of `seeds` in order, and keep the pictures of the first `films`.
 
-    Raises the V2AError of the failure; by then torque is off and the recording is kept.
+    Calls `progress(episodes done, result)` after each. Raises the V2AError of a failure, with
+    torque off and the recording kept.
     """
     clock = MonotonicClock()
     with tempfile.TemporaryDirectory() as folder:

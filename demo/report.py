@@ -74,8 +74,8 @@ def _outcome(summary: Mapping[str, Any], films: Sequence[Film]) -> list[str]:
         f"<p><b>{100 * summary['success_rate']:.1f} %</b> of {summary['n']} episodes of level "
         f"<code>{html.escape(summary['task'])}</code> succeeded "
         f"(Wilson 95 %: {low:.1f} to {high:.1f} %). System 2 and System 1 ran as ONNX graphs in "
-        "threads of their own; joint targets went out and positions came back over a serial port, "
-        "to virtual servos in another process.</p>"
+        "threads of their own. Joint targets and positions went over a serial port. The virtual "
+        "servos ran in another process.</p>"
     )
     parts = ["<h1>A ring over a sliding puck</h1>", text]
     if films:

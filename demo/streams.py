@@ -39,7 +39,7 @@ class WithoutStreams(Engine):
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
         """Compute the condition, then overwrite the K/V of the removed streams.
 
-        Feeds and outputs have the shapes of the graph's specs.
+        Feeds and outputs have shape, dtype and unit as in the graph's spec.
         """
         outputs = self._engine.run(feeds)
         return {name: self._without(kv, self._zero[name]) for name, kv in outputs.items()}

@@ -56,7 +56,7 @@ class Synchronous(System1):
 def synchronous(
     workers: Workers, delays: Mapping[str, Delay], every: int
 ) -> tuple[Workers, dict[str, Delay]]:
-    """Run System 2 in every `every`-th call of System 1, and add its delay to that call's."""
+    """Run System 2 in every `every`-th call of System 1, and add its delay to that call."""
     system2 = OnlyWhenAsked(workers.graphs, workers.mailboxes, workers.config, workers.system2.ring)
     system1 = Synchronous(workers, system2, every)
 

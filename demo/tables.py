@@ -2,8 +2,8 @@
 
 Run `python -m demo.tables`.
 
-A table stands between `<!-- NAME: written by python -m demo.tables -->` and `<!-- end -->`. This
-program writes all figures in it.
+A page holds each table between `<!-- NAME: written by python -m demo.tables -->` and
+`<!-- end -->`. This program replaces everything between the two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes the summary of a run, its text, and the header and counters of its recording."""
+"""Makes the summary of a run, its text for a terminal, and the header of its recording."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless",
 
 
 def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary:
-    """The summary of what happened since `since_ns`, without the threads' part."""
+    """Return the summary of the run since `since_ns`, without the times of its threads."""
     control = workers.control
     return RunSummary(
         robot=workers.config.robot.name,
@@ -57,7 +57,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
 
 
 def describe(workers: Workers, start_ns: int) -> Header:
-    """The header of a recording of these workers, which start at `start_ns`."""
+    """Return the header of a recording of these workers, which start at `start_ns`."""
     manifest = workers.bundle.manifest
     return Header(
         start_ns=start_ns,
@@ -72,7 +72,7 @@ def describe(workers: Workers, start_ns: int) -> Header:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the installed `PACKAGES`, and the machine's type."""
+    """Return the versions of Python and of the installed `PACKAGES`, and the machine's type."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         try:
@@ -83,7 +83,7 @@ def versions() -> dict[str, str]:
 
 
 def as_text(summary: RunSummary) -> str:
-    """The summary for a terminal: a table of times, and the lines that an operator looks for."""
+    """Format the summary for a terminal: a table of times, then ticks, seams and scheduling."""
     rows = {**summary.stages, **summary.ages, "late": summary.late}
     lines = [f"{'stage':<16}" + "".join(f"{column:>10}" for column in COLUMNS)]
     lines += [_row(name, times) for name, times in rows.items() if times.n]

@@ -1,9 +1,9 @@
-"""The parts of the docs site that `mkdocs.yml` cannot say: hooks that mkdocs calls.
+"""Hooks that mkdocs calls to build the docs site, for what `mkdocs.yml` cannot express.
 
-- The navigation is the table of contents in `docs/index.md`: a section for each `##` heading with
-  the pages linked below it. Pages that `index.md` does not link follow under "More".
-- A link from a page to a file outside `docs/` works on GitHub and has no target on the site.
-  `on_page_markdown` checks that the file exists and keeps the text of the link.
+- The navigation follows `docs/index.md`: each `##` heading is a section with the pages that are
+  linked below it. Pages that `index.md` does not link follow under "More".
+- A link from a page to a file outside `docs/` works on GitHub but has no target on the site.
+  `on_page_markdown` checks that the file exists and keeps only the text of the link.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def sections(index: str) -> dict[str, dict[str, str]]:
-    """Headings of `index.md` -> page -> its title, in the order of the text."""
+    """Read from `index.md` heading -> page -> title, in the order of the text."""
     found: dict[str, dict[str, str]] = {}
     for part in re.split(r"^## ", index, flags=re.MULTILINE)[1:]:
         heading, _, text = part.partition("\n")
@@ -29,7 +29,7 @@ def sections(index: str) -> dict[str, dict[str, str]]:
 
 
 def navigation(index: str, pages: list[str]) -> list[dict[str, Any]]:
-    """mkdocs' `nav`: the sections of `index.md`, then every other page."""
+    """Make mkdocs' `nav`: the sections of `index.md`, then every other page."""
     found = sections(index)
     linked = {"index.md"}.union(*found.values())
     nav: list[dict[str, Any]] = [{"Contents": "index.md"}]
@@ -40,6 +40,7 @@ def navigation(index: str, pages: list[str]) -> list[dict[str, Any]]:
 
 
 def on_config(config: Any) -> Any:
+    """Set the navigation. mkdocs calls this once."""
     docs = Path(config.docs_dir)
     pages = [path.relative_to(docs).as_posix() for path in docs.rglob("*.md")]
     config.nav = navigation((docs / "index.md").read_text(), pages)
@@ -47,6 +48,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Check and drop the links that leave `docs/`. mkdocs calls this for each page."""
     docs = Path(config.docs_dir).resolve()
     folder = (docs / page.file.src_uri).parent
 

@@ -1,13 +1,13 @@
-"""What each client makes of each fault of a bus: ours beside the vendors' SDKs and rustypot.
+"""Shows how each client handles each fault of a bus: ours, the vendors' SDKs and rustypot.
 
     for p in dynamixel-sdk rustypot feetech-servo-sdk ftservo-python-sdk; do
         pip install --target PEERS/$p $p; done
     PYTHONPATH=. python tools/fault_table.py PEERS
 
-Three virtual servos, each at another position, in a process of their own; each client in a process
-of its own, too, since two of the peers overwrite each other. A client reads once without the fault,
-once with it, and goes on until a read is good again. The fault strikes once; "dead" is one servo
-that is gone for good. Below "wrong" are ids for which a value came that is not the servo's.
+Three virtual servos at different positions run in a process of their own. So does each client,
+because two of the peers overwrite each other's package. A client reads once without the fault, once
+with it, and then until a read is good again. A fault strikes once, except "dead": then one servo
+never answers again. The column "wrong" lists ids whose value is not the servo's.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ NAMES = ("none", *FAULTS, "dead")
 BAUD = 1_000_000
 GIVE_UP_S = 2.0
 
-Read = Callable[[], tuple[str, dict[int, int | None]]]  # -> (what it said, ticks by id)
+Read = Callable[[], tuple[str, dict[int, int | None]]]  # -> (the client's report, ticks by id)
 
 
 class Row(NamedTuple):
-    """`valid` and `wrong` ids of the read that suffered: the servo's own value, and another one."""
+    """The result of the read with the fault.
+
+    `valid` are the ids with the servo's own value, `wrong` those with another value.
+    """
 
     client: str
     fault: str
@@ -90,7 +93,7 @@ server.close()
 
 @contextlib.contextmanager
 def servos(protocol: str) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """(the path of three servos, what plants a fault in them or makes them "fresh")."""
+    """Start three servos. Yield their path and a function that plants a fault in them."""
     with tempfile.TemporaryDirectory() as folder:
         link = str(Path(folder) / "bus")
         process = subprocess.Popen(
@@ -115,7 +118,7 @@ def servos(protocol: str) -> Iterator[tuple[str, Callable[[str], None]]]:
 
 
 class Ours:
-    """`Robot`, that connects again when the port is gone."""
+    """Our `Robot`, which connects again after the port is lost."""
 
     def __init__(self, path: str, protocol: str, budget_s: float) -> None:
         model = MODEL_OF[protocol]
@@ -125,7 +128,7 @@ class Ours:
         config = RobotConfig.model_validate({"name": "arm", "bus": bus, "joints": joints})
         self.robot = Robot(config, MonotonicClock())
         self.connected = False
-        while not self.connected:  # a busy machine
+        while not self.connected:  # a busy machine may need several tries
             self.connect()
 
     def connect(self) -> None:
@@ -218,12 +221,12 @@ CLIENTS = {
 def suffer(
     client: str, fault: str, read: Read, plant: Callable[[str], None], give_up_s: float
 ) -> Row:
-    """One read with `fault`, then more until one is good."""
-    while (first := _try(read))[0] != "ok":  # a busy machine; the first one is no measurement
+    """Read once with `fault`, then again until a read is good."""
+    while (first := _try(read))[0] != "ok":  # a busy machine may need several tries
         print(first, file=sys.stderr)
     plant(fault)
     if fault == "alert":
-        _try(read)  # the answers from here on tell of it
+        _try(read)  # all later answers report the alert
     start_s = time.monotonic()
     said, ticks = _try(read)
     took_s = time.monotonic() - start_s
@@ -240,7 +243,7 @@ def suffer(
 def _try(read: Read) -> tuple[str, dict[int, int | None]]:
     try:
         return read()
-    except Exception as error:  # what a peer raises is its own affair
+    except Exception as error:  # a peer may raise anything
         return f"{type(error).__name__}: {error}".splitlines()[0][:60], dict.fromkeys(IDS)
 
 
@@ -272,7 +275,7 @@ def main() -> None:
 
 
 def _measured(client: str, protocol: str) -> list[Any]:
-    """`rows`, in a process that finds this peer and no other."""
+    """Run `rows` in a process that can import this peer and no other."""
     path = os.pathsep.join((os.environ.get("PYTHONPATH", "."), str(Path(sys.argv[1]) / client)))
     command = [sys.executable, __file__, "--client", client, protocol]
     ran = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True)

@@ -1,14 +1,14 @@
-"""What independent programs send and understand, for `peers.json`, which the tests compare with.
+"""Records what independent programs send and understand, as `peers.json` for the tests.
 
-The two Feetech SDKs install the same folder and overwrite each other, so each peer is installed on
-its own, and each is run in a process of its own:
+The two Feetech SDKs install the same folder and overwrite each other. So each peer has a folder and
+a process of its own:
 
     for p in feetech-servo-sdk ftservo-python-sdk rustypot; do
         pip install --target PEERS/$p $p; done
     PYTHONPATH=. python tools/record_peers.py PEERS > tests/hw_drivers/peers.json
 
-Every entry of "sent" is (name of our function without make_, its arguments, the peer's bytes).
-With V2A_PEERS=PEERS the tests record once more and compare with the file, too.
+Each entry of "sent" is (name of our function without make_, its arguments, the peer's bytes).
+With V2A_PEERS=PEERS the tests also record again and compare the result with the file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Sent = list[tuple[str, list[Any], str]]
 
 
 class Wire:
-    """The port of a vendor SDK: keeps what is sent, hears what it is told."""
+    """A port for a vendor SDK: keeps the bytes sent, and returns the bytes in `incoming`."""
 
     def __init__(self) -> None:
         self.sent, self.incoming, self.is_using = b"", b"", False
@@ -60,7 +60,7 @@ class Wire:
 
 
 def feetech_sdk(wire: Wire, call: Callable[..., Any], parse: Callable[[], Any]) -> dict[str, Any]:
-    """`call(method, *args)` calls the SDK's packet handler, `parse()` lets it read a packet."""
+    """Record an SDK. `call(method, *args)` calls its packet handler; `parse()` reads a packet."""
     draw = random.Random(4)
     sent: Sent = []
 
@@ -152,7 +152,7 @@ class Terminal:
         self.path = os.ttyname(slave)
 
     def exchange(self, call: Callable[[], Any], reply: bytes = b"") -> tuple[str, Any]:
-        """What `call` sends, and what it makes of `reply`."""
+        """Run `call`. Return the bytes that it sends, and its result for `reply`."""
         sent = b""
 
         def answer() -> None:
@@ -195,7 +195,7 @@ def rustypot() -> dict[str, Any]:
 
 
 def rustypot_exchanges(servo: Any, terminal: Terminal, protocol: Any) -> list[Any]:
-    """(name of our function, its arguments, rustypot's bytes, our replies, what it read)."""
+    """Return (name of our function, arguments, rustypot's bytes, our replies, what it read)."""
     done = protocol.make_status(7, 0)
     pong = done if protocol is feetech else protocol.make_status(7, 0, b"\x06\x04\x26")
     one = protocol.make_status(7, 0, b"\x12\x34")

@@ -2,7 +2,7 @@
 
     python -m tools.reference
 
-The text above the marker line of a page is written by hand. A test holds the rest equal to the
+The text above the marker line of a page is written by hand. A test checks that the rest matches the
 models.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def tables(models: tuple[Model, ...]) -> str:
-    """A section for each model, then for each model that it holds; none twice."""
+    """Write a section for each model, and one for each model that it holds, without repetition."""
     done: set[Model] = set()
     sections = []
     for root in models:
@@ -59,7 +59,7 @@ def tables(models: tuple[Model, ...]) -> str:
 
 
 def models_of(model: Model) -> Iterator[Model]:
-    """The model, its base, and the models of its fields, in the order of the fields."""
+    """Yield the model, its base, and the models of its fields, in the order of the fields."""
     yield model
     if (base := _base(model)) is not None:
         yield from models_of(base)

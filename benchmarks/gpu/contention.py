@@ -1,4 +1,4 @@
-"""System 1, paced, beside System 2, as fast as it can: one segment of time, and its counts."""
+"""Runs System 1 at its rate beside System 2 at full speed for some time, and counts both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU, or the CPU in its place for a rehearsal. No part asks elsewhere which one it is."""
+"""Chooses the GPU, or the CPU for a rehearsal. All parts get their device here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Green contexts: two complementary sets of SMs, each with a stream of its own (CUDA 12.4)."""
+"""Makes green contexts: two complementary sets of SMs, each with its own stream (CUDA 12.4)."""
 
 from __future__ import annotations
 

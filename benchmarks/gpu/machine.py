@@ -1,4 +1,4 @@
-"""What is said of the machine: versions, clocks, power, temperature, throttle reasons."""
+"""Describes the machine: versions, clocks, power, temperature, throttle reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""System 2 in a process of its own: no CUDA MPS, so the GPU takes turns between the processes."""
+"""Runs System 2 in another process. Without CUDA MPS the GPU alternates between processes."""
 
 from __future__ import annotations
 

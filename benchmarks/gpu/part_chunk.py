@@ -1,4 +1,4 @@
-"""Part c: a chunk and a condition of the released size, as the release computes them and as we do.
+"""Part c: compares a chunk and a condition of the released size with the release's own code.
 
 Both arms have the same weights, PyTorch in bfloat16, fused attention and one CUDA graph each.
 `release_eager` launches the release's chunk kernel by kernel, as its own code does.

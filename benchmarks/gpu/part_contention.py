@@ -1,4 +1,4 @@
-"""Part d: System 1 beside System 2 on one GPU, in every way that could keep System 1 on time."""
+"""Part d: runs System 1 beside System 2 on one GPU, in all ways that may keep System 1 on time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the GPU's time goes in one replay: kernels by kind, and the gaps between them."""
+"""Splits the GPU's time of one replay into kernels by kind and the gaps between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part m: the rates that everything else is held against, measured on this card."""
+"""Part m: measures the rates of this card, which the other parts are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part a: the tests of `tests/gpu`, in a process of their own."""
+"""Part a: runs the tests of `tests/gpu` in another process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""System 2 of the released policy as a row of small steps, so that it can be cut anywhere.
+"""Splits System 2 of the released policy into small steps, so that it can be cut anywhere.
 
-Each step reads one value and writes the next one, so a captured step can be launched again. In a
-row they compute what the policy's own methods compute.
+Each step reads one value and writes the next one, so a captured step can be launched again. All
+steps in order compute what the policy's own methods compute.
 """
 
 from __future__ import annotations

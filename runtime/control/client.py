@@ -1,4 +1,4 @@
-"""`ControlClient`: the policy's side of the control process."""
+"""`ControlClient`: starts the control process and exchanges packets with it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ from v2a.errors import SafetyFault, V2AError
 from v2a.spans import SpanRing
 
 BEAT_S = 0.02
-START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
-END_S = 5.0  # three tries of torque off for each of 14 silent servos take 0.9 s
+START_S = 60.0  # the first import of numpy after a Jetson boots takes long
+END_S = 5.0  # three torque-off tries for each of 14 silent servos take 0.9 s
 
 
 class ControlClient(ControlRecord):
-    """Exposes the same state and counters as `Control`. `open` starts the process; one per run."""
+    """Exposes the same state and counters as `Control`, which runs in the control process.
+
+    `open` starts the process. One client serves one run.
+    """
 
     def __init__(
         self,
@@ -72,13 +75,14 @@ class ControlClient(ControlRecord):
 
     @property
     def pid(self) -> int:
-        """The process id of the control process, once it is open."""
+        """The process id of the control process, valid after `open`."""
         return self._process.pid
 
     def open(self) -> None:
         """Start the process, which connects the robot and begins to tick.
 
-        Raises what the process failed with, as itself; SafetyFault when it does not start in time.
+        Raises the error of a process that fails, unchanged, and SafetyFault if it does not start
+        within `START_S`.
         """
         self._process, self._link = _spawn()
         self._opened = True
@@ -88,10 +92,12 @@ class ControlClient(ControlRecord):
             self._exchange()
             self._raise_if_gone()
             if self._clock.now_ns() > end_ns:
-                raise SafetyFault(f"the control process did not start within {START_S:g} s")
+                raise SafetyFault(
+                    f"the control process did not start within {START_S:g} s; try again"
+                )
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Exchange packets until `stopping()`. Raises what ended the control process, if not we."""
+        """Exchange packets until `stopping()`. Raises the error that ended the control process."""
         try:
             while not stopping():
                 self._exchange()
@@ -100,11 +106,11 @@ class ControlClient(ControlRecord):
             self.close()
 
     def request(self, verb: Verb) -> threading.Event:
-        """As `Control.request`."""
+        """Ask the loop to arm or disarm, like `Control.request`."""
         return self._ask(verb)
 
     def close(self) -> None:
-        """Torque off and the end of the process; where that fails `torque_fault` says so."""
+        """Turn the torque off and end the process. If that fails, `torque_fault` says so."""
         with self._closing:
             if self._closed:
                 return
@@ -142,7 +148,7 @@ class ControlClient(ControlRecord):
             _HEARD[packet[0]](self, packet)
 
     def _beat(self) -> None:
-        """One that is lost is followed by the next, which says the same."""
+        """Send a heartbeat. A lost one does no harm, because the next one says the same."""
         with self._asking:
             now_ns = self._beat_ns = self._clock.now_ns()
             beat = Heartbeat(now_ns, self._mailboxes.epoch.number, self._number, self._verb)
@@ -181,7 +187,7 @@ class ControlClient(ControlRecord):
             self._ring.add(*row)
 
     def _raise_if_gone(self) -> None:
-        """Raises what the control process ended with, as itself."""
+        """If the control process has ended, raise its error unchanged."""
         if not self._link.hung_up:
             return
         end = self._end
@@ -191,18 +197,18 @@ class ControlClient(ControlRecord):
                 raise V2AError(f"control process: {end.error}: {end.text}")
             raise kind(end.text)
         if end is not None:
-            raise SafetyFault("the control process was told to end by a signal; torque is off")
+            raise SafetyFault("a signal ended the control process; torque is off")
         code = self._process.wait(END_S)
         raise SafetyFault(self._note_lost(f"died (exit code {code})"))
 
     def _note_lost(self, how: str) -> str:
-        """Nobody has turned the torque off: say so, and what stops the arm now."""
-        then = "the servos have no watchdog and go on to their last goal"
+        """Record that nobody has turned the torque off, and say what stops the arm now."""
+        then = "the servos have no watchdog and move on to their last goal"
         if self._bus.family.watchdog:
             then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"
         self.torque_fault = (
             f"the control process {how}: {then}, with torque on; "
-            "start anew to let go, or cut the motors' power"
+            "start v2a again to turn it off, or cut the motors' power"
         )
         self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, self.torque_fault))
         return self.torque_fault
@@ -216,7 +222,7 @@ _HEARD: dict[int, Callable[[ControlClient, bytes], None]] = {
 
 
 def _spawn() -> tuple[subprocess.Popen[bytes], Link]:
-    """The process, and our end of the link to it."""
+    """Start the process, and return it with our end of the link."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         return process.start("runtime.control.process", theirs.fileno()), Link(ours)

@@ -1,4 +1,4 @@
-"""The robot of a dry run: virtual servos that follow their goals. It opens no serial port."""
+"""Makes the robot of a dry run: virtual servos that follow their goals, without a serial port."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from v2a.clock import Clock
 
 
 class FollowingPort(LoopbackPort):
-    """A port to virtual servos whose horns follow their set-points at once.
+    """A port to virtual servos that reach their set-points at once.
 
-    At each write, the time since the last write passes for the servos.
+    Each write advances the servos' time by the time since the last write.
     """
 
     def __init__(self, bus: VirtualBus[Any], clock: Clock) -> None:
@@ -23,6 +23,7 @@ class FollowingPort(LoopbackPort):
         self._stepped_ns = clock.now_ns()
 
     def write(self, data: bytes) -> None:
+        """Advance the servos' time, then hand them `data`."""
         now_ns = self._clock.now_ns()
         self.bus.step((now_ns - self._stepped_ns) / 1e9)
         self._stepped_ns = now_ns
@@ -32,9 +33,9 @@ class FollowingPort(LoopbackPort):
 
 
 def virtual_robot(config: RobotConfig, clock: Clock) -> Robot:
-    """A robot like `config` with every joint at rest at 0 rad, or as near as its limits allow."""
+    """Make a robot like `config`, with each joint at rest as near to 0 rad as its limits allow."""
     bus = config.bus.family.virtual_bus(_servo(config, joint) for joint in config.joints)
-    config = config.model_copy(update={"calibration": None})  # it belongs to real servos
+    config = config.model_copy(update={"calibration": None})  # a calibration is for real servos
     return Robot(config, clock, FollowingPort(bus, clock))
 
 

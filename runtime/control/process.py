@@ -1,8 +1,8 @@
 """The control process: `python -m runtime.control.process FD`, started by `ControlClient`.
 
-It is a fresh interpreter, so it inherits no threads, GPU context or packages of the policy's
-process. It holds the only `Control`. Before each tick it reads the policy's packets; after each
-tick it sends the result. It outlives a policy that dies, to bring the robot to rest.
+A new interpreter inherits no threads, GPU context or packages from the policy's process. The
+process holds the only `Control`. It reads the policy's packets before each tick and sends the
+result after it. If the policy dies, the process goes on until the robot is at rest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ VERBS: Final[tuple[Verb | Literal["end"], ...]] = ("arm", "disarm", "end")
 
 NOTE_PERIOD_NS = 200_000_000
 LAST_WORDS_S = 1.0
-SPANS_MAX = 4096  # fits one packet; 200 ms at 1 kHz make 600
+SPANS_MAX = 4096  # fits into one packet; 200 ms at 1 kHz give 600 spans
 
 
 class ControlServer:
@@ -74,7 +74,7 @@ class ControlServer:
 
     def run(self) -> None:
         """Open the robot and tick until the policy's process, a signal or safety ends it."""
-        # Ctrl-C comes to this process, too: it works while the policy hangs.
+        # Ctrl-C also reaches this process, so it works while the policy hangs.
         for number in SIGNALS:
             signal.signal(number, self._end_by_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -87,11 +87,12 @@ class ControlServer:
         self._end = True
 
     def stopping(self) -> bool:
-        # While torque is on, safety handles the death of the policy, by its silence.
+        """Return whether to end: after a signal or a request, or if the policy died."""
+        # With torque on, safety notices the dead policy by its silence and brings the arm to rest.
         return self._end or (self._link.hung_up and not self._control.safety.torque_on)
 
     def tick(self, now_ns: int, late_ns: int) -> None:
-        """Read the policy's packets, run one tick of the loop, send its result."""
+        """Read the policy's packets, run one tick of the loop, and send its result."""
         self.hear()
         self._control.tick(now_ns, late_ns)
         if self._done.is_set():
@@ -99,12 +100,12 @@ class ControlServer:
         self._tell(now_ns)
 
     def hear(self) -> None:
-        """Read all packets that have arrived; the newest of each kind counts."""
+        """Read all packets that have arrived. The newest of each kind counts."""
         for packet in self._link.packets():
             _HEARD[packet[0]](self, packet)
 
     def note(self) -> Note:
-        """The state of the loop that is sent seldom."""
+        """Return the part of the loop's state that is sent only every 200 ms."""
         control, changes = self._control, self._new_changes()
         return Note(
             changes=tuple((c.t_ns, c.state, c.reason) for c in changes),
@@ -116,7 +117,7 @@ class ControlServer:
         )
 
     def spans(self) -> bytes:
-        """The new spans of the ring, packed: int64 [n, 4] after the kind."""
+        """Pack the new spans of the ring: one byte for the kind, then int64 [n, 4]."""
         return bytes([SPANS]) + self._ring.drain().tobytes()
 
     def _new_changes(self) -> list[Change]:
@@ -146,7 +147,7 @@ class ControlServer:
             self._mailboxes.begin(epoch, t_ns)
 
     def _tell(self, now_ns: int) -> None:
-        """Send a tick, and before it a note if one is due. Never waits."""
+        """Send a note if one is due, then a tick. Never waits."""
         control = self._control
         due = now_ns - self._told_ns >= NOTE_PERIOD_NS
         if due or control.safety.changes[-1] is not self._told_change:
@@ -203,7 +204,7 @@ def _build(link: Link, setup: Setup) -> ControlServer:
 
 
 def _first(link: Link) -> Setup | None:
-    """The setup, or None if the policy died or ended before it sent one."""
+    """Return the setup, or None if the policy ended before it sent one."""
     while not link.hung_up:
         link.wait(1.0)
         for packet in link.packets():

@@ -15,12 +15,12 @@ from runtime.profile_model import Profile, Ratio, StallRow
 from v2a.measured import Measured
 from v2a.names import AGES, STAGES
 
-# Two runs of the same program differ by so much more than the noise within each of them: memory
-# layout, the choice of cores, other programs. Measured: docs/measurements/profile.md.
+# Two runs of one program differ by this share beyond the noise within each: memory layout, the
+# choice of cores and other programs change. Measured: docs/measurements/profile.md.
 RUN_TO_RUN: Final = 0.05
 # If other programs used more cores than this, our stages waited for a core because of them.
 OTHERS_CORES: Final = 0.1
-NEW_STALL: Final = 2.0  # times as long as the longest of the same thread and stage before
+NEW_STALL: Final = 2.0  # times the longest earlier stall of the same thread and stage
 
 Verdict = Literal["better", "worse", "within_noise"]
 
@@ -46,7 +46,7 @@ class ProfileComparison(Measured):
 
 
 def compare_profiles(before: Profile, after: Profile) -> ProfileComparison:
-    """How each stage and age changed, and which stalls are new.
+    """Compare each stage and age of two profiles, and find the stalls that are new.
 
     A stage or age with fewer than `FEWEST` samples in one profile is left out.
     """
@@ -62,7 +62,7 @@ def compare_profiles(before: Profile, after: Profile) -> ProfileComparison:
 
 
 def judged(found: Interval) -> ComparedRatio:
-    """The row for a ratio of times: above 1 is worse, if the whole interval is."""
+    """Judge a ratio of times: worse if its whole interval is above 1, better if it is below."""
     verdict: Verdict = "within_noise"
     if found.low > 1:
         verdict = "worse"
@@ -73,12 +73,12 @@ def judged(found: Interval) -> ComparedRatio:
 
 
 def width(noise: Ratio) -> float:
-    """How far the interval of an A/A ratio reaches from 1, as a logarithm."""
+    """Return how far the interval of an A/A ratio reaches from 1, as a logarithm."""
     return max((abs(math.log(end)) for end in noise.ci95 if 0 < end < math.inf), default=0.0)
 
 
 def changes(rows: Mapping[str, ComparedRatio]) -> Iterator[str]:
-    """In words what is worse and what is better, or that all is within noise."""
+    """Yield sentences: what is worse and what is better, or that all is within noise."""
     for verdict in ("worse", "better"):
         found = [
             f"{name} {row.ratio:.2f} ({row.ci95[0]:.2f} to {row.ci95[1]:.2f})"
@@ -92,7 +92,7 @@ def changes(rows: Mapping[str, ComparedRatio]) -> Iterator[str]:
 
 
 def new_stalls(before: Profile, after: Profile) -> list[StallRow]:
-    """The stalls of `after` that are `NEW_STALL` times as long as any of their kind in `before`."""
+    """Return the stalls of `after` that are far longer than any of their kind in `before`."""
     known_ms: dict[tuple[str, ...], float] = {}
     for stall in before.tail.stalls:
         known_ms[kind(stall)] = max(known_ms.get(kind(stall), 0.0), excess_ms(stall))
@@ -104,7 +104,7 @@ def new_stalls(before: Profile, after: Profile) -> list[StallRow]:
 
 
 def comparison_as_text(found: ProfileComparison) -> str:
-    """A table and the sentence."""
+    """Format the comparison: a table, then the verdict."""
     lines = [f"{'stage':<16}{'ratio':>8}{'95 % interval':>20}  verdict"]
     for name, row in (found.stages | found.ages).items():
         low, high = row.ci95
@@ -165,8 +165,10 @@ def _waiting(before: Profile, after: Profile, name: str) -> float:
 
 
 def _waited_ms(profile: Profile, name: str) -> float:
-    """How long the threads waited for a core: those of a stage, for each of its runs; for an age
-    all threads, for each chunk."""
+    """The time that threads waited for a core.
+
+    For a stage: its own threads, per run of the stage. For an age: all threads, per chunk.
+    """
     stages, threads = profile.stages, profile.threads
     row = stages[name] if name in STAGES else stages.get("denoise")
     names: Iterable[str] = row.thread.split(", ") if row and name in STAGES else threads

@@ -15,7 +15,7 @@ from v2a.config import describe_fault
 from v2a.errors import ConfigError
 
 PROFILE_JSON: Final = "profile.json"
-_FIX: Final = "give a profile.json, or its folder; v2a profile --run makes one of a recording"
+_FIX: Final = "give a profile.json or its folder; v2a profile --run makes one from a recording"
 
 
 def read_profile(path: Path) -> Profile:
@@ -30,7 +30,7 @@ def read_profile(path: Path) -> Profile:
         if version != SCHEMA_VERSION:
             raise ConfigError(
                 f"{path}: schema_version {version}, this v2a reads {SCHEMA_VERSION}; "
-                "profile once more"
+                "measure the profile again"
             )
         return Profile.model_validate(content)
     except OSError as error:
@@ -62,7 +62,7 @@ def write_profile(profile: Profile, run: Path, folder: Path) -> None:
 
 
 def new_folder(kind: str) -> Path:
-    """The first of runs/KIND-1, runs/KIND-2, ... that does not exist yet."""
+    """Return the first of runs/KIND-1, runs/KIND-2, ... that does not exist yet."""
     n = 1
     while (folder := Path("runs") / f"{kind}-{n}").exists():
         n += 1
@@ -70,7 +70,7 @@ def new_folder(kind: str) -> Path:
 
 
 def without_empty(folder: Path) -> Path:
-    """`folder`, removed if it is empty: the recorder wants to make it."""
+    """Remove `folder` if it is empty, because the recorder must create it. Return `folder`."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     return folder

@@ -31,7 +31,7 @@ PERIODS_MS: Final[Mapping[str, Callable[[RunConfig], float]]] = {
 
 
 def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -> Profile:
-    """The profile of a recording, without what only `runtime.profile.live.measure` can measure.
+    """Make the profile of a recording. Parts that only a live measurement can fill are empty.
 
     Without `budgets`, the limits are those that follow from robot.yaml.
     """
@@ -137,6 +137,6 @@ def _samples(values_ms: Series) -> tuple[float, ...]:
 
 
 def _horizon_ms(recording: Recording) -> float:
-    """How long the targets of a chunk last; infinite without a chunk."""
+    """The duration of a chunk's targets; infinite without a chunk."""
     chunk = next(iter(recording.chunks()), None)
     return math.inf if chunk is None else len(chunk.target_rad) * chunk.step_ns / 1e6

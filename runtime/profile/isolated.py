@@ -1,8 +1,9 @@
 """Measures each engine while nothing else runs, and the machine's noise floor.
 
-Each engine gets the feeds that it gets in a run: the policy's graphs run once as a chain, on a real
-instruction and random pictures. Then each engine is timed twice in turn, as `a` and as `b` (A/A).
-The distance of their ratio from 1 is what this machine cannot tell apart.
+First the policy's graphs run as a chain, on a real instruction and random pictures. So each engine
+gets the same kind of feeds as in a run. Then each engine is timed against itself, in turn as `a`
+and as `b` (A/A). The distance of their ratio from 1 is the noise floor: a smaller difference
+between two engines is not measurable here.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class TimedEngine(Engine):
     took_ns: list[int] = field(default_factory=list)
 
     def run(self, feeds: Feeds) -> Tensors:
-        """Run the engine and keep its feeds and its time; shapes as the graph's spec says."""
+        """Run the engine, and keep its feeds and its time. Shape and dtype are as in its spec."""
         self.feeds = feeds
         start_ns = self.clock.now_ns()
         outputs = self.engine.run(feeds)
@@ -76,9 +77,9 @@ def measure_isolated(
     clock: Clock,
     measured: Callable[[str], object] = lambda graph: None,
 ) -> dict[str, IsolatedEngine]:
-    """Time each engine of `bundle` alone: graph, in the order of running -> its times.
+    """Time each engine of `bundle` alone.
 
-    `measured` is called with the name of each graph that is done.
+    Returns graph -> times, in the order of running. Calls `measured` with each graph that is done.
     """
     factory, timed = timed_engines(engines, clock)
     found: dict[str, IsolatedEngine] = {}
@@ -99,7 +100,7 @@ def measure_isolated(
 def timed_engines(
     engines: EngineFactory, clock: Clock
 ) -> tuple[EngineFactory, dict[str, TimedEngine]]:
-    """A factory that makes `TimedEngine`s, and those that it has made, by graph."""
+    """Return a factory of `TimedEngine`s, and the engines that it has made so far, by graph."""
     timed: dict[str, TimedEngine] = {}
 
     def make(graph: GraphSpec, path: Path) -> TimedEngine:

@@ -1,7 +1,6 @@
-"""Measures a bundle: its engines alone, its layers, then everything at once, recorded.
+"""Measures a bundle: each engine alone, its layers, then a whole run with a recording.
 
-Then everything runs three times more, but shorter: this shows how much one run differs from the
-next.
+Three shorter runs follow. They show how much one run differs from the next.
 """
 
 from __future__ import annotations

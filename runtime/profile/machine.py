@@ -21,7 +21,7 @@ _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 def describe_machine(root: Path = ROOT) -> Machine:
-    """The hardware and the kernel, as far as this machine tells; without versions."""
+    """Describe hardware and kernel. Fields that the machine does not tell are None."""
     return Machine(
         model=text(root / "proc/device-tree/model"),
         cpu=_field(root / "proc/cpuinfo", "model name"),
@@ -52,7 +52,7 @@ def memory_mib(root: Path = ROOT) -> dict[str, ProcessMemory]:
 
 
 class Surroundings(NamedTuple):
-    """What went on beside a run."""
+    """What else happened on the machine during a run."""
 
     memory: dict[str, ProcessMemory]  # process -> its memory
     others_cores: float  # number of cores that other programs used, on average
@@ -60,7 +60,7 @@ class Surroundings(NamedTuple):
 
 
 class RunMonitor:
-    """Watches what goes on beside a run, from its construction on."""
+    """Watches the machine during a run, from its construction on."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -78,7 +78,7 @@ class RunMonitor:
         self._yardsticks_ms.append(yardstick_ms())
 
     def summary(self) -> Surroundings:
-        """Memory, the cores that other programs used, and the machine's speed."""
+        """Return memory, the cores that other programs used, and the machine's speed."""
         everybody_s, ours_s = (now - then for now, then in zip(cpu_s(), self._before, strict=True))
         return Surroundings(
             memory=memory_mib(),
@@ -88,9 +88,9 @@ class RunMonitor:
 
 
 def yardstick_ms() -> float:
-    """CPU time of a computation that is always the same: how fast the machine is now.
+    """Measure how fast the machine is now: the CPU time of a fixed computation.
 
-    Clock rates and a neighbour on the core's other half change it. Our own code does not.
+    The clock rate and a program on the core's other hyperthread change it. Our own code does not.
     """
     start_ns = time.thread_time_ns()
     hashlib.sha256(_YARD).digest()  # gives up the GIL

@@ -1,9 +1,9 @@
 """Compares the engines of two bundles by running them in turn.
 
-Two profiles are minutes apart, and on a shared machine the same engine may take twice as long by
-then. In turn, call by call, machine drift affects both engines equally, so this detects differences
-that two separate profiles cannot. The first bundle's engine is loaded twice and takes part twice:
-the distance between its two copies is the noise floor.
+Two profiles are minutes apart. On a shared machine the same engine may take twice as long by then.
+Here the engines take turns, call by call. Machine drift affects both equally, so this detects
+differences that two separate profiles cannot. The first bundle's engine takes part in two copies:
+the distance between the copies is the noise floor.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ def compare_engines(
     clock: Clock,
     measured: Callable[[str], object] = lambda graph: None,
 ) -> EngineComparison:
-    """How the time of each graph's engine changed from `before` to `after`.
+    """Compare the time of each graph's engine between `before` and `after`.
 
-    `measured` is called with the name of each graph that is done. Raises BundleError for a bundle
-    that lacks a graph of a policy.
+    Calls `measured` with each graph that is done. Raises BundleError if a bundle lacks a graph.
     """
     one = before, _feeds(before, engines, clock)
     other = after, _feeds(after, engines, clock)
@@ -80,12 +79,12 @@ def compare_engines(
 
 
 def engine_comparison_as_text(found: EngineComparison) -> str:
-    """A table and the sentence."""
+    """Format the comparison: a table, then the verdict."""
     return "\n".join(_lines(found))
 
 
 def _feeds(bundle: Bundle, engines: EngineFactory, clock: Clock) -> dict[str, Feeds]:
-    """What each graph of `bundle` gets in a run: graph -> input -> array as its spec says."""
+    """Return the feeds of each graph in a run: graph -> input -> array as its spec says."""
     factory, timed = timed_engines(engines, clock)
     instruction = next(iter(bundle.manifest.instructions))
     with PolicyChain(bundle, instruction, factory, clock) as chain:

@@ -1,4 +1,4 @@
-"""The stalls of a run as rows of profile.json and in words: which thread, which stage, when."""
+"""Writes the stalls of a run as rows of profile.json and as sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN: Final = 50
 
 
 def summarise_stalls(stalls: Sequence[Stall], t0_ns: int) -> StallSummary:
-    """A sentence, the number of stalls, and the longest ones; `t0_ns` is the start of the run."""
+    """Return a sentence, the number of stalls, and the longest. `t0_ns` is the run's start."""
     rows = sorted((_row(stall, t0_ns) for stall in stalls), key=excess_ms, reverse=True)
     if not rows:
         return StallSummary(verdict="no thread stalled", n=0, stalls=())
@@ -33,17 +33,17 @@ def _row(stall: Stall, t0_ns: int) -> StallRow:
 
 
 def excess_ms(row: StallRow) -> float:
-    """How much longer it took than usual."""
+    """Return how much longer it took than usual, in ms."""
     return row.ms - row.usual_ms
 
 
 def kind(row: StallRow) -> tuple[str, str, str]:
-    """What a stall is compared with: the same thread, and the same stage or pair of stages."""
+    """Return thread and stages. Only stalls of the same kind are compared."""
     return (row.thread, row.after or "", row.stage)
 
 
 def describe_stall(row: StallRow) -> str:
-    """`system1 stalled for 50 ms in observe at 7.812 s (55 ms instead of 5.1)`."""
+    """Format a stall: `system1 stalled for 50 ms in observe at 7.812 s (55 ms instead of 5.1)`."""
     where = f"between {row.after} and {row.stage}" if row.after else f"in {row.stage}"
     return (
         f"{row.thread} stalled for {excess_ms(row):.0f} ms {where} at {row.at_s:.3f} s "

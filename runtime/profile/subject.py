@@ -14,13 +14,16 @@ from runtime.engines.base import EngineFactory
 from v2a.bundle import Bundle, Manifest
 from v2a.config import load_yaml
 
-_WIDEST_RAD: Final = 3.1  # a servo has one turn
+_WIDEST_RAD: Final = 3.1  # just below pi, as a servo turns once around
 _FASTEST_RAD_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured. A real robot is read with its torque off; a virtual robot moves."""
+    """The bundle, robot and engines of a measurement.
+
+    A real robot is read with its torque off. A virtual robot moves.
+    """
 
     bundle: Bundle
     config: RunConfig
@@ -29,14 +32,14 @@ class Subject:
     threads: int = 1
 
     def engines(self) -> EngineFactory:
-        """Loads each graph with the chosen back end."""
+        """Return the factory that loads each graph with the chosen back end."""
         return partial(load, backend=self.engine, threads=self.threads)
 
 
 def choose_subject(
     bundle: Bundle, robot_yaml: Path | None, camera: str | None, engine: str, threads: int
 ) -> Subject:
-    """The subject for the options of a command; without `robot_yaml` a virtual robot.
+    """Make the subject for the options of a command. Without `robot_yaml` the robot is virtual.
 
     Raises ConfigError for a faulty robot.yaml.
     """
@@ -51,7 +54,7 @@ def choose_subject(
 
 
 def virtual_config(manifest: Manifest, camera: str) -> RunConfig:
-    """A robot.yaml for a virtual robot with the joints and the camera size of the bundle."""
+    """Make the configuration of a virtual robot with the bundle's joints and camera size."""
     view, step = manifest.cameras[0], manifest.action_space
     joints = [
         {

@@ -87,7 +87,7 @@ REFUSED: Final = {
 
 
 def points(axes: Sequence[str]) -> list[Point]:
-    """Every combination of the axes `KEY=A,B...`. Raises ConfigError for an unknown key."""
+    """Return every combination of the axes `KEY=A,B...`. Raises ConfigError for an unknown key."""
     chosen = {}
     for axis in axes:
         name, equals, values = axis.partition("=")
@@ -95,7 +95,7 @@ def points(axes: Sequence[str]) -> list[Point]:
             raise ConfigError(f"{axis}: {REFUSED[name]}")
         if name not in SETTINGS or not equals or not all(values.split(",")):
             known = ", ".join(SETTINGS)
-            raise ConfigError(f"{axis}: write KEY=A,B with KEY one of {known}")
+            raise ConfigError(f"{axis}: write KEY=A,B; KEY is one of {known}")
         chosen[name] = values.split(",")
     return [
         dict(zip(chosen, values, strict=True)) for values in itertools.product(*chosen.values())
@@ -103,7 +103,7 @@ def points(axes: Sequence[str]) -> list[Point]:
 
 
 def with_options(subject: Subject, point: Point) -> Subject:
-    """`subject` with the options of `point`. Raises ConfigError for an impossible value."""
+    """Return `subject` with the options of `point`. Raises ConfigError for an impossible value."""
     for name, value in point.items():
         try:
             subject = SETTINGS[name](subject, value)
@@ -142,7 +142,7 @@ def run_sweep(
 
 
 def sweep_as_text(table: Sweep) -> str:
-    """p50 / p99 in ms, one line for each point, and how each compares with the first."""
+    """Format p50 / p99 in ms, a line per point, and how each point compares with the first."""
     return "\n".join(_lines(table.points))
 
 

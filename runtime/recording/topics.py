@@ -1,4 +1,4 @@
-"""`TOPICS`: how each kind of message becomes a row of JSON in a recording, and back."""
+"""`TOPICS`: converts each kind of message to a JSON row of a recording and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runtime.recording.messages import (
 from runtime.safety.health import HealthRow
 
 Row = dict[str, Any]
-"""One message as a JSON object; the keys are in its topic's schema."""
+"""One message as a JSON object. The schema of its topic lists the keys."""
 
 _NS = 1_000_000_000
 
@@ -32,7 +32,7 @@ def _fields_of(message: Any) -> Row:
     return {f.name: getattr(message, f.name) for f in fields(message) if f.name not in _LEFT_OUT}
 
 
-# A condition's tensors are megabytes, and the bundle can make them again from the frames.
+# The tensors of a condition are megabytes, and the bundle can compute them again from the frames.
 _LEFT_OUT: Final = {"tensors"}
 _ARRAYS: Final = {"position_rad", "command_rad", "target_rad"}
 
@@ -61,14 +61,14 @@ def _frame_row(frame: FrameMsg) -> Row:
 
 
 def frame_head(row: Row) -> FrameMsg:
-    """A frame without pictures; `history` keeps the times of all its pictures."""
+    """Make a frame without pictures. Its `history` has the time of each picture."""
     header: Row = {name: row[name] for name in _HEADER}
     history = tuple((t_ns, NO_IMAGE) for t_ns in row["history_ns"])
     return FrameMsg(**header | {"image": NO_IMAGE, "history": history})
 
 
 def _frame(row: Row) -> FrameMsg:
-    """A frame with its own picture; `Recording.frames` puts the others into `history`."""
+    """Make a frame with its own picture. `Recording.frames` adds those of its `history`."""
     return replace(frame_head(row), image=from_png(base64.b64decode(row["data"])))
 
 
@@ -117,7 +117,7 @@ def _published(message: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """How one kind of message is recorded."""
+    """Says how one kind of message is recorded."""
 
     name: str
     schema: dict[str, Any]  # JSON schema; its title is the schema's name
@@ -127,7 +127,7 @@ class Topic:
 
 
 TOPICS: Final[dict[type, Topic]] = {
-    # The names of foxglove's own schemas, so that its app and rerun draw the pictures.
+    # Foxglove's own schema names, so that its app and rerun show pictures and log lines.
     FrameMsg: Topic(
         "/frame",
         _schema(

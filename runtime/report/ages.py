@@ -15,7 +15,7 @@ from runtime.report.run_facts import Points, RunFacts
 from runtime.report.scale import axis_labels, ceiling
 
 WIDTH, HEIGHT = 1000, 120
-NEAR: Final = 3  # a budget below so many times the highest age is drawn
+NEAR: Final = 3  # a budget up to this many times the highest age is drawn
 QUARTERED: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # a quarter of each is a short number
 COLUMNS: Final = 300  # more points than this are drawn as range and median of each column
 
@@ -34,7 +34,7 @@ def ages(profile: Profile, run: RunFacts) -> Markup:
 
 
 def columns(points: Points, n: int) -> npt.NDArray[np.float64]:
-    """At most `n` columns of equal time, float64 [<= n, 4]: time in s; least, median, most in ms.
+    """Reduce points to at most `n` columns, float64 [<= n, 4]: time in s; min, median, max in ms.
 
     `points` is float64 [m, 2]: time in s, age in ms.
     """

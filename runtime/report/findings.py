@@ -1,4 +1,4 @@
-"""Says in words what was unusual in a run: stalls, late control ticks, changes of safety."""
+"""Lists what was unusual in a run: stalls, late control ticks, changes of the safety state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LISTED: Final = 5
 
 
 def findings(run: RunFacts) -> Markup:
-    """The worst stalls, the control loop's timing and the safety states, in words."""
+    """Make the list of the worst stalls, the control loop's timing and the safety states."""
     lines = [
         _line(run, stall.t0_ns, f"{describe_stall(stall)}{_beside(stall, run)}.")
         for stall in run.stalls[:LISTED]
@@ -38,7 +38,7 @@ def _line(run: RunFacts, t_ns: int, text: str) -> Markup:
 
 
 def describe_stall(stall: Stall) -> str:
-    """`system1: denoise took 62.1 ms, usually 11.9 ms`."""
+    """Format a stall: `system1: denoise took 62.1 ms, usually 11.9 ms`."""
     what = f"{stall.stages[0]} took" if len(stall.stages) == 1 else "silence of"
     where = "" if len(stall.stages) == 1 else f" between {stall.stages[0]} and {stall.stages[1]}"
     return f"{stall.thread}: {what} {ms(stall.took_ms)}{where}, usually {ms(stall.typical_ms)}"

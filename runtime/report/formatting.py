@@ -32,7 +32,7 @@ def number(value: object) -> str:
 
 
 def with_unit(value: object, unit: str) -> str:
-    """`12.3 ms`, or that it was not measured."""
+    """Format a number with its unit, such as `12.3 ms`, or return `not measured`."""
     return f"{number(value)} {unit}" if known(value) else MISSING
 
 
@@ -57,5 +57,5 @@ def plural(n: int, word: str) -> str:
 
 
 def phrase(name: str) -> str:
-    """`frame_to_motor` as `frame to motor`."""
+    """Write `frame_to_motor` as `frame to motor`."""
     return name.replace("_", " ")

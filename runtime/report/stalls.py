@@ -48,7 +48,7 @@ class Stall:
         return self.took_ms - self.typical_ms
 
     def overlaps(self, other: Stall) -> bool:
-        """Whether both were going on at one time."""
+        """Whether both stalls overlap in time."""
         return self.t0_ns < other.t1_ns and other.t0_ns < self.t1_ns
 
 
@@ -63,9 +63,9 @@ class Ticks:
 
 
 def find_stalls(spans: Mapping[str, Rows]) -> list[Stall]:
-    """All stalls of the run, the longest excess first; `spans` is thread -> rows [n, 4].
+    """Find all stalls of the run, the longest excess first.
 
-    Of stalls that overlap in a thread, only the cause is kept.
+    `spans` is thread -> rows, int64 [n, 4]. If stalls of a thread overlap, only the cause is kept.
     """
     found = [
         stall
@@ -76,10 +76,10 @@ def find_stalls(spans: Mapping[str, Rows]) -> list[Stall]:
 
 
 def compare_with_grid(starts_ns: npt.NDArray[np.int64], period_ns: int) -> Ticks:
-    """How late each tick was, and which grid points had no tick.
+    """Find how late each tick was, and which grid points had no tick.
 
-    `starts_ns` is int64 [n], sorted. The recording does not hold the phase of the grid. A tick is
-    never early, so the earliest 1 % of the ticks give the phase.
+    `starts_ns` are the starts of the ticks, int64 [n] ns, sorted. The recording does not hold the
+    phase of the grid. A tick is never early, so the earliest 1 % of the ticks give the phase.
     """
     if len(starts_ns) < 2:
         return Ticks(period_ns, starts_ns, np.zeros_like(starts_ns), np.zeros(0, np.int64))
@@ -128,9 +128,9 @@ def _outliers(thread: str, stages: tuple[str, ...], t0_ns: Rows, t1_ns: Rows) ->
 
 
 def _explained(stalls: list[Stall]) -> list[Stall]:
-    """One stall for each group that overlaps: the innermost one with most of the excess.
+    """Keep one stall of each group that overlaps: the innermost one with most of the excess.
 
-    So the bus is named, and not the tick around it.
+    This names the bus instead of the tick around it.
     """
     groups: list[list[Stall]] = []
     for stall in sorted(stalls, key=lambda stall: stall.t0_ns):

@@ -45,8 +45,8 @@ def timeline(run: RunFacts) -> Markup:
 
 
 def chosen_second(run: RunFacts) -> tuple[int, str]:
-    """The start of the second, and why: the worst stall, a missed tick, or the middle."""
-    # Something always takes long during the start, so a stall there is the last choice.
+    """Return the start of the second, and why: the worst stall, a missed tick, or the middle."""
+    # The start of a run always has a stall, so it is the last choice.
     later = [stall for stall in run.stalls if run.at_s(stall.t0_ns) > STARTING_S]
     if run.stalls:
         worst = (later or run.stalls)[0]

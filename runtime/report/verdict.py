@@ -1,4 +1,4 @@
-"""Draws the top of the page: the verdict, the four main figures, a bar for each budget."""
+"""Draws the top of the page: the verdict, the four main figures, and a bar per budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a run in Prometheus' text exposition format, version 0.0.4."""
+"""Formats the figures of a run for Prometheus: text exposition format, version 0.0.4."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Samples = Iterator[tuple[str, dict[str, object], float]]  # suffix of the name, 
 
 
 def metrics(view: View, now_ns: int) -> str:
-    """All metrics of `view`, counted since the start of the run."""
+    """Format all metrics of `view`. Counters count from the start of the run."""
     with view.lock:
         return "\n".join([*_lines(view, now_ns), ""])
 

@@ -1,7 +1,7 @@
-"""The live page over HTTP: a few routes, on threads of the recorder process.
+"""Serves the live page over HTTP from threads of the recorder process.
 
-The server is the standard library's, so the robot needs nothing more installed. The page asks again
-only after it has drawn the last answer, so nothing queues up for a slow viewer.
+The server is the standard library's, so the robot needs no further package. The page sends a
+request only after it has drawn the last answer, so nothing queues up for a slow viewer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# Files without the token, as they say nothing of the run: path -> file, content type.
+# Files that need no token, as they hold nothing about the run: path -> file, content type.
 _FILES: Final = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -52,7 +52,7 @@ _FILES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the handlers share. `estop` is the path of the control loop's socket."""
+    """The data that all handlers share. `estop` is the path of the emergency stop's socket."""
 
     view: View
     guard: Guard
@@ -77,7 +77,7 @@ class Server(ThreadingHTTPServer):
         self._drawn = (-FRESH_NS, b"")
 
     def snapshot(self) -> bytes:
-        """The status as JSON (`LiveStatus`), made once for all simultaneous requests."""
+        """Return the status as JSON (`LiveStatus`). Simultaneous requests share one answer."""
         with self._drawing:
             now_ns = self.room.clock.now_ns()
             if now_ns - self._drawn[0] >= FRESH_NS:
@@ -150,13 +150,13 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
 
     def estop(self) -> None:
-        """Press the emergency stop, and wait until the loop has closed its socket.
+        """Press the emergency stop, and wait up to `CONFIRM_NS` until torque is off.
 
-        The loop closes it when torque is off.
+        The control loop closes its socket when torque is off.
         """
         clock, path = self.server.room.clock, self.server.room.estop
         if not press(path):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "no control loop listens")
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "no control loop is running")
             return
         end_ns = clock.now_ns() + CONFIRM_NS
         while (goes_on := listening(path)) and clock.now_ns() < end_ns:

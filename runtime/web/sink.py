@@ -1,4 +1,4 @@
-"""The live page as a sink of the recorder process, so that it takes no GIL time from the policy."""
+"""Runs the live page as a sink of the recorder process, where it takes no time from the policy."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class WebSink:
         print(f"live page: {url}{key}", file=sys.stderr, flush=True)
 
     def take(self, message: object) -> None:
-        """Keep what the page shows of a message."""
+        """Update the page's data from a message."""
         self._view.take(message)
 
     def close(self) -> None:
-        """Stop serving, after a last look for viewers."""
+        """Stop serving, after a moment for viewers to see the end."""
         self._server.end()

@@ -16,7 +16,7 @@ from v2a.errors import ConfigError
 
 
 def page_address(text: str, remote: bool) -> Address:
-    """The address to listen at.
+    """Return the address to listen on.
 
     Raises ConfigError if `text` is no address, or if other machines could reach it and `remote` is
     False.
@@ -32,7 +32,7 @@ def page_address(text: str, remote: bool) -> Address:
 
 @contextmanager
 def with_button(config: RunConfig) -> Iterator[RunConfig]:
-    """`config` with a socket for the emergency stop: its own, or a private one for this run."""
+    """Yield `config` with an emergency stop socket: its own, or a private one for this run."""
     if config.safety.estop.socket is not None:
         yield config
         return
@@ -44,7 +44,7 @@ def with_button(config: RunConfig) -> Iterator[RunConfig]:
 
 
 def web_sink(address: Address, remote: bool, workers: Workers) -> SinkSpec:
-    """The live page of `workers`, whose configuration comes from `with_button`."""
+    """Describe the live page of `workers`, whose configuration comes from `with_button`."""
     config = workers.config
     about = About(
         robot=config.robot.name,

@@ -21,7 +21,7 @@ STOPPED_NS: Final = 2_000_000_000
 
 
 class Tally:
-    """Durations in ns. A bucket counts durations up to and including its edge, as in Prometheus."""
+    """Counts durations. A bucket includes its upper edge, as in Prometheus."""
 
     def __init__(self) -> None:
         self.buckets = np.zeros(len(EDGES_S) + 1, np.int64)  # the last one: longer than every edge
@@ -41,14 +41,14 @@ class Tally:
         return int(self.buckets.sum())
 
     def recent_ms(self) -> RecentTimes:
-        """The newest of the last `RECENT` durations, and their median, p99 and maximum."""
+        """Return the newest duration, and median, p99 and maximum of the last `RECENT` ones."""
         last = np.array(self._recent, np.float64) / 1e6
         p50, p99 = np.quantile(last, [0.5, 0.99])
         return RecentTimes(last=last[-1], p50=p50, p99=p99, max=last.max())
 
 
 class Rate:
-    """How often an event happens, from the times of its last `RATE_OVER` occurrences."""
+    """Measures how often an event happens, by the times of its last `RATE_OVER` occurrences."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -60,7 +60,7 @@ class Rate:
         self._times_ns.append(t_ns)
 
     def hz(self, now_ns: int) -> float:
-        """Events per second; 0 after `STOPPED_NS` without one, and before the second one."""
+        """Return events per second: 0 before the second one and after `STOPPED_NS` without one."""
         times_ns = self._times_ns
         if len(times_ns) < 2 or now_ns - times_ns[-1] > STOPPED_NS:
             return 0.0

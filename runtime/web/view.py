@@ -63,7 +63,7 @@ class View:
         self._chunks: OrderedDict[int, ChunkMsg] = OrderedDict()
 
     def take(self, message: object) -> None:
-        """Keep what the page shows. Waits at most for a reader that makes a status."""
+        """Update the data from a message. Waits only while another thread makes a status."""
         take = _TAKEN.get(type(message))
         with self.lock:
             self.heard_ns = self._clock.now_ns()
@@ -74,12 +74,12 @@ class View:
         """Nothing to release."""
 
     def picture(self) -> Image | None:
-        """The newest picture, uint8 [H, W, 3] RGB at the policy's size; None before the first."""
+        """Return the newest picture, uint8 [H, W, 3] RGB at the policy's size, or None."""
         frame = self.newest.get("frame")
         return frame.image if isinstance(frame, FrameMsg) else None
 
     def joints(self) -> tuple[JointStatus, ...]:
-        """The joints in the robot's order, with the newest angles and servo readings."""
+        """Return the joints in the robot's order, with the newest angles and servo readings."""
         state = self.newest.get("state")
         health = None if self.vitals is None else self.vitals.health
         columns: dict[str, Sequence[str | float]] = {"name": self.about.joints}
@@ -139,7 +139,7 @@ _TAKEN: Final[dict[type, Callable[[View, Any], None]]] = {
 
 
 def snapshot(view: View, now_ns: int) -> LiveStatus:
-    """The status as of `now_ns`."""
+    """Make the status as of `now_ns`."""
     with view.lock:
         about, vitals, frame = view.about, view.vitals, view.newest.get("frame")
         return LiveStatus(

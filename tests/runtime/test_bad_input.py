@@ -184,13 +184,13 @@ TABLE: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         yaml("name: tip", "name: wrist"),
         DRY,
         2,
-        "robot two has the joints base, wrist; the bundle tiny moves base, tip: name and order",
+        "robot two has the joints base, wrist; the bundle tiny moves base, tip; give robot.joints",
     ),
     "camera too slow": (
         yaml("fps: 20", "fps: 10"),
         DRY,
         2,
-        "camera.fps is 10; the bundle tiny looks at pictures 0.05 s apart: use a camera of at",
+        "camera.fps is 10; the bundle tiny needs a picture every 0.05 s; use a camera of at",
     ),
     "no such video": (
         nothing,

@@ -192,7 +192,7 @@ def test_a_signal_lets_go_and_is_said() -> None:
         os.kill(policy.control.pid, signal.SIGTERM)
         error = policy.join()
         assert isinstance(error, SafetyFault)
-        assert str(error) == "the control process was told to end by a signal; torque is off"
+        assert str(error) == "a signal ended the control process; torque is off"
         assert policy.control.safety.changes[-1].reason == "end of the run"
 
 
@@ -229,7 +229,7 @@ def test_no_watchdog_is_promised_for_servos_that_have_none() -> None:
         policy.ask("arm")
         os.kill(policy.control.pid, signal.SIGKILL)
         error = str(policy.join())
-        assert "the servos have no watchdog and go on to their last goal, with torque on" in error
+        assert "the servos have no watchdog and move on to their last goal, with torque on" in error
 
 
 def broken(position_rad: Vector) -> str | None:

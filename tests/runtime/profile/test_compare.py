@@ -145,7 +145,10 @@ def test_the_command_prints_ratio_interval_and_verdict_of_each_stage(
     [
         ("{", "not a profile"),
         ("[1]", "not a profile"),
-        ('{"schema_version": 99}', "schema_version 99, this v2a reads 1; profile once more"),
+        (
+            '{"schema_version": 99}',
+            "schema_version 99, this v2a reads 1; measure",
+        ),
         ('{"schema_version": 1, "policy": 3}', "not a profile: policy: "),
         (None, "No such file"),
     ],
