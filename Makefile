@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
-BENCHMARKS := $(filter-out benchmarks/interleaved.py benchmarks/naive_core.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/interleaved.py benchmarks/naive_core.py benchmarks/gpu_suite.py,$(wildcard benchmarks/*.py))
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench test-gpu test-pythons clean
+.PHONY: help setup demo test check lint types arrows docs bench test-gpu test-pythons clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -17,15 +17,24 @@ setup: $(VENV)/.stamp ## make .venv with what the demo needs (no torch)
 demo: setup ## 30 episodes of the simulated robot, and a report in report/
 	$(VENV)/bin/v2a demo --episodes 30 --report report
 
-test: check ## lint, types, room arrows, then every test
+test: check ## check, then every test
 	$(DEV)/bin/pytest -q -m 'not real_time' -n auto --maxprocesses 4 --dist loadfile
 	$(DEV)/bin/pytest -q -m real_time
 
-check: $(DEV)/.stamp ## lint, types and room arrows
+check: lint types arrows docs ## the gate without the tests: lint, types, room arrows, docs site
+
+lint: $(DEV)/.stamp ## ruff: rules and format
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
+
+types: $(DEV)/.stamp ## mypy, strict: rooms, tests, benchmarks and tools
 	$(DEV)/bin/mypy
+
+arrows: $(DEV)/.stamp ## import-linter: which room may import which
 	$(DEV)/bin/lint-imports
+
+docs: $(DEV)/.stamp ## the docs site in build/site; a broken link fails
+	$(DEV)/bin/mkdocs build --quiet --strict
 
 bench: $(DEV)/.stamp ## run every benchmark
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(DEV)/bin/python $$file || exit 1; done
@@ -33,8 +42,8 @@ bench: $(DEV)/.stamp ## run every benchmark
 test-gpu: $(GPU)/.stamp ## what needs an NVIDIA GPU; skips, loudly, without one
 	$(GPU)/bin/pytest -q -rs tests/gpu
 
-test-pythons: ## the robot-side tests on Python 3.10, 3.11 and 3.12, without torch
-	tools/robot_pythons.sh
+test-pythons: ## the robot-side tests, without torch, on Python 3.10, 3.11 and 3.12 or PYTHONS=...
+	tools/robot_pythons.sh $(PYTHONS)
 
 clean: ## remove the environments and the report
 	rm -rf $(VENV) $(DEV) $(GPU) .venv-py3* report
@@ -46,7 +55,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 
 $(DEV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,validate,lerobot,rerun,dev]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) -e '.[cpu,vision,demo,export,validate,lerobot,rerun,docs,dev]'
 	touch $@
 
 # System packages, as a Jetson's TensorRT is one.

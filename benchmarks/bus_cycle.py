@@ -1,17 +1,20 @@
-"""One cycle of a bus of seven servos: read the positions, write the goals. Ours beside its peers.
+"""Measures one cycle of a bus with seven servos: read the positions, write the goals.
 
     python benchmarks/bus_cycle.py [--json] [--peers DIR]
 
-The servos are virtual XL330s in a process of their own, behind a pseudo terminal.
-`cpu_us` is the time that the client's thread computes in a cycle, the kernel's share included,
-where the wire takes no time; `paced_cpu_us` where it does: a client that polls computes while it
-waits. `cycle_over_wire` is the median cycle by the time that its bytes take on a wire of that
-rate; `failed_cycles` are those in which a client had no answer, of servos that always answer.
+Compares our driver with its peers. The servos are virtual XL330s in another process, behind a
+pseudo terminal. The figures of each client:
 
-`ours` is sync read, `ours_fast` fast sync read, `ours_robot` the whole of `Robot`: radians, limits
-and watchdog, current, voltage and temperature. `again` is `ours` a second time: the noise floor.
-Arms in turn, round after round. A peer that is not installed is left out, with its reason; DIR has
-those that were installed by `pip install --target DIR/NAME NAME`.
+- `cpu_us`: CPU time of the client's thread per cycle, with the kernel's share, on a wire that takes
+  no time.
+- `paced_cpu_us`: the same on a wire that takes time. A client that polls computes while it waits.
+- `cycle_over_wire`: the median cycle, divided by the time of its bytes on a wire of that rate.
+- `failed_cycles`: cycles without an answer, though the servos always answer.
+
+`ours` uses sync read and `ours_fast` fast sync read. `ours_robot` is the whole `Robot`: radians,
+limits and watchdog, current, voltage and temperature. `again` is `ours` a second time, which gives
+the noise floor. The clients take turns, round after round. A peer that is not installed is left out
+with its reason. Install one into DIR with `pip install --target DIR/NAME NAME`.
 """
 
 from __future__ import annotations
@@ -186,16 +189,16 @@ SERVOS = """
 import sys
 from pathlib import Path
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from v2a.clock import MonotonicClock
 class Punctual(MonotonicClock):  # a wire is never late, whatever the scheduler does
     def sleep_until_ns(self, t_ns):
         while self.now_ns() < t_ns:
             pass
 model, ids, baud, link = sys.argv[1:]
-chain = VirtualChain(VirtualServo(MODELS[model], int(i)) for i in ids.split(","))
+chain = VirtualDynamixelBus(VirtualDynamixel(MODELS[model], int(i)) for i in ids.split(","))
 for servo in chain.servos.values():
     assert servo.write(9, b"\\x00") == 0  # no return delay
 server = PtyServer(chain, int(baud) or None, link=Path(link), clock=Punctual())

@@ -1,13 +1,13 @@
-"""How late the control loop wakes: as a process, as a thread beside the same load, and a bare loop.
+"""Measures how late the control loop wakes: as a process, as a thread, and as a bare loop.
 
 python benchmarks/control_jitter.py [--seconds 10] [--hz 500] [--rounds 3] [--json]
 
-Loads run in the policy's process, one thread each, as a policy's own code would. `process` is the
-control process as `v2a run` starts it, `thread` the same `Control` in a thread of the loaded
-process with the same scheduling, `floor` a loop that does nothing but sleep, in a process with the
-same scheduling: what the machine itself does to it. Every tick reads and writes two servos in
-memory, with torque on. Cases take turns; `--seconds` is for each of them. A missed tick counts by
-its cause: `late` when the loop was woken too late, `bus` when its own work took too long.
+Each load is a thread of the policy's process, where a policy's own code runs. `process` is the
+control process as `v2a run` starts it. `thread` is the same `Control` in a thread of the loaded
+process, with the same scheduling. `floor` is a loop that only sleeps, in a process with the same
+scheduling: it shows the delays of the machine itself. Every tick reads and writes two servos in
+memory, with torque on. Cases take turns, and each takes `--seconds`. Missed ticks are counted by
+cause: `late` if the loop woke too late, `bus` if its own work took too long.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What it saves to compute each tensor once per change of its inputs, on the demo's bundle.
+"""Measures what caching saves on the demo's bundle: each tensor once per change of its inputs.
 
     python benchmarks/demo_rates.py [--json]
 
-`everything` runs every graph for every chunk, as the released code does for its video encoder;
-`by_rate` runs what changes with each chunk. `again` is `by_rate` a second time: the noise floor.
-One thread, one process, arms interleaved.
+`everything` runs every graph for every chunk, as the released code does for its video encoder.
+`by_rate` runs only the graphs whose inputs change with each chunk. `again` is `by_rate` a second
+time, which gives the noise floor. All run in turn in one thread of one process.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Time and memory that `v2a export` takes of a released policy, each in a process of its own.
+"""Measures the time and memory of `v2a export` on released policies, each in its own process.
 
     python benchmarks/export_memory.py quarter [--json]   # the whole policy, a quarter as wide
     python benchmarks/export_memory.py blocks [--json]    # a video model as wide as released
 
-`quarter` exports one policy with the parity check and without it. `blocks` exports two that differ
-in the number of the video model's blocks alone, without the check: the slope over their weights is
-what a larger policy costs; where it is 0, size is a matter of disk only. It needs 6 GB of that.
+`quarter` exports one policy with the parity check and without it. `blocks` exports two policies
+without the check. They differ only in the number of the video model's blocks. The slope over their
+weights is the cost of a larger policy: with a slope of 0, a larger policy only needs more disk.
+`blocks` needs 6 GB of disk.
 
-`resident` is the process's largest resident set, with those pages of the mapped checkpoints that
-happened to be in memory. `anonymous` leaves these out, since the kernel may drop them at any time:
-it is what the export allocated. Linux only (`/proc`).
+`resident` is the largest resident set of the process. It includes pages of the mapped checkpoints
+that happened to be in memory. `anonymous` leaves these out, because the kernel may drop them at any
+time: it is the memory that the export allocated. Linux only (`/proc`).
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = [measure(*arm) for arm in ARMS[arguments.sizes]]
-    report = {
+    report: dict[str, Any] = {
         "arms": [
             {**asdict(one), "resident_bytes_per_weight": one.resident_bytes_per_weight}
             for one in found

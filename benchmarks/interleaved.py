@@ -1,4 +1,4 @@
-"""Speed as a ratio: every arm in turn, round after round, so that the machine's moods hit all."""
+"""Compares speeds as ratios: all arms take turns, so machine drift affects each arm equally."""
 
 from __future__ import annotations
 

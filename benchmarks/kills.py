@@ -1,10 +1,11 @@
-"""Time to the safe state after each way to die, over a virtual bus: policy, control process, cable.
+"""Measures the time to the safe state after a failure: of policy, control process or cable.
 
 python benchmarks/kills.py [--rounds 100] [--only FAULT] [--json]
 
-Each round starts a policy's process that moves two servos through its control process, waits until
-they move, does the deed, and watches the servos' own registers. A round that takes longer than the
-bound that follows from the configuration is a miss, and so is a servo that does anything after it.
+Each round starts a policy's process, which moves two servos of a virtual bus through its control
+process. When they move, the round causes the failure and watches the servos' own registers. The
+configuration gives a time limit. A round is a miss if it takes longer, or if a servo does anything
+after it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hw_drivers.dynamixel.models import MODELS, WATCHDOG_TRIPPED
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.client import ControlClient
 from runtime.control.trajectory import REST_NS
@@ -101,12 +103,12 @@ class Rig:
     """The robot, here, and the policy's process that moves it."""
 
     def __init__(self, folder: Path) -> None:
-        self.chain = VirtualChain(VirtualServo(MODELS["xl430-w250"], i) for i in (1, 2))
+        self.chain = VirtualDynamixelBus(VirtualDynamixel(MODELS["xl430-w250"], i) for i in (1, 2))
         self._over = threading.Event()
         with scheduled_first():
-            self.pty = PtyServer(self.chain, link=folder / "port")
+            self.pty: PtyServer = PtyServer(self.chain, link=folder / "port")
             threading.Thread(target=self._let_time_pass, daemon=True).start()
-        self.policy = subprocess.Popen(
+        self.policy: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, __file__, "--policy", self.pty.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -116,7 +118,7 @@ class Rig:
         first = self.policy.stdout.readline().strip()
         if not first.isdigit():
             raise SystemExit(f"the policy's process did not start: {first}")
-        self.control_pid = int(first)
+        self.control_pid: int = int(first)
 
     def last_words(self) -> str:
         out, _ = self.policy.communicate(timeout=PATIENCE_S)
@@ -271,7 +273,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def run(name: str, rounds: int) -> dict[str, object]:
+def run(name: str, rounds: int) -> dict[str, Any]:
     fault = FAULTS[name]
     outcomes = [play(fault) for _ in range(rounds)]
     seconds = np.array([outcome.seconds for outcome in outcomes])

@@ -1,5 +1,7 @@
-"""The released action core with the release's structure: nothing kept from one solver step to the
-next. The other arm of `rate_partition.py`."""
+"""The released action core with the release's structure, which caches nothing between solver steps.
+
+`rate_partition.py` compares with it.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""The released action core cut by rate, against its own structure as one graph.
+"""Compares the released action core, split by rate, with the same core as one graph.
 
     python benchmarks/rate_partition.py [--json] [--quick]
 
-`naive` is what the release does for a chunk: adaptors once, then a loop over the solver's steps, in
-each of which the core makes the keys and values of language, images and video and the embeddings of
-timestep and frequency anew. `split` is what the exported bundle does: keys and values of both
-frames, then the unrolled solver; language and video are not of the chunk's rate. `critical` is what
-is left of it once the newest frame is there. The image encoder is in neither.
+`naive` does what the release does for a chunk: the adaptors once, then a loop over the solver's
+steps. Each step computes the keys and values of language, images and video again, and the
+embeddings of timestep and frequency. `split` does what the exported bundle does: the keys and
+values of both frames, then the unrolled solver. Language and video change less often than chunks,
+so they are cached. `critical` is the part of `split` that must wait for the newest frame. Neither
+includes the image encoder.
 
-Release-shaped, a quarter as wide and half as deep, random weights. One thread, one process, arms
-interleaved; `floor` is `critical` against itself.
+The core has the release's structure, a quarter of its width, half of its depth and random weights.
+All arms run in turn in one thread of one process. `floor` is `critical` against itself.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from export.release.config import ReleaseConfig
 from export.release.layout import ADAPTORS, Layout
 from export.release.policy import ReleasedPolicy
 from export.release.rates import split_of
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from runtime.engines import Engine, load
 from v2a.bundle import TensorSpec
 
@@ -56,7 +57,7 @@ VIDEO_MODEL = {
     "wan_layers_used": 1,
     "vae": {"dim": 4},
 }  # fmt: skip
-TEXTS = Texts(lang=32, video=4)
+TEXTS = TextLengths(lang=32, video=4)
 PER_FRAME = ("frame_encode", "observe")
 FLOAT_BYTES = 4
 

@@ -1,4 +1,4 @@
-"""What one span costs: `SpanRing.add` beside two bare clock reads, interleaved.
+"""Measures the cost of one span: `SpanRing.add` against two bare clock reads, in turn.
 
 python benchmarks/spans.py [--json]
 """

@@ -1,13 +1,13 @@
-"""What tracing costs: on against off, interleaved; `floor` is on against on again.
+"""Measures the cost of tracing: on against off, in turn. `floor` is on against on.
 
 python benchmarks/tracing.py [--rounds 100] [--json]
 
-`chunk` is System 1 on the demo's bundle. All that tracing does in the policy's process for one
-chunk is put into its own thread: its spans and its wake-up, the spans that the camera, System 2 and
-the control process wrote meanwhile, and the draining of all of them into histograms. `glue` is the
-same with engines that do nothing: what a chunk's own noise hides can be seen there. `tick` is the
-control loop on a robot in memory that plays a chunk, with what its process sends of its spans.
-Off, spans go nowhere and nothing is drained. Exits with 1 where a limit is passed.
+`chunk` is System 1 on the demo's bundle. Its thread does all tracing work of the policy's process
+for one chunk: its own spans and wake-up, the spans of camera, System 2 and control process in that
+time, and the draining of all spans into histograms. `glue` is the same with engines that do
+nothing, so it shows costs that the noise of a chunk hides. `tick` is the control loop on a robot in
+memory that plays a chunk, with the spans that its process sends. With tracing off, spans are
+dropped and nothing is drained. Exits with 1 if a limit is exceeded.
 """
 
 from __future__ import annotations

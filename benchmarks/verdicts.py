@@ -1,15 +1,15 @@
-"""What `v2a profile` says of the same thing twice, and of an engine that takes a fifth more: the
-demo's engines, on this machine.
+"""Measures how often `v2a compare` is right, on equal policies and on one engine 20 % slower.
 
 python benchmarks/verdicts.py [turns] [--tries 20] [--json]
-    two bundles in turn: a bundle and its copy `--tries` times, then each engine of the copy made
-    slower, twice; 5 s a try
+    Compares a bundle with its copy `--tries` times, engines in turn. Then it makes each engine of
+    the copy slower, twice. A try takes 5 s.
 python benchmarks/verdicts.py profiles [--tries 20] [--seconds 20] [--camera SOURCE] [--json]
-    one profile after the other, each compared with the next and with all; then three with a slower
-    `denoise`, each compared with all of those; 50 s each
+    Makes one profile after the other and compares each with the next and with all. Then it makes
+    three profiles with a slower `denoise` and compares each with all the others. A profile takes
+    50 s.
 
-Alone on the machine, or the second says little. Exits with 1 where more than one in twenty of the
-same thing is called different, or an engine that was made slower in turn is not the one named.
+Uses the demo's bundle. Run nothing else on the machine, or the profiles say little. Exits with 1 if
+more than one in twenty equal pairs is called different, or if a slower engine is not named.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ import numpy.typing as npt
 
 from runtime.engines.base import Engine, EngineFactory, Tensors, load
 from runtime.policy.graphs import SUPPLIED
-from runtime.profile.compare import compare
-from runtime.profile.live import Profile, Subject, measure, virtual_config
+from runtime.profile.compare import ComparedRatio, compare_profiles
+from runtime.profile.live import measure
 from runtime.profile.paired import compare_engines
+from runtime.profile.subject import Subject, virtual_config
+from runtime.profile_model import Profile
 from v2a.bundle import Bundle, GraphSpec, load_bundle
 from v2a.clock import MonotonicClock
 
@@ -59,7 +61,7 @@ class Slower(Engine):
 
 
 def slowed(name: str, under: Path) -> EngineFactory:
-    """Engines of which the one of graph `name` is slower, in the bundle at `under`."""
+    """A factory that makes the engine of graph `name` slower, in the bundle at `under`."""
 
     def engines(graph: GraphSpec, path: Path) -> Engine:
         engine = load(graph, path)
@@ -80,8 +82,8 @@ def turns(tries: int) -> dict[str, Any]:
 
         def named(slow: str) -> list[str]:
             found = compare_engines(bundle, copy, slowed(slow, copy.path), clock)
-            print(f"{slow or 'the same'}: {found['verdict']}", file=sys.stderr, flush=True)
-            return _different(found["engines"])
+            print(f"{slow or 'the same'}: {found.verdict}", file=sys.stderr, flush=True)
+            return _different(found.engines)
 
         same = [named("") for _ in range(tries)]
         slower = [(name, named(name)) for _ in range(SLOW_TURNS) for name in SUPPLIED]
@@ -99,17 +101,16 @@ def profiles(tries: int, seconds: float, camera: str) -> dict[str, Any]:
     slower = list(_measured(bundle, SlowDenoise, SLOW_PROFILES, seconds, camera))
     neighbours = [not _all_different(a, b) for a, b in pairwise(same)]
     pairs = [_all_different(a, b) for a, b in combinations(same, 2)]
-    slow = [compare(a, b)["stages"]["denoise"] for a in same for b in slower]
-    alone_ms = [profile["engines"]["denoise"]["alone"]["p50_ms"] for profile in same]
-    in_run_ms = [profile["stages"]["denoise"]["p50_ms"] for profile in same]
+    slow = [compare_profiles(a, b).stages["denoise"] for a in same for b in slower]
+    alone = [profile.engines["denoise"].alone for profile in same]
+    alone_ms = [times.p50_ms for times in alone if times is not None]
+    in_run_ms = [profile.stages["denoise"].p50_ms for profile in same]
     return {
         "neighbours_within_noise": [sum(neighbours), tries],
         "pairs_within_noise": [pairs.count([]), len(pairs)],
         "called_different": sorted({name for pair in pairs for name in pair}),
-        "slower_called_worse": [sum(row["verdict"] == "worse" for row in slow), len(slow)],
-        "slower_interval_factor": sorted(row["ci95"][1] / row["ratio"] for row in slow)[
-            len(slow) // 2
-        ],
+        "slower_called_worse": [sum(row.verdict == "worse" for row in slow), len(slow)],
+        "slower_interval_factor": sorted(row.ci95[1] / row.ratio for row in slow)[len(slow) // 2],
         "denoise_alone_p50_ms": [min(alone_ms), max(alone_ms)],
         "denoise_in_run_p50_ms": [min(in_run_ms), max(in_run_ms)],
         "ok": sum(neighbours) >= 0.95 * tries,
@@ -126,12 +127,12 @@ def _measured(
 
 
 def _all_different(before: Profile, after: Profile) -> list[str]:
-    found = compare(before, after)
-    return _different(found["stages"] | found["ages"])
+    found = compare_profiles(before, after)
+    return _different(found.stages | found.ages)
 
 
-def _different(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [name for name, row in rows.items() if row["verdict"] != "within_noise"]
+def _different(rows: Mapping[str, ComparedRatio]) -> list[str]:
+    return [name for name, row in rows.items() if row.verdict != "within_noise"]
 
 
 def main() -> int:

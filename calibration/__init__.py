@@ -1,1 +1,1 @@
-"""From a float bundle to a quantized one that keeps the task: statistics, search, verdict."""
+"""Quantizes a float bundle and checks that the policy still solves its task (not built yet)."""

@@ -1,1 +1,1 @@
-"""The demo robot: a simulated arm, its task, the policy that was trained for it and how."""
+"""The demo: a simulated arm, its task, a policy for it and the training of that policy."""

@@ -1,9 +1,9 @@
-"""Geometry of the demo arm: joints, forward and inverse kinematics of the ring it carries.
+"""Geometry of the demo arm: its joints, and the kinematics of the ring that it carries.
 
-The arm stands at the origin, z up. Yaw turns everything about z; shoulder, elbow and wrist pitch
-in one vertical plane; roll turns the hand about its own axis. The hand carries an open ring whose
-centre is `HAND_M` in front of the wrist. All angles zero = arm stretched out level along +x; a
-positive pitch raises what hangs on it.
+The arm stands at the origin, z up. Yaw turns it about z. Shoulder, elbow and wrist pitch in one
+vertical plane, and a positive pitch raises the links behind it. Roll turns the hand about its own
+axis. The hand carries an open ring whose centre is `HAND_M` in front of the wrist. With all angles
+zero the arm is level along +x.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ RING_HEIGHT_M: Final = 0.012
 HAND_M: Final = 0.12
 LOWER_RAD: Final = np.array([-1.6, -0.6, -2.9, -1.6, -1.0])
 UPPER_RAD: Final = np.array([1.6, 1.9, 0.0, 2.6, 1.0])
-# Slow on purpose: a tenth to a fifth of what the servos could do, so that the arm has to know
-# where the puck will be.
+# A tenth to a fifth of what the servos could do, so that the arm must predict the puck's motion.
 VELOCITY_LIMIT_RAD_S: Final = np.array([0.585, 0.845, 1.105, 1.105, 1.105])
 
 
 def ring_position(joints_rad: F64) -> F64:
-    """Centre of the ring's lower face, metres [..., 3], for joint angles [..., 5]."""
+    """Return the centre of the ring's lower face in m.
+
+    Joint angles have shape [..., 5], the result [..., 3].
+    """
     yaw, shoulder, elbow, wrist, _ = np.moveaxis(joints_rad, -1, 0)
     fore = shoulder + elbow
     hand = fore + wrist
@@ -42,10 +44,11 @@ def ring_position(joints_rad: F64) -> F64:
 
 
 def joints_for_ring(position_m: F64) -> F64:
-    """Joint angles [..., 5] that put the level ring at `position_m` [..., 3]; out of reach = the
-    nearest stretch.
+    """Return the joint angles that put the level ring at a position.
 
-    Two-link solution with the elbow up; the wrist keeps the hand level, roll stays at zero.
+    Positions have shape [..., 3], the result [..., 5]. It is the two-link solution with the elbow
+    up. The wrist keeps the hand level and roll is zero. If the position is out of reach, the arm
+    stretches towards it.
     """
     x, y, z = np.moveaxis(np.asarray(position_m, dtype=np.float64), -1, 0)
     along = np.maximum(np.hypot(x, y) - HAND_M, 0.02)

@@ -1,4 +1,4 @@
-"""`v2a demo`: the main job on a simulated robot, and the study of what System 2 is worth."""
+"""`v2a demo`: runs a trained policy on a simulated robot, or studies what System 2 is worth."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import click
 import numpy as np
 
-from demo.episodes import BUNDLE, Session, run_episodes
+from demo.episodes import BUNDLE, CHECKPOINT, Session, run_episodes
 from demo.plant import Result
 from demo.report import write_report
 from demo.statistics import rate
 from demo.task import LEVELS, Level
 from runtime.recording.messages import to_json
 from runtime.summary import as_text, versions
+from runtime.summary_model import RunSummary
 from v2a.bundle import load_bundle
+from v2a.errors import ConfigError
 from v2a.terminal import Bar
 
 FILMS = 6
@@ -25,33 +27,38 @@ FILMS = 6
 
 @click.command()
 @click.option(
-    "--episodes", default=30, show_default=True, type=click.IntRange(min=1), help="How many."
-)
+    "--episodes", default=30, show_default=True, type=click.IntRange(min=1),
+    help="Number of episodes.",
+)  # fmt: skip
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="First scenario."
-)
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0),
+    help="Seed of the first episode; the next ones count up.",
+)  # fmt: skip
 @click.option(
-    "--task", "level", default="puck", show_default=True, type=click.Choice(LEVELS), help="Level."
-)
+    "--task", "level", default="puck", show_default=True, type=click.Choice(LEVELS),
+    help="Level of the task.",
+)  # fmt: skip
 @click.option(
-    "--bundle", default=BUNDLE, type=click.Path(path_type=Path), help="Instead of the demo's own."
-)
-@click.option("--report", type=click.Path(path_type=Path), help="Folder for index.html.")
-@click.option("--record", type=click.Path(path_type=Path), help="New folder for the recording.")
+    "--bundle", default=BUNDLE, type=click.Path(path_type=Path),
+    help="Use this bundle instead of the demo's own.",
+)  # fmt: skip
+@click.option("--report", type=click.Path(path_type=Path), help="Write index.html to this folder.")
+@click.option("--record", type=click.Path(path_type=Path), help="Record into this new folder.")
 @click.option("--study", is_flag=True, help="Compare modes on a virtual clock instead.")
-@click.option("--mode", "modes", multiple=True, help="Only this mode of the study (repeatable).")
+@click.option("--mode", "modes", multiple=True, help="Run only this mode of the study. Repeatable.")
 @click.option(
     "--processes",
     default=2,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Processes of the study.",
+    help="Number of processes of the study.",
 )
 @click.option(
-    "--save", type=click.Path(path_type=Path), help="Folder for figures, such as demo/results."
-)
+    "--save", type=click.Path(path_type=Path),
+    help="Write the figures to this folder, such as demo/results.",
+)  # fmt: skip
 @click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object on stdout, all else on stderr."
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, the rest on stderr."
 )
 def demo(
     episodes: int,
@@ -66,13 +73,13 @@ def demo(
     save: Path | None,
     as_json: bool,
 ) -> None:
-    """Drop a ring over a sliding puck: a trained policy, a serial bus, a simulated arm.
+    """Let a trained policy drop a ring over a sliding puck with a simulated arm.
 
-    Real time by default: the runtime's threads on one side, the robot as a process of its own on
-    the other.
+    By default this runs in real time. The simulated robot is another process, which the runtime
+    drives over a serial bus.
     """
     if modes and not study:
-        raise click.UsageError("--mode is of a study; add --study")
+        raise click.UsageError("--mode only applies to the study; add --study")
     seeds = range(seed, seed + episodes)
     if study:
         _study(level, seeds, modes, bundle, processes, save, as_json)
@@ -89,11 +96,11 @@ def demo(
         )
     if save is not None:
         _save(save, session, summary, level)
-    click.echo(to_json(summary) if as_json else _text(summary))
+    click.echo(to_json(summary) if as_json else _text(session.run, summary))
 
 
 class _Progress:
-    """A bar on a terminal, and a line every tenth episode elsewhere."""
+    """Shows a bar on a terminal. Elsewhere it prints a line every tenth episode."""
 
     def __init__(self, episodes: int, bar: Bar) -> None:
         self._episodes = episodes
@@ -113,19 +120,21 @@ def _summary(session: Session, level: Level) -> dict[str, Any]:
     return {
         "task": level,
         **rate([result.success for result in results]),
-        **session.summary,
+        **session.run.model_dump(mode="json"),
+        "system1_period_s": session.config.system1.period_s,
+        "system2_period_s": session.config.system2.period_s,
         "cpu_model": _cpu_model(),
         "episodes": [{"seed": r.seed, "success": r.success, "knocked": r.knocked} for r in results],
     }
 
 
-def _text(summary: dict[str, Any]) -> str:
+def _text(run: RunSummary, summary: dict[str, Any]) -> str:
     low, high = summary["ci95"]
     head = (
         f"{summary['task']}: {100 * summary['success_rate']:.1f} % of {summary['n']} episodes "
         f"succeeded (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     )
-    return f"{as_text(summary)}\n{head}"
+    return f"{as_text(run)}\n{head}"
 
 
 def _cpu_model() -> str:
@@ -147,8 +156,13 @@ def _study(
     from demo.study import BLOCK, MODES, available_modes, study  # here: slow to import
 
     if unknown := set(modes) - set(MODES):
-        raise click.BadParameter(f"no mode {', '.join(sorted(unknown))}; known: {', '.join(MODES)}")
-    load_bundle(bundle)  # its faults are one line here, and a traceback in the processes
+        raise click.BadParameter(f"no mode {', '.join(sorted(unknown))}; use {', '.join(MODES)}")
+    if any(MODES[mode].torch for mode in modes) and not CHECKPOINT.exists():
+        raise ConfigError(
+            f"{CHECKPOINT}: the training checkpoint is not in the installed package; "
+            "run this mode in a checkout of the repository"
+        )
+    load_bundle(bundle)  # a bad bundle gives one line here, but a traceback in a child process
 
     modes = modes or tuple(available_modes())
     with Bar("studying", len(modes) * math.ceil(len(seeds) / BLOCK)) as bar:
@@ -181,7 +195,7 @@ def _study_lines(rows: dict[str, Any]) -> list[str]:
 
 
 def _save(folder: Path, session: Session, summary: dict[str, Any], level: Level) -> None:
-    """Keep this run's figures for the report, and its delays for the study's virtual clock."""
+    """Save this run's figures for the report, and its delays for the study's virtual clock."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"realtime_{level}.json").write_text(to_json(summary, indent=1) + "\n")
     camera = np.median(session.delays.camera)

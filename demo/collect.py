@@ -1,10 +1,8 @@
-"""Training episodes: what the camera saw, what the arm did, and what the teacher would have done
-from there.
+"""Collects training episodes: images, the arm's states, and the teacher's chunk from each state.
 
-Demonstrations alone teach a policy to copy its own pose (it reads the target off where the arm
-already is). So most episodes are disturbed: odd start poses, detours in which the arm freezes,
-wanders or crawls, noise on the commands. Every state is labelled afresh by the teacher, whatever
-the arm did before.
+Undisturbed demonstrations would teach a policy to read the target off the arm's own pose. So most
+episodes are disturbed by unusual start poses, noise on the commands, and detours in which the arm
+freezes, wanders or crawls. The teacher labels every state, whatever the arm did before.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from runtime.camera_worker import resized
 
 PIXELS: Final = 96
 CHUNK: Final = 16
-GONE_S: Final = -0.4  # past its closest point for longer than this, the puck is lost
+GONE_S: Final = -0.4  # the puck is lost if its closest approach was longer ago than this
 SUBSTEPS: Final = round(expert.STEP_S / PHYSICS_STEP_S)
 TICK_RAD: Final = 2 * np.pi / 4096
 STEPS: Final = task.WARM_UP_STEPS + max(task.EPISODE_STEPS.values())
@@ -40,14 +38,14 @@ FIELDS: Final = {
     "steady": ((), np.bool_),
 }
 
-# A driver takes (step, world, command, picture) and gives the next step's command.
+# A driver maps (step, world, command [5], image [H, W, 3]) to the next command [5].
 Driver = Callable[[int, World, F64, npt.NDArray[np.uint8]], F64]
 Watch = Callable[[npt.NDArray[np.uint8]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An episode: arrays by `FIELDS`, each [steps, ...], and whether it succeeded."""
+    """An episode: one array [steps, ...] per field of `FIELDS`, and whether it succeeded."""
 
     arrays: dict[str, npt.NDArray[np.generic]]
     success: bool
@@ -56,10 +54,9 @@ class Outcome:
 def play(
     scenario: task.Scenario, driver: Driver, rng: np.random.Generator, watch: Watch | None = None
 ) -> Outcome:
-    """Run one episode at the policy's rate, with commands interpolated between steps as the
-    control loop does.
+    """Play one episode, with commands interpolated between steps as in the control loop.
 
-    The driver is asked once the warm-up is over; `watch` gets every picture.
+    The driver is called after the warm-up, `watch` with every image.
     """
     world, painter = World(), Painter(rng)
     world.reset(scenario.joints_rad, scenario.puck_m, scenario.puck_velocity_m_s)
@@ -87,7 +84,7 @@ def play(
     puck = arrays["puck"]
     arrays["chunk_rad"] = expert.rollout(arrays["command_rad"], puck[:, :2], puck[:, 2:], CHUNK)
     captured = expert.captured(arm.ring_position(arrays["position_rad"]), puck[:, :2])
-    # What nobody could know or needs to do is not taught: a puck that has left, and is not caught.
+    # States without a right answer are not taught: the puck has left and was not caught.
     to_go_s = expert.time_to_go_s(puck[:, :2], puck[:, 2:])
     arrays["valid"] &= captured | ((to_go_s > GONE_S) & _in_picture(puck))
     arrays["steady"] = _steady(puck) & _in_picture(puck) & ~captured
@@ -111,21 +108,22 @@ def _in_picture(puck: F64) -> npt.NDArray[np.bool_]:
 
 
 def _steady(puck: F64) -> npt.NDArray[np.bool_]:
-    """Steps at which the puck has kept its velocity for a whole clip: only then it can be seen."""
+    """Find the steps, bool [steps], at which a whole clip shows a constant velocity."""
     changed = np.linalg.norm(np.diff(puck[:, 2:], axis=0, prepend=puck[:1, 2:]), axis=1) > 0.01
     since = np.convolve(changed, np.ones(task.CLIP_STEPS))[: len(changed)]
     return np.asarray(since < 0.5)
 
 
 def teacher(step: int, world: World, command: F64, image: npt.NDArray[np.uint8]) -> F64:
-    """The expert, undisturbed."""
+    """Return the expert's next command [5]; a `Driver` that ignores the image [H, W, 3]."""
     return np.asarray(expert.rollout(command, world.puck_m, world.puck_velocity_m_s, 2)[1])
 
 
 def limited(driver: Driver) -> Driver:
-    """The same driver held to the arm's speed and range."""
+    """Wrap a driver so that its commands respect the arm's speed and range."""
 
     def drive(step: int, world: World, command: F64, image: npt.NDArray[np.uint8]) -> F64:
+        """Return the limited command [5]; `command` is [5] and `image` [H, W, 3]."""
         limit = arm.VELOCITY_LIMIT_RAD_S * expert.STEP_S
         move = np.clip(driver(step, world, command, image) - command, -limit, limit)
         return np.asarray(np.clip(command + move, arm.LOWER_RAD, arm.UPPER_RAD))
@@ -134,9 +132,7 @@ def limited(driver: Driver) -> Driver:
 
 
 class Disturbed:
-    """The expert with held noise on its commands and, with `detours`, spells in which it does
-    something else.
-    """
+    """The expert with noise on its commands, held for several steps, and optional detours."""
 
     def __init__(self, rng: np.random.Generator, detours: bool) -> None:
         self._rng, self._detours = rng, detours
@@ -164,14 +160,16 @@ class Disturbed:
 
 
 def random_ring(rng: np.random.Generator) -> F64:
-    """Some place for the ring above the workspace, [3]."""
+    """Draw a position [3] in m for the ring above the workspace."""
     x, y = expert.CENTRE_M + rng.uniform(-0.15, 0.15, 2)
     return np.array([x, y, rng.uniform(0.015, 0.07)])
 
 
 def disturbed_episode(seed: int) -> Outcome:
-    """Training episode of `seed`: half mildly disturbed, half with detours (half of those from an
-    odd pose).
+    """Play the training episode of `seed`.
+
+    Half of the episodes have noise only, half also detours. Half of the latter start from an
+    unusual pose.
     """
     rng = np.random.default_rng([seed, 77])
     level: task.Level = "rebound" if rng.random() < 0.4 else "puck"
@@ -183,13 +181,14 @@ def disturbed_episode(seed: int) -> Outcome:
     return play(scenario, limited(Disturbed(rng, detours)), rng)
 
 
-# Scenario seeds from here on are for training; evaluation counts up from zero and stays below.
+# Training uses scenario seeds from here on. Evaluation counts from zero and stays below.
 TRAINING_SEEDS: Final = 1_000_000
 
 
 def collect(folder: Path, count: int, workers: int, episode: Callable[[int], Outcome]) -> None:
-    """Write episodes 0 to `count` as one memory-mapped array per field, [count, STEPS, ...]; whole
-    or not at all.
+    """Play `count` episodes and write one memory-mapped array per field, [count, STEPS, ...].
+
+    `folder` appears only when all are written.
     """
     part = folder.with_name(folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)

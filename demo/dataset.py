@@ -1,4 +1,4 @@
-"""Batches for training: pictures, joints and teacher's chunks of many steps, from episodes."""
+"""Draws training batches of images, joints and the teacher's chunks from collected episodes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from demo.collect import CHUNK, FIELDS
 from demo.expert import Manner
 from demo.picture import HALF_VIEW_M
 
-HELD_OUT: Final = 60  # last episodes of every set: never trained on
-FIRST: Final = task.WARM_UP_STEPS - 1  # the first step with a whole clip behind it
+HELD_OUT: Final = 60  # the last episodes of every folder, never used for training
+FIRST: Final = task.WARM_UP_STEPS - 1  # the first step with a complete clip
 Rows = npt.NDArray[np.int64]
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Times of System 1 (`now`) and of the newest frame System 2 saw (`seen`), as rows into an
-    `Episodes`.
+    """Indices into an `Episodes`, int64 [B] each.
+
+    `now` is the step of System 1, `seen` the step of the newest frame of its condition.
     """
 
     episode: Rows
@@ -35,8 +36,9 @@ class Batch:
 
 
 class Episodes:
-    """One or several collected folders, drawn from with given shares. Where the teacher's
-    `manner` is not the usual one its chunks are made anew.
+    """One or several collected folders, folder -> its share of the drawn states.
+
+    For a `manner` other than the usual one, the teacher's chunks are recomputed.
     """
 
     def __init__(self, folders: dict[Path, float], manner: Manner = expert.USUAL) -> None:
@@ -51,7 +53,7 @@ class Episodes:
         self._held_out = [_valid_rows(arrays["valid"], slice(-HELD_OUT, None)) for arrays in sets]
 
     def held_out(self) -> Episodes:
-        """The same folders, but drawing only from the episodes that training never draws from."""
+        """Return the same folders, restricted to the held-out episodes."""
         other = copy.copy(self)
         other._rows = self._held_out
         return other
@@ -61,8 +63,9 @@ class Episodes:
         return int(self._first[-1])
 
     def draw(self, rng: np.random.Generator, size: int) -> Batch:
-        """Random states; the condition's age is mostly what a run has, with a tail as long as the
-        study needs.
+        """Draw random states. Most condition ages are as in a run, some as long as in the study.
+
+        Raises ValueError if a folder has no valid state.
         """
         which = rng.choice(len(self._sets), size, p=self._shares)
         rows = [self._rows[k][rng.integers(len(self._rows[k]))] for k in which]
@@ -71,7 +74,10 @@ class Episodes:
         return Batch(episode + self._first[which], now, np.maximum(now - age, FIRST))
 
     def take(self, name: str, episode: Rows, step: Rows) -> Tensor:
-        """Values of field `name` at (episode, step), any equal shapes: [..., *field shape]."""
+        """Return field `name` at (episode, step), two index arrays of one shape [...].
+
+        The result has shape [..., *field shape].
+        """
         which = np.searchsorted(self._first, episode, side="right") - 1
         out = [
             self._sets[k][name][e - self._first[k], s]
@@ -81,13 +87,13 @@ class Episodes:
         return torch.from_numpy(stacked)
 
     def clip(self, name: str, episode: Rows, newest: Rows, frames: int) -> Tensor:
-        """The `frames` steps that end at `newest`: [B, frames, *field shape]."""
+        """Return the `frames` steps that end at `newest`, [B] each: [B, frames, *field shape]."""
         steps = newest[:, None] + np.arange(1 - frames, 1)
         return self.take(name, np.broadcast_to(episode[:, None], steps.shape), steps)
 
 
 def _relabelled(arrays: Arrays, manner: Manner) -> npt.NDArray[np.float32]:
-    """The teacher's chunks of all states anew, an episode at a time."""
+    """Recompute the teacher's chunks of all states, float32 [episodes, steps, K, 5] rad."""
     chunks = [
         expert.rollout(command, puck[:, :2], puck[:, 2:], CHUNK, manner)
         for command, puck in zip(
@@ -98,7 +104,10 @@ def _relabelled(arrays: Arrays, manner: Manner) -> npt.NDArray[np.float32]:
 
 
 def _valid_rows(valid: npt.NDArray[np.generic], part: slice) -> Rows:
-    """(episode, step) of the valid states in a part of the episodes."""
+    """Return (episode, step) of the valid states in a part of the episodes, int64 [n, 2].
+
+    Raises ValueError if there are none.
+    """
     wanted = np.zeros(valid.shape, dtype=np.bool_)
     wanted[part] = valid[part]
     if not wanted.any():
@@ -107,8 +116,10 @@ def _valid_rows(valid: npt.NDArray[np.generic], part: slice) -> Rows:
 
 
 def in_picture(puck: Tensor, joints_rad: Tensor) -> Tensor:
-    """Puck and ring as (column, row) in [-1, 1] of the picture, [..., 2, 2]; heights are left out
-    of account.
+    """Return where puck and ring are in the image, (column, row) in -1..1, [B, T, 2, 2].
+
+    `puck` is [B, T, 4] (position in m and velocity in m/s), `joints_rad` is [B, T, 5]; other
+    leading axes work, too. Heights are ignored.
     """
     ring = torch.from_numpy(arm.ring_position(joints_rad.double().numpy())).float()
     ground = torch.stack([puck[..., :2], ring[..., :2]], dim=-2)
@@ -117,8 +128,9 @@ def in_picture(puck: Tensor, joints_rad: Tensor) -> Tensor:
 
 
 def read_outs(puck: Tensor) -> Tensor:
-    """What tokens must let a linear map read: position, velocity and plan, about unit scale. [...,
-    4] -> [..., 7].
+    """Return the targets of the linear read-outs: position [2], velocity [2] and plan [3].
+
+    `puck` has shape [..., 4] and the result [..., 7], at about unit scale.
     """
     state = puck.double().numpy()
     position, velocity = state[..., :2], state[..., 2:]

@@ -1,6 +1,4 @@
-"""Episodes in real time: the runtime and its control process on a serial port and a camera of the
-simulated robot.
-"""
+"""Plays episodes in real time, with the runtime on the simulated robot's serial port and camera."""
 
 from __future__ import annotations
 
@@ -8,15 +6,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from demo.picture import U8
+from demo.film import Film
 from demo.plant import Result
 from demo.simulator import Simulator
 from demo.task import Level
 from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import Message
+from runtime.summary_model import RunSummary
 from runtime.supervisor import Runtime
 from runtime.workers import Workers, build_workers
 from v2a.bundle import Bundle
@@ -33,7 +31,7 @@ Progress = Callable[[int, Result], None]
 
 @dataclass(slots=True)
 class Delays:
-    """Nanoseconds from a picture's capture to the publication of what came of it."""
+    """Delays in ns from a picture's capture to the publication of each result."""
 
     system1: list[int] = field(default_factory=list)
     system2: list[int] = field(default_factory=list)
@@ -42,16 +40,17 @@ class Delays:
 
 @dataclass(slots=True)
 class Session:
-    """What a run of episodes left behind."""
+    """The results of a run of episodes."""
 
+    config: RunConfig
     results: list[Result]
-    summary: dict[str, Any]
+    films: list[Film]
     delays: Delays
-    films: list[tuple[Result, tuple[U8, ...]]]
+    run: RunSummary
 
 
 def config_for(port: str, camera_path: Path) -> RunConfig:
-    """`robot.yaml` on this port and this camera socket."""
+    """Return the configuration of `robot.yaml` with this port and camera socket."""
     config = load_yaml(ROBOT_YAML, RunConfig)
     bus = config.robot.bus.model_copy(update={"port": port})
     robot = config.robot.model_copy(update={"bus": bus})
@@ -67,9 +66,10 @@ def run_episodes(
     films: int = 0,
     record: Path | None = None,
 ) -> Session:
-    """Play the episodes of `seeds` one after the other; keep the pictures of the first `films`.
+    """Play the episodes of `seeds` in order, and keep the pictures of the first `films`.
 
-    Raises the V2AError of whatever failed; torque is off then, and the recording so far is kept.
+    Calls `progress(episodes done, result)` after each. Raises the V2AError of a failure, with
+    torque off and the recording kept.
     """
     clock = MonotonicClock()
     with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +82,9 @@ def run_episodes(
             runtime = Runtime(workers, record)
             delays = _watch_delays(workers)
             with runtime:
-                session = _play_all(runtime, simulator, level, seeds, progress, films, delays)
+                results, played = _play_all(runtime, simulator, level, seeds, progress, films)
                 runtime.disarm()
-            session.summary = runtime.summary() | {
-                "system1_period_s": config.system1.period_s,
-                "system2_period_s": config.system2.period_s,
-            }
-    return session
+            return Session(config, results, played, delays, runtime.summary())
 
 
 def _play_all(
@@ -98,21 +94,21 @@ def _play_all(
     seeds: range,
     progress: Progress,
     films: int,
-    delays: Delays,
-) -> Session:
-    session = Session([], {}, delays, [])
+) -> tuple[list[Result], list[Film]]:
+    results: list[Result] = []
+    played: list[Film] = []
     for number, seed in enumerate(seeds):
-        runtime.disarm()  # the arm is put back by hand
+        runtime.disarm()  # the simulator moves the arm to its start
         simulator.set_scene(seed, level)
         runtime.reset()
         runtime.arm()
         ended = simulator.play(keep_pictures=number < films)
         runtime.wait(0.0)
-        session.results.append(ended.result)
+        results.append(ended.result)
         if ended.pictures:
-            session.films.append((ended.result, ended.pictures))
+            played.append((ended.result, ended.pictures))
         progress(number + 1, ended.result)
-    return session
+    return results, played
 
 
 def _watch_delays(workers: Workers) -> Delays:

@@ -1,8 +1,7 @@
-"""A teacher with state access: smooth, without memory, and right only if it is told the true
-velocity.
+"""The teacher: computes the right commands from the true state of the puck.
 
-Smoothness matters more than skill here: a policy cannot learn a hard "drop now" that flips on a
-millimetre.
+It has no memory, and it needs the puck's true velocity. Its commands are smooth functions of the
+state, as a policy cannot learn a hard "drop now" that flips within a millimetre.
 """
 
 from __future__ import annotations
@@ -20,37 +19,36 @@ STEP_S: Final = 0.05
 CENTRE_M: Final = np.array([0.29, 0.0])
 HOVER_M: Final = 0.05
 DOWN_M: Final = 0.004
-# A ring lower than this is down, and one whose centre is so near to the puck's is around it.
+# A ring below LOW_M is down. A ring whose centre is within INSIDE_M of the puck's is around it.
 LOW_M: Final = 0.012
 INSIDE_M: Final = arm.RING_INNER_M - 0.018
-# A ring around the puck and lower than this, which is just below the puck's top, keeps it.
+# Just below the puck's top: a ring around the puck and below this height keeps it.
 SEIZE_M: Final = 0.024
 DESCENT_S: Final = 0.5
-# The command is down this long after the puck's closest approach: when the puck is closest, the
-# wall of the real ring, some 0.07 s behind its command, passes the puck's top.
+# The command is down this long after the puck's closest approach. The real ring is some 0.07 s
+# behind its command, so its wall passes the puck's top when the puck is closest.
 DOWN_AFTER_S: Final = 0.13
 PITCH: Final = slice(1, 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the ring comes down: how low it is sent, and when it is there after the puck's closest
-    approach.
-    """
+    """How the ring comes down: the lowest height, and its time after the closest approach."""
 
     down_m: float
     down_after_s: float
 
 
 USUAL: Final = Manner(DOWN_M, DOWN_AFTER_S)
-# For a learner that stops about a centimetre short of what it is taught and comes some 0.015 s
-# late: it presses the ring onto the table (demo/train.py).
+# Compensates for a learner that stops about 1 cm too high and is 0.015 s late: it presses the ring
+# onto the table (demo/train.py).
 FIRM: Final = Manner(-0.006, 0.115)
 
 
 def time_to_go_s(puck_m: F64, velocity_m_s: F64) -> F64:
-    """Seconds until the puck is closest to the workspace centre (negative: it has passed). [...,
-    2] -> [...].
+    """Return the time until the puck is closest to the workspace centre, in s.
+
+    Position and velocity have shape [..., 2], the result [...]. It is negative after the approach.
     """
     speed2 = np.sum(velocity_m_s**2, axis=-1)
     ahead = np.sum((CENTRE_M - puck_m) * velocity_m_s, axis=-1)
@@ -58,8 +56,9 @@ def time_to_go_s(puck_m: F64, velocity_m_s: F64) -> F64:
 
 
 def ring_target(puck_m: F64, velocity_m_s: F64, manner: Manner = USUAL) -> F64:
-    """Where the ring should be now [..., 3]: above the puck's closest point, lowered as a ramp of
-    the time to go.
+    """Return where the ring should be now, in m: above the puck's closest point.
+
+    Its height falls linearly with the time to go. Inputs have shape [..., 2], the result [..., 3].
     """
     to_go = np.clip(time_to_go_s(puck_m, velocity_m_s), -1.5, 3.0)
     aim = puck_m + velocity_m_s * to_go[..., None]
@@ -71,7 +70,10 @@ def ring_target(puck_m: F64, velocity_m_s: F64, manner: Manner = USUAL) -> F64:
 
 
 def captured(ring_m: F64, puck_m: F64) -> npt.NDArray[np.bool_]:
-    """True where the puck lies inside a ring that is down. [..., 3], [..., 2] -> [...]."""
+    """Whether the puck lies inside a ring that is down.
+
+    The ring has shape [..., 3], the puck [..., 2] and the result [...].
+    """
     return _around(ring_m, puck_m, LOW_M)
 
 
@@ -83,11 +85,12 @@ def _around(ring_m: F64, puck_m: F64, below_m: float) -> npt.NDArray[np.bool_]:
 def rollout(
     command_rad: F64, puck_m: F64, velocity_m_s: F64, steps: int, manner: Manner = USUAL
 ) -> F64:
-    """Commands [..., steps, 5] at 0, 1, ... steps from now if the puck keeps its velocity; the
-    first is `command_rad`. They keep to the arm's speed limits.
+    """Return the commands of the next `steps` steps for a puck that keeps its velocity.
 
-    Once the ring is around the puck it goes straight down and stays there, however the puck then
-    bounces inside: a teacher that weighed that anew in each step could not be learnt.
+    `command_rad` has shape [..., 5] and is the first command; the puck's arrays have [..., 2] and
+    the result [..., steps, 5]. The commands respect the arm's speed limits. Once the ring is around
+    the puck, it goes straight down and stays, even if the puck bounces inside. A policy could not
+    learn from a teacher that reconsidered this in each step.
     """
     commands = [command_rad]
     seized = np.zeros(command_rad.shape[:-1], dtype=np.bool_)
@@ -102,10 +105,10 @@ def rollout(
 
 
 def towards(target_rad: F64, command_rad: F64) -> F64:
-    """One step (`STEP_S`) of the command to the target, within the speed limits."""
+    """Return the command one step (`STEP_S`) closer to the target; all have shape [..., 5]."""
     move = target_rad - command_rad
     excess = np.abs(move) / (arm.VELOCITY_LIMIT_RAD_S * STEP_S)
-    # The pitch joints share one scale, so that the ring keeps its height on the way; yaw and roll
-    # do not change it.
+    # The pitch joints share one scale, so that the ring keeps its height. Yaw and roll do not
+    # change it.
     excess[..., PITCH] = np.max(excess[..., PITCH], axis=-1, keepdims=True)
     return np.asarray(command_rad + move / np.maximum(excess, 1.0))

@@ -1,4 +1,7 @@
-"""Pictures of episodes as one animation: a mosaic, each tile framed in the colour of its end."""
+"""Joins the images of several episodes to one animated mosaic.
+
+A tile's frame shows the result: green for a success, red for a failure.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,16 @@ Film = tuple[Result, tuple[U8, ...]]
 
 
 def mosaic(films: Sequence[Film], columns: int) -> list[U8]:
-    """The frames of the mosaic; a film that is over keeps its last picture, framed by how it
-    ended.
+    """Return the frames of the mosaic, uint8 [H, W, 3] RGB each.
+
+    A film that has ended keeps its last image, framed by its result.
     """
     length = max(len(pictures) for _, pictures in films)
     return [_grid([_tile(film, t) for film in films], columns) for t in range(length)]
 
 
 def animation(films: Sequence[Film], columns: int = 3) -> bytes:
-    """The mosaic as an endless WebP in real time."""
+    """Encode the mosaic as an endless WebP in real time."""
     frames = [Image.fromarray(frame) for frame in mosaic(films, columns)]
     durations = [FRAME_MS] * (len(frames) - 1) + [_PAUSE_MS]
     out = io.BytesIO()

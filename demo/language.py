@@ -1,5 +1,6 @@
-"""The demo's instruction embedding: fixed random vectors a word. A real policy stores its text
-encoder's output.
+"""The demo's instruction embedding: one fixed random vector per word.
+
+A real policy stores the output of its text encoder instead.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ INSTRUCTION: Final = "drop the ring over the puck"
 
 
 def embed(text: str, tokens: int, dim: int) -> npt.NDArray[np.float32]:
-    """Tokens [1, tokens, dim] of `text`, one a word; missing words are zero, surplus words are
-    dropped.
+    """Embed `text` as float32 [1, tokens, dim], one token per word.
+
+    Unused tokens are zero and surplus words are dropped.
     """
     out = np.zeros((1, tokens, dim), dtype=np.float32)
     for i, word in enumerate(text.lower().split()[:tokens]):

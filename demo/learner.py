@@ -1,4 +1,4 @@
-"""The policy together with what only training needs: a decoder and read-outs."""
+"""The policy with the parts that only training needs: a decoder and read-outs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ READ_OUTS: Final = 7
 
 
 class Finder(nn.Module):
-    """Finds one thing on a map: a softmax over cells, each with an offset and further values.
+    """Finds one object on a map by a softmax over cells, each with an offset and more values.
 
-    The same weights at every cell, so that a place once learnt is known everywhere.
+    All cells share their weights, so what is learnt at one place holds everywhere.
     """
 
     def __init__(self, channels: int, values: int = 0) -> None:
@@ -27,7 +27,7 @@ class Finder(nn.Module):
         self.cells = nn.Conv2d(channels, 3 + values, 1)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps [B, C, h, w] -> (column, row) in [-1, 1] [B, 2], values [B, values]."""
+        """Map [B, C, h, w] to (column, row) in -1..1, [B, 2], and values [B, values]."""
         height, width = maps.shape[-2:]
         heat, offset, values = (
             self.cells(maps).flatten(2).split([1, 2, self.cells.out_channels - 3], 1)
@@ -39,7 +39,7 @@ class Finder(nn.Module):
 
 
 class Learner(nn.Module):
-    """The policy, its instruction and the heads of the training losses."""
+    """The policy, its instruction and the heads for the training losses."""
 
     lang: Tensor
 
@@ -76,24 +76,27 @@ class Learner(nn.Module):
         self.register_buffer("lang", lang)
 
     def part(self, name: str) -> nn.Module:
-        """A trainable part by name, of the policy or of the heads."""
+        """Return a trainable part of the policy or of the heads by name."""
         own = dict(self.named_children())
         return own[name] if name in own else self.policy.get_submodule(name)
 
     def set_action_scale(self, episodes: Episodes) -> None:
-        """Spread of the teacher's moves per step and joint; what never moves gets a milliradian."""
+        """Set `action_scale` to the spread of the teacher's moves, but at least 1 mrad."""
         batch = episodes.draw(np.random.default_rng(0), 4000)
         chunk = episodes.take("chunk_rad", batch.episode, batch.now)
         moves = chunk - episodes.take("command_rad", batch.episode, batch.now)[:, None]
         self.policy.action_scale.copy_(moves.std(0).clamp(min=1e-3))
 
     def latents(self, clip: Tensor) -> Tensor:
-        """Pictures [B, T, H, W, 3] -> latents [B, C, T, h, w]; the VAE is frozen here."""
+        """Encode images [B, T, H, W, 3] as latents [B, C, T, h, w] with the VAE frozen."""
         with torch.no_grad():
             return self.policy.vae_motion(clip)
 
     def features(self, clip: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Clip [B, T, H, W, 3] and its latents -> filtered spatial and motion features."""
+        """Return spatial and motion features of a clip [B, T, H, W, 3] and its latents.
+
+        Both are filtered: [B, 1, rows, columns, Dd] and [B, T, rows, columns, Dd].
+        """
         policy = self.policy
         newest = self.latents(clip[:, -1:])
         text_kv = policy.video_dit.text_kv(self.lang.expand(len(clip), -1, -1))

@@ -1,4 +1,4 @@
-"""What each stage of training minimises."""
+"""The losses of each training stage, as named terms whose sum is minimised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from export.layers.sampler import q_sample
 
 FUTURE: Final = 3
 LATENT_NOISE: Final = 0.05
-NOISES: Final = 2  # draws of noise for every state: the encoders' work is shared
+NOISES: Final = 2  # noise draws per state, which share the encoders' work
 # Position, velocity, plan (aim and time to go).
 _WEIGHTS: Final = torch.tensor([0.5, 0.5, 2.0, 2.0, 1.0, 1.0, 1.0])
 Terms = dict[str, Tensor]
@@ -25,8 +25,10 @@ Terms = dict[str, Tensor]
 def eyes(
     learner: Learner, episodes: Episodes, rng: np.random.Generator, size: int, step: int
 ) -> Terms:
-    """The VAE and System 1's image encoder: reconstruct three-frame clips, the puck's surroundings
-    above all; find puck and ring, read the joints.
+    """Losses of the VAE and System 1's image encoder.
+
+    Both learn to find puck and ring and to read the joints. The VAE also reconstructs clips of
+    three frames, with more weight near the puck.
     """
     batch = episodes.draw(rng, size)
     images, puck, joints = (
@@ -51,7 +53,7 @@ def eyes(
 
 
 def _image_terms(learner: Learner, image: Tensor, where: Tensor, joints: Tensor) -> Terms:
-    """System 1's encoder: its first keypoints are puck and ring; its tokens tell the joints."""
+    """Losses of System 1's image encoder: two keypoints find puck and ring, tokens hold joints."""
     encoder = learner.policy.image_encoder
     points = encoder.look(encoder.fine(pixels_to_unit(image).permute(0, 3, 1, 2)))[..., :2]
     tokens = encoder(image).flatten(1)
@@ -63,13 +65,13 @@ def _image_terms(learner: Learner, image: Tensor, where: Tensor, joints: Tensor)
 
 
 def _miss(found: Tensor, where: Tensor) -> Tensor:
-    """Squared distance in half pictures; what lies outside of the picture does not count."""
+    """Return the squared distance in half image sizes, without objects outside the image."""
     seen = (where.abs() < 1.0).all(-1, keepdim=True)
     return ((found - where).square() * seen).sum() / seen.sum().clamp(min=1)
 
 
 def _near(like: Tensor, where: Tensor) -> Tensor:
-    """1 within about four pixels of `where` [B, T, 2], else 0: [B, T, H, W]."""
+    """Return a mask [B, T, H, W], 1 within about four pixels of `where` [B, T, 2], else 0."""
     size = like.shape[-1]
     grid = torch.linspace(-1, 1, size)
     columns, rows = ((grid - where[..., k : k + 1]).abs() < 9.0 / size for k in (0, 1))
@@ -79,22 +81,24 @@ def _near(like: Tensor, where: Tensor) -> Tensor:
 def video(
     learner: Learner, episodes: Episodes, rng: np.random.Generator, size: int, step: int
 ) -> Terms:
-    """Predict the next frames' latents from a clean clip (flow matching, sample prediction); read
-    position, velocity and plan off features and tokens.
+    """Losses of the video DiT and its projectors.
+
+    The DiT predicts the next frames' latents from a clean clip (flow matching, sample prediction).
+    Position, velocity and plan are read out from features and tokens.
     """
     frames = learner.policy.config.motion.frames
     batch = episodes.draw(rng, size)
     newest = np.maximum(batch.now, FIRST + FUTURE)
     pictures = episodes.clip("image", batch.episode, newest, frames + FUTURE)
     latents = learner.latents(pictures)
-    # The VAE is causal: the latents of the first frames don't know of the later ones.
+    # The VAE is causal, so the first frames' latents contain nothing of the later ones.
     features = learner.features(pictures[:, :frames], latents[:, :, :frames])
     terms = _video_terms(learner, episodes, batch.episode, newest - FUTURE, *features)
     return terms | {"future": _predicts(learner, latents, frames)}
 
 
 def _predicts(learner: Learner, latents: Tensor, frames: int) -> Tensor:
-    """Error of the predicted future frames; 1 is what "nothing moves" would cost."""
+    """Return the error of the predicted frames, relative to the prediction "nothing moves"."""
     dit, size = learner.policy.video_dit, len(latents)
     t = torch.rand(size, 1).expand(-1, FUTURE) ** 0.7
     known, future = latents[:, :, :frames], latents[:, :, frames:]
@@ -114,7 +118,7 @@ def _video_terms(
     spatial: Tensor,
     motion: Tensor,
 ) -> Terms:
-    """Read-outs of System 2 at the steps `seen`, from filtered features and from tokens."""
+    """Losses of read-outs from System 2's features and tokens at the steps `seen`."""
     puck = episodes.take("puck", episode, seen)
     steady = episodes.take("steady", episode, seen)
     where = in_picture(puck, episodes.take("position_rad", episode, seen))[:, 0]
@@ -138,7 +142,7 @@ def _moves(velocity: Tensor, wanted: Tensor, steady: Tensor) -> Tensor:
 
 
 def _reads(read: Tensor, wanted: Tensor, steady: Tensor) -> Tensor:
-    """Weighted squared error; velocity and plan count where the puck keeps its velocity."""
+    """Return the weighted squared error. Velocity and plan count only at a constant velocity."""
     weights = _WEIGHTS * torch.where(steady[:, None], 1.0, torch.tensor([1.0, 1, 0, 0, 0, 0, 0]))
     return ((read - wanted).square() * weights).mean()
 
@@ -146,8 +150,10 @@ def _reads(read: Tensor, wanted: Tensor, steady: Tensor) -> Tensor:
 def joint(
     learner: Learner, episodes: Episodes, rng: np.random.Generator, size: int, step: int
 ) -> Terms:
-    """Denoise the teacher's chunks, given now and an aged condition; System 2 learns along every
-    third step.
+    """Losses of System 1, which denoises the teacher's chunks.
+
+    Its inputs are the current image and state and an aged condition. System 2 is trained, too, in
+    every third step.
     """
     policy = learner.policy
     batch = episodes.draw(rng, size)
@@ -178,7 +184,7 @@ def joint(
 
 
 def _denoises(learner: Learner, actions: Tensor, visual_kv: Tensor, state: Tensor) -> Tensor:
-    """Mean squared error of the denoiser's clean actions, `NOISES` draws of noise a state."""
+    """Return the mean squared error of predicted actions over `NOISES` noise draws per state."""
     core = learner.policy.core
     actions = actions.repeat(NOISES, 1, 1)
     timestep = torch.randint(0, 1000, (len(actions),))
@@ -189,11 +195,10 @@ def _denoises(learner: Learner, actions: Tensor, visual_kv: Tensor, state: Tenso
 
 
 def drop_streams(rng: np.random.Generator, spatial: Tensor, motion: Tensor) -> Tensor:
-    """Condition tokens with streams dropped at random, so that each is used for what it alone can
-    tell.
+    """Join both streams' tokens [B, N, D] to [B, 2N, D] and drop streams at random.
 
-    Where the motion stream is dropped the spatial tokens come from another episode: an old picture
-    beside the current one would give the velocity away.
+    So the policy learns what each stream alone contains. Without the motion stream, the spatial
+    tokens come from another episode: an old image beside the current one would reveal the velocity.
     """
     size = len(spatial)
     kind = torch.from_numpy(rng.choice(4, size, p=[0.80, 0.12, 0.04, 0.04]))

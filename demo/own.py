@@ -1,8 +1,7 @@
-"""The policy in PyTorch drives training episodes: to collect its own states, and to follow its
-progress.
+"""Lets the PyTorch policy drive training episodes, to collect the states that it reaches itself.
 
-A stand-in for the runtime with delays counted in whole steps; figures that are reported come from
-the runtime.
+This replaces the runtime during training and counts delays in whole steps. All reported figures
+come from the real runtime.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ OWN_SEEDS: Final = 500_000  # counted from collect.TRAINING_SEEDS
 
 
 class PolicyDriver:
-    """Drives one episode. System 2's result is used one step after its newest frame, and so is
-    System 1's chunk.
-    """
+    """Drives one episode. Conditions and chunks are used one step after their newest frame."""
 
     def __init__(
         self,
@@ -46,7 +43,7 @@ class PolicyDriver:
     def __call__(self, step: int, world: World, command: F64, image: npt.NDArray[np.uint8]) -> F64:
         asked = step - (task.WARM_UP_STEPS - 1)
         if self._condition is None:
-            self._condition = (step, self._see())  # in good time: the warm-up is long enough
+            self._condition = (step, self._see())  # the warm-up is long enough for a first one
         if asked % SYSTEM1_STEPS == 0:
             position = np.round(world.joints_rad / collect.TICK_RAD) * collect.TICK_RAD
             self._chunks.append((step, self._plan(step, image, position, command)))
@@ -55,7 +52,7 @@ class PolicyDriver:
         return self._follow(step + 1, command)
 
     def watch(self, image: npt.NDArray[np.uint8]) -> None:
-        """Take a frame into the clip; called for every step, also before the arm is released."""
+        """Add a frame, uint8 [H, W, 3], to the clip; needed at every step, warm-up included."""
         self._frames.append(image)
 
     @torch.no_grad()
@@ -90,7 +87,7 @@ class PolicyDriver:
         return chunk[0].double().numpy()
 
     def _follow(self, step: int, command: F64) -> F64:
-        """Command for `step` from the newest chunk that had its delay; keep still without one."""
+        """Return the command for `step` from the newest chunk that is ready; else keep still."""
         for start, chunk in reversed(self._chunks):
             if step - 1 - start >= DELAY_STEPS:
                 return np.asarray(chunk[min(step - start, len(chunk) - 1)])
@@ -103,7 +100,7 @@ def drive(
     scenario: task.Scenario,
     seed: int,
 ) -> collect.Outcome:
-    """An episode under the policy, limited in speed as the runtime would."""
+    """Play an episode under the policy, with the arm's speed limits; `lang` is [1, L, Dl]."""
     rng = np.random.default_rng([seed, 99])
     driver = PolicyDriver(policy, lang, rng)
     return collect.play(scenario, collect.limited(driver), rng, driver.watch)
@@ -111,7 +108,7 @@ def drive(
 
 @dataclass(frozen=True)
 class OwnEpisode:
-    """Callable for `collect.collect`: episode `first + index` under the policy."""
+    """Plays episode `first + index` under the policy, for `collect.collect`."""
 
     policy: Video2ActPolicy
     lang: Tensor

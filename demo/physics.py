@@ -1,6 +1,4 @@
-"""The physics of the demo: a MuJoCo arm of primitives with a ring, and a puck that slides without
-friction.
-"""
+"""The demo's physics in MuJoCo: an arm of simple shapes with a ring, and a frictionless puck."""
 
 from __future__ import annotations
 
@@ -17,15 +15,15 @@ PHYSICS_STEP_S: Final = 0.0025
 PUCK_RADIUS_M: Final = 0.024
 PUCK_HEIGHT_M: Final = 0.026
 RING_SEGMENTS: Final = 16
-# Distance between the centres of ring and puck at which the puck is under the wall or outside,
-# touching it. A puck that bounces inside presses a little into the wall (soft contacts).
+# Between these distances of the centres of ring and puck, the puck is under the wall or touches it
+# from outside. Contacts are soft, so a puck that bounces inside presses a little into the wall.
 KNOCK_INNER_M: Final = arm.RING_INNER_M - PUCK_RADIUS_M + 0.004
-# The corners of the wall's boxes stand out by a millimetre.
+# The corners of the wall's boxes stick out by 1 mm.
 KNOCK_OUTER_M: Final = arm.RING_INNER_M + arm.RING_WALL_M + PUCK_RADIUS_M + 0.001
 
 
 def _ring_geoms() -> str:
-    """Boxes that form the open ring, in the hand's frame (ring centre at the hand's site)."""
+    """Return the boxes that form the ring, in the hand's frame, as MJCF."""
     middle = arm.RING_INNER_M + arm.RING_WALL_M / 2
     half_width = middle * np.tan(np.pi / RING_SEGMENTS) + 5e-4
     half_height = arm.RING_HEIGHT_M / 2
@@ -42,7 +40,7 @@ def _ring_geoms() -> str:
 
 
 def mjcf() -> str:
-    """The whole scene as MJCF text. Only ring and puck touch each other, and the ring the table."""
+    """Return the scene as MJCF. The only contacts are ring to puck and ring to table."""
     joint = '<joint name="{}" axis="{}" damping="0.6" armature="0.02"/>'
     yaw, shoulder, elbow, wrist, roll = (
         joint.format(name, axis)
@@ -98,10 +96,10 @@ def mjcf() -> str:
 
 
 class World:
-    """The simulated table: arm with ring, and one puck. Angles rad, lengths m, velocities m/s.
+    """The simulated table with the arm, its ring and a puck. Units are rad, m and m/s.
 
-    Joint order is `arm.JOINTS`. The servos' position loops follow `setpoint_rad`; who makes the
-    setpoints (virtual servos, or a shortcut while collecting data) is not this class's business.
+    Joints have the order of `arm.JOINTS`. The position loops of the servos follow setpoints, which
+    come from virtual servos or, during data collection, directly from the teacher.
     """
 
     def __init__(self) -> None:
@@ -110,9 +108,7 @@ class World:
         self._knocked = False
 
     def reset(self, joints_rad: F64, puck_m: F64, puck_velocity_m_s: F64) -> None:
-        """Put the arm at rest at `joints_rad` [5] and the puck at `puck_m` [2] moving with
-        `puck_velocity_m_s` [2].
-        """
+        """Place the arm at rest at `joints_rad` [5], and the moving puck at `puck_m` [2]."""
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = np.concatenate([joints_rad, puck_m])
         self._data.qvel[5:] = puck_velocity_m_s
@@ -121,13 +117,13 @@ class World:
         mujoco.mj_forward(self._model, self._data)
 
     def step(self, setpoint_rad: F64) -> None:
-        """Advance by `PHYSICS_STEP_S` with the servos holding `setpoint_rad` [5]."""
+        """Advance by `PHYSICS_STEP_S` with the servos at `setpoint_rad` [5]."""
         self._data.ctrl[:] = setpoint_rad
         mujoco.mj_step(self._model, self._data)
         self._knocked = self._knocked or self._knocks()
 
     def _knocks(self) -> bool:
-        """The wall of a low ring meets the puck from outside or lands on it."""
+        """Whether the wall of a low ring touches the puck from outside or from above."""
         x, y, z = self._data.site_xpos[0]
         if z > PUCK_HEIGHT_M:
             return False
@@ -136,11 +132,11 @@ class World:
 
     @property
     def knocked(self) -> bool:
-        """True once the ring has hit the puck other than from inside: the episode has failed."""
+        """Whether the ring has hit the puck from outside or above, so the episode has failed."""
         return self._knocked
 
     def kick_puck(self, velocity_m_s: F64) -> None:
-        """Give the puck a new velocity [2] at once, as a hidden flipper would."""
+        """Give the puck a new velocity [2] instantly, like a hidden flipper."""
         self._data.qvel[5:] = velocity_m_s
 
     @property
@@ -149,14 +145,17 @@ class World:
 
     @property
     def joints_rad(self) -> F64:
+        """Joint angles [5]."""
         return np.array(self._data.qpos[:5])
 
     @property
     def puck_m(self) -> F64:
+        """Position of the puck [2]."""
         return np.array(self._data.qpos[5:])
 
     @property
     def puck_velocity_m_s(self) -> F64:
+        """Velocity of the puck [2]."""
         return np.array(self._data.qvel[5:])
 
     @property

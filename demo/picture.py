@@ -1,7 +1,7 @@
-"""The demo's camera: a perspective view from above, drawn with OpenCV from the state of the world.
+"""The demo's camera: draws a perspective view from above with OpenCV.
 
-No OpenGL, about a millisecond a picture. Shapes are polygons with sub-pixel corners; light, table
-texture, noise and a small error of the camera's pose differ from episode to episode.
+It needs no OpenGL and takes about 1 ms per image. Shapes are polygons with sub-pixel corners.
+Light, table texture, noise and a small error of the camera's pose differ between episodes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHADOW: Final = (62, 66, 60)
 
 
 class Painter:
-    """Draws one episode; what differs between episodes is drawn once from `rng`."""
+    """Draws the images of one episode. `rng` sets everything that differs between episodes."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -47,7 +47,7 @@ class Painter:
         self._table = self._draw_table()
 
     def draw(self, joints_rad: F64, puck_m: F64) -> U8:
-        """Picture uint8 [SIZE, SIZE, 3] RGB of joints [5] and puck [2]."""
+        """Draw an image, uint8 [SIZE, SIZE, 3] RGB, of joints [5] in rad and puck [2] in m."""
         canvas = self._table.copy()
         light = np.array([0.012, -0.008])
         self._disc(canvas, puck_m + light, 0.0, PUCK_RADIUS_M, _SHADOW)
@@ -69,9 +69,7 @@ class Painter:
         return np.asarray(np.clip(_TABLE + (texture + light)[..., None], 0, 255), dtype=np.uint8)
 
     def _pixels(self, points_m: F64) -> npt.NDArray[np.int32]:
-        """World points [n, 3] -> fixed-point pixel corners; the picture's up is +x, its left is
-        +y.
-        """
+        """Project world points [n, 3] to fixed-point pixels [n, 2]. Up is +x and left is +y."""
         seen = (points_m[:, :2] - self._eye[:2]) @ self._turn.T
         scale = self._focal_px / (self._eye[2] - points_m[:, 2])
         column = SIZE / 2 - seen[:, 1] * scale
@@ -97,7 +95,7 @@ class Painter:
             outer = xy + (arm.RING_INNER_M + arm.RING_WALL_M) * _CIRCLE
             inner = xy + arm.RING_INNER_M * _CIRCLE
             heights = np.full(len(outer), z)
-            # Both outlines in one call: the even-odd rule leaves the hole open.
+            # Both outlines go into one call, as the even-odd rule then leaves the hole open.
             outlines = [self._pixels(np.column_stack([line, heights])) for line in (outer, inner)]
             cv2.fillPoly(canvas, outlines, colour, cv2.LINE_AA, _SHIFT)
 
@@ -111,7 +109,7 @@ class Painter:
 
 
 def _joint_points(joints_rad: F64) -> F64:
-    """Shoulder, elbow, wrist and the ring's near rim [4, 3]."""
+    """Return shoulder, elbow, wrist and the ring's near rim, [4, 3] m."""
     yaw, shoulder, elbow, wrist, _ = joints_rad
     pitches = np.cumsum([shoulder, elbow, wrist])
     lengths = np.array([arm.UPPER_M, arm.FORE_M, arm.HAND_M - arm.RING_INNER_M - arm.RING_WALL_M])
@@ -121,7 +119,7 @@ def _joint_points(joints_rad: F64) -> F64:
 
 
 def _bar(start_m: F64, end_m: F64, width_m: float) -> F64:
-    """A flat bar between two points [4, 3]."""
+    """Return the corners [4, 3] of a flat bar between two points."""
     flat = (end_m - start_m)[:2]
     side = np.array([-flat[1], flat[0], 0.0]) / max(float(np.hypot(*flat)), 1e-6) * width_m / 2
     return np.stack([start_m + side, end_m + side, end_m - side, start_m - side])

@@ -1,6 +1,4 @@
-"""The demo's robot seen from its wires: servos that move the joints of the simulated arm, and a
-camera above.
-"""
+"""The simulated robot: virtual servos that move the simulated arm, and a camera above it."""
 
 from __future__ import annotations
 
@@ -12,15 +10,15 @@ from demo import arm, task
 from demo.physics import PHYSICS_STEP_S, World
 from demo.picture import U8, Painter
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 
 SERVO_MODEL = "xl430-w250"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an episode ended. Lengths in metres."""
+    """The end of an episode. Lengths are in m."""
 
     seed: int
     level: str
@@ -31,30 +29,27 @@ class Result:
 
 
 class Plant:
-    """World, virtual servos and painter of one robot. `chain` is what a serial port gets wired to.
+    """The world, the virtual servos and the camera of one robot.
 
-    `advance` holds the chain's lock while it steps, so a port served by another thread may talk to
-    it meanwhile.
+    A serial port connects to `chain`. `advance` holds the chain's lock during a step, so another
+    thread may serve the port.
     """
 
     def __init__(self) -> None:
         self.world = World()
         model = MODELS[SERVO_MODEL]
         self._servos = [
-            VirtualServo(model, joint + 1, float(limit))
+            VirtualDynamixel(model, joint + 1, float(limit))
             for joint, limit in enumerate(arm.VELOCITY_LIMIT_RAD_S)
         ]
-        # As on an arm that was set up: each servo answers at once, instead of after the factory's
-        # 0.5 ms.
+        # As on an arm after setup: servos answer at once, not after the factory default of 0.5 ms.
         for servo in self._servos:
             servo.write(model.items["return_delay_time"].address, b"\x00")
-        self.chain = VirtualChain(self._servos)
+        self.chain = VirtualDynamixelBus(self._servos)
         self.reset(task.scenario(0))
 
     def reset(self, scenario: task.Scenario) -> None:
-        """Begin `scenario` with torque as it is. Disarm before: a held servo would drive back to
-        its old goal.
-        """
+        """Begin a scenario. The robot must be disarmed, else servos return to their old goals."""
         self._scenario = scenario
         self._kicked = False
         self._painter = Painter(np.random.default_rng([scenario.seed, 5]))
@@ -65,7 +60,7 @@ class Plant:
                 servo.setpoint_rad = float(position_rad)
 
     def advance(self, to_s: float) -> None:
-        """Let the episode's time run up to `to_s` (its world is at rest before 0)."""
+        """Advance the simulation to `to_s`, counted from the start of the episode."""
         while self.world.time_s + PHYSICS_STEP_S <= to_s + 1e-9:
             if not self._kicked and self.world.time_s >= self._scenario.kick_s:
                 self.world.kick_puck(self._scenario.kick_velocity_m_s)
@@ -80,10 +75,11 @@ class Plant:
                 servo.set_present_rad(float(position_rad))
 
     def picture(self) -> U8:
-        """What the camera sees now."""
+        """Return the camera's current image, uint8 [SIZE, SIZE, 3] RGB."""
         return self._painter.draw(self.world.joints_rad, self.world.puck_m)
 
     def result(self) -> Result:
+        """Return the result of the episode."""
         ring, puck = self.world.ring_m, self.world.puck_m
         return Result(
             seed=self._scenario.seed,

@@ -1,4 +1,4 @@
-"""The report's plots, as PNG bytes."""
+"""Draws the report's plots. Every function returns PNG bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import matplotlib
 
-matplotlib.use("Agg")  # before pyplot: there may be no display
+matplotlib.use("Agg")  # before pyplot is imported, as there may be no display
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ EVERY: Final = {"every_1": 1, "every_2": 2, "every_4": 4, "every_8": 8, "every_1
 
 
 def latency(stages: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Each stage from its median to its p99.9, on a logarithmic scale."""
+    """Plot each stage from its median to its p99.9 on a logarithmic scale."""
     shown = [(name, row) for name, row in stages.items() if row["n"]]
     figure, axes = plt.subplots(figsize=(7, 0.32 * len(shown) + 1))
     for y, (_, row) in enumerate(shown):
@@ -36,7 +36,7 @@ def latency(stages: Mapping[str, Mapping[str, float]]) -> bytes:
 
 
 def ages(rows: Mapping[str, Mapping[str, float]]) -> bytes:
-    """How old what moved the motors was, by quantile."""
+    """Plot the quantiles of each age."""
     figure, axes = plt.subplots(figsize=(7, 2.6))
     for name, row in rows.items():
         axes.plot(range(len(_QUANTILES)), [row[q] for q in _QUANTILES], "o-", label=name)
@@ -48,7 +48,7 @@ def ages(rows: Mapping[str, Mapping[str, float]]) -> bytes:
 
 
 def success_by_rate(studies: Mapping[str, Mapping[str, Any]], period_s: float) -> bytes:
-    """Success against how rarely System 2 runs, one line a level, with 95 % intervals."""
+    """Plot success against System 2's period: one line per level, with 95 % intervals."""
     figure, axes = plt.subplots(figsize=(7, 3.2))
     for level, modes in studies.items():
         xs = [every for mode, every in EVERY.items() if mode in modes]
@@ -66,7 +66,7 @@ def success_by_rate(studies: Mapping[str, Mapping[str, Any]], period_s: float) -
 
 
 def modes_bar(studies: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Success of every mode of the study, with 95 % intervals."""
+    """Plot the success of every mode of the study with 95 % intervals."""
     names = list(dict.fromkeys(mode for modes in studies.values() for mode in modes))
     figure, axes = plt.subplots(figsize=(7, 0.42 * len(names) + 1))
     width = 0.8 / len(studies)
@@ -85,8 +85,9 @@ def modes_bar(studies: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Training losses by stage: one panel a stage, one line a term, logarithmic; dotted on held-out
-    episodes.
+    """Plot the training losses: one panel per stage and one line per term.
+
+    Dotted lines are for held-out episodes.
     """
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     figure, panels = plt.subplots(1, len(stages), figsize=(4 * len(stages), 3.4), squeeze=False)

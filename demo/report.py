@@ -1,6 +1,4 @@
-"""One self-contained HTML page about a run of the demo: what happened, how long it took, how old
-the data was.
-"""
+"""Writes one self-contained HTML page about a run of the demo: results, times and ages."""
 
 from __future__ import annotations
 
@@ -36,16 +34,19 @@ small {{ color: #666 }}
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], films: Sequence[Film]) -> Path:
-    """Write `folder/index.html` and `folder/summary.json`; returns the page's path."""
+    """Write `index.html` and `demo.json` to `folder`. Returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (folder / "demo.json").write_text(json.dumps(summary, indent=1) + "\n")
     page = folder / "index.html"
     page.write_text(_PAGE.format(body="\n".join(_sections(summary, films))))
     return page
 
 
 def load_studies(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The studies in a folder, by default those of the shipped policy: level -> mode -> rate."""
+    """Read the studies in a folder, by default those of the shipped policy.
+
+    Returns level -> mode -> rate.
+    """
     return {
         path.stem.removeprefix("study_"): json.loads(path.read_text())["modes"]
         for path in sorted((folder or RESULTS).glob("study_*.json"))
@@ -73,8 +74,8 @@ def _outcome(summary: Mapping[str, Any], films: Sequence[Film]) -> list[str]:
         f"<p><b>{100 * summary['success_rate']:.1f} %</b> of {summary['n']} episodes of level "
         f"<code>{html.escape(summary['task'])}</code> succeeded "
         f"(Wilson 95 %: {low:.1f} to {high:.1f} %). System 2 and System 1 ran as ONNX graphs in "
-        "threads of their own; joint targets went out and positions came back over a serial port, "
-        "to virtual servos in another process.</p>"
+        "threads of their own. Joint targets and positions went over a serial port. The virtual "
+        "servos ran in another process.</p>"
     )
     parts = ["<h1>A ring over a sliding puck</h1>", text]
     if films:

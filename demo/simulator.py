@@ -1,8 +1,7 @@
-"""The simulated robot as a process of its own: a serial port and a camera are all that the runtime
-sees of it.
+"""Runs the simulated robot in a process of its own. The runtime sees a serial port and a camera.
 
-The demo also speaks to it over a pipe, as a person in the room would: set the scene, let the puck
-go, see how it ended. Between episodes time stands still there and the camera is silent.
+The demo also controls the process over a pipe, as a person in the room would: it sets the scene,
+releases the puck and asks for the result. Between episodes the simulation and the camera pause.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _SEND_BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Set the scene of this episode."""
+    """A request to set the scene of an episode."""
 
     seed: int
     level: Level
@@ -45,21 +44,21 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """Let the puck go."""
+    """A request to release the puck."""
 
     keep_pictures: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An episode's result and, if they were asked for, its pictures."""
+    """An episode's result and, if requested, its images."""
 
     result: Result
     pictures: tuple[U8, ...]
 
 
 class Simulator:
-    """The parent's handle on the process; `port` is its serial port."""
+    """The parent's handle of the process; `port` is its serial port."""
 
     def __init__(self, pipe: Connection, process: BaseProcess) -> None:
         self._pipe, self._process = pipe, process
@@ -67,7 +66,7 @@ class Simulator:
 
     @classmethod
     def start(cls, camera_path: Path, baud: int = BAUD) -> Simulator:
-        """Start the process; its pictures go to the socket at `camera_path`."""
+        """Start the process. Its camera sends images to the socket at `camera_path`."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -78,11 +77,17 @@ class Simulator:
         return cls(ours, process)
 
     def set_scene(self, seed: int, level: Level) -> None:
-        """Arm and puck to the episode's start; nothing moves yet. The robot must be disarmed."""
+        """Put arm and puck at the episode's start, at rest. The robot must be disarmed.
+
+        Raises V2AError if the process has died.
+        """
         self._ask(Scene(seed, level))
 
     def play(self, keep_pictures: bool = False) -> Ended:
-        """Let the puck go; returns when the episode is over."""
+        """Release the puck and return when the episode is over.
+
+        Raises V2AError if the process has died.
+        """
         ended = self._ask(Play(keep_pictures))
         assert isinstance(ended, Ended)
         return ended
@@ -101,7 +106,7 @@ class Simulator:
         self.close()
 
     def _ask(self, what: Scene | Play) -> object:
-        with contextlib.suppress(OSError):  # nobody there: there will be no answer either
+        with contextlib.suppress(OSError):  # the process has died, and `_receive` reports it
             self._pipe.send(what)
         return self._receive(_START_TIMEOUT_S)
 
@@ -113,8 +118,8 @@ class Simulator:
 
 
 def _serve(pipe: Connection, camera_path: str, baud: int) -> None:
-    """The process: answer the parent until it says stop or is gone."""
-    # Ctrl-C is the parent's to handle: it still needs the servos to turn their torque off.
+    """Answer the parent's requests until it says stop or dies."""
+    # The parent handles Ctrl-C, as it still needs the servos to turn their torque off.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(0.0005)  # the servos' answers must not wait for the physics
     plant = Plant()
@@ -141,7 +146,7 @@ def _next(pipe: Connection) -> Scene | Play | None:
 
 
 class _Eye:
-    """The camera: a datagram a picture, to whoever listens at `path`."""
+    """The camera: sends one datagram per image to the socket at `path`."""
 
     def __init__(self, plant: Plant, path: str) -> None:
         self._plant, self._path = plant, path
@@ -153,14 +158,14 @@ class _Eye:
     def look(self, now_ns: int) -> U8:
         picture = self._plant.picture()
         self._seq += 1
-        # Nobody there, or too slow: a camera does not care.
+        # Like a real camera, it ignores a missing or slow reader.
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, BlockingIOError):
             self._socket.sendto(pack_frame(Frame(self._seq, now_ns, 0, picture)), self._path)
         return picture
 
 
 def _episode(plant: Plant, eye: _Eye, steps: int, keep_pictures: bool) -> Ended:
-    """Real time: the world on a 5 ms grid, a picture every `FRAME_S`."""
+    """Run an episode in real time: the world every 5 ms, an image every `FRAME_S`."""
     clock = MonotonicClock()
     start_ns = clock.now_ns()
     pictures = []

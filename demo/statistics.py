@@ -1,4 +1,4 @@
-"""Success rates with their intervals, and where those are kept that were measured."""
+"""Computes success rates with confidence intervals; `RESULTS` holds the measured ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypedDict
 
-RESULTS: Final = Path(__file__).with_name("results")  # what the shipped policy was measured at
+RESULTS: Final = Path(__file__).with_name("results")  # measurements of the shipped policy
 
 
 class Rate(TypedDict):
-    """A success rate (0..1) and its Wilson 95 % interval."""
+    """A success rate (0 to 1) and its Wilson 95 % interval."""
 
     success_rate: float
     n: int
@@ -19,7 +19,7 @@ class Rate(TypedDict):
 
 
 def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (E. B. Wilson, JASA 22, 1927)."""
+    """Return Wilson's score interval of a proportion (E. B. Wilson, JASA 22, 1927)."""
     if n == 0:
         return 0.0, 1.0
     share = successes / n
@@ -30,6 +30,6 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def rate(successes: Sequence[bool]) -> Rate:
-    """The rate of one cell."""
+    """Return the success rate of some episodes."""
     n, won = len(successes), sum(successes)
     return Rate(success_rate=won / n if n else math.nan, n=n, ci95=wilson(won, n))

@@ -1,8 +1,8 @@
-"""Takes streams of the condition away from the policy, to measure what each is worth.
+"""Removes streams of the condition, to measure what each is worth to the policy.
 
-The action core and the registers read a condition as keys and values (K/V). A stream that is taken
-away is one whose tokens are zero. The K/V of a zero token are the same for every picture: they are
-what the biases of the K/V layers make. `zero_tokens.npz` holds them; to write it anew (with torch):
+The action core and the registers read a condition as keys and values (K/V). Removing a stream sets
+its tokens to zero. The K/V of a zero token do not depend on the image, only on the biases of the
+K/V layers. `zero_tokens.npz` holds them. To write that file again (with torch):
 
     python -m demo.streams
 """
@@ -28,7 +28,7 @@ ZERO_TOKENS: Final = Path(__file__).with_name("zero_tokens.npz")
 
 
 class WithoutStreams(Engine):
-    """The `condition` graph whose outputs say nothing of some streams."""
+    """The `condition` graph without the information of some streams."""
 
     def __init__(self, engine: Engine, streams: tuple[Stream, ...]) -> None:
         self._engine = engine
@@ -37,12 +37,15 @@ class WithoutStreams(Engine):
             self._zero = dict(zero)
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
-        """Compute the condition, then overwrite the K/V of the streams that are taken away."""
+        """Compute the condition, then overwrite the K/V of the removed streams.
+
+        Feeds and outputs have shape, dtype and unit as in the graph's spec.
+        """
         outputs = self._engine.run(feeds)
         return {name: self._without(kv, self._zero[name]) for name, kv in outputs.items()}
 
     def close(self) -> None:
-        """Close the engine inside."""
+        """Close the wrapped engine."""
         self._engine.close()
 
     def _without(self, kv: npt.NDArray[Any], zero: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -55,7 +58,7 @@ class WithoutStreams(Engine):
 
 
 def without_streams(engines: EngineFactory, streams: tuple[Stream, ...]) -> EngineFactory:
-    """`engines`, with `streams` taken out of the condition."""
+    """Wrap an engine factory so that conditions lack `streams`."""
 
     def make(graph: GraphSpec, path: Path) -> Engine:
         engine = engines(graph, path)

@@ -1,7 +1,7 @@
-"""What is System 2 worth? The same episodes under departures from the policy, on a virtual clock.
+"""Measures what System 2 is worth: plays the same episodes in several modes, on a virtual clock.
 
-The runtime's own workers run in lockstep: same code, same bytes to the servos; only time is
-simulated, and each worker's delay is drawn from what a real run of the demo took
+The runtime's own workers run in lockstep: the same code sends the same bytes to the servos. Only
+time is simulated. The delay of each worker is drawn from the delays of a real run of the demo
 (`results/delays.json`).
 """
 
@@ -42,11 +42,11 @@ BLOCK: Final = 25
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One row of the study; what it leaves out is as the demo runs.
+    """One row of the study: how it differs from the demo.
 
-    `without` names the streams whose tokens are zeroed. `every` refreshes System 2 every so many
-    System 1 calls, beside System 1; with `synchronous`, inside those calls. `noise_scale` is the
-    sampler's.
+    `without` names the streams whose tokens are set to zero. With `every` = n, System 2 runs beside
+    System 1, once per n chunks. With `synchronous` = n, every n-th call of System 1 runs System 2
+    and waits for it. `noise_scale` scales the sampler's initial noise.
     """
 
     what: str
@@ -75,13 +75,13 @@ MODES: Final = {
 
 
 def available_modes() -> list[str]:
-    """All modes, or all but `pytorch` where torch or the demo's checkpoint is missing."""
+    """Return all modes, without `pytorch` if torch or the demo's checkpoint is missing."""
     has_torch = find_spec("torch") is not None and CHECKPOINT.exists()
     return [name for name, mode in MODES.items() if not mode.torch or has_torch]
 
 
 class Bench:
-    """One mode, ready to play episodes in virtual time."""
+    """Plays episodes of one mode in virtual time."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Bench:
         chosen = MODES[mode]
         self._clock = FakeClock()
         self._plant = Plant()
-        self._start_ns = 0  # when the puck is let go
+        self._start_ns = 0  # the time at which the puck starts to move
         config = _config(chosen)
         self._frame_ns = config.frame_period_ns
         workers = build_workers(
@@ -112,7 +112,7 @@ class Bench:
         self.lockstep = Lockstep(workers, self._clock, self._move, measured).start()
 
     def play(self, seed: int, level: Level) -> Result:
-        """One episode; the robot is armed for it and disarmed before the next."""
+        """Play one episode. The robot is disarmed first, and stays armed after the episode."""
         scenario = task.scenario(seed, level)
         self.lockstep.disarm()
         self._start_ns = 1 << 62
@@ -127,6 +127,7 @@ class Bench:
         return self._plant.result()
 
     def close(self) -> None:
+        """Turn the torque off and close everything."""
         self.lockstep.stop()
 
     def _move(self, now_ns: int) -> None:
@@ -152,7 +153,7 @@ def _engines(mode: Mode) -> EngineFactory:
 
 
 def load_delays(path: Path) -> dict[str, Delay]:
-    """Delay of each worker: a draw from its measured quantiles."""
+    """Read the measured delays: worker -> function that draws a delay in ns."""
     quantiles = json.loads(path.read_text())["quantiles_ns"]
     return {name: partial(_draw, np.array(values)) for name, values in quantiles.items()}
 
@@ -167,7 +168,7 @@ def _draw(quantiles_ns: npt.NDArray[np.int64], rng: np.random.Generator) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some episodes of one mode: what a process of the study is given."""
+    """Some episodes of one mode: the work of one process call."""
 
     mode: str
     level: Level
@@ -175,6 +176,7 @@ class Block:
     bundle: Path
 
     def play(self) -> list[Result]:
+        """Play the episodes in order."""
         bench = Bench(self.mode, self.bundle)
         try:
             return [bench.play(seed, self.level) for seed in self.seeds]
@@ -190,9 +192,9 @@ def study(
     bundle: Path = BUNDLE,
     processes: int = 2,
 ) -> dict[str, Any]:
-    """Success of every mode on the same episodes: {mode: {success_rate, n, ci95, what}}.
+    """Play the same episodes in every mode, and return mode -> {success_rate, n, ci95, what}.
 
-    `progress(mode, episodes done)` is called as blocks of episodes end.
+    Calls `progress(mode, episodes done)` after each block of episodes.
     """
     blocks = [
         Block(mode, level, tuple(seeds[first : first + BLOCK]), bundle)

@@ -1,6 +1,6 @@
-"""System 2 inside System 1, as the released policy runs it: the robot waits for each condition.
+"""Runs System 2 inside System 1, as the released policy does: the robot waits for each condition.
 
-The runtime runs both systems side by side. The study compares that with the release's way.
+The study compares this with the runtime, which runs both systems side by side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class OnlyWhenAsked(System2):
 
 
 class Synchronous(System1):
-    """A System 1 that computes System 2 itself on every `every`-th call of an episode."""
+    """A System 1 that computes a condition itself on every `every`-th call of an episode."""
 
     def __init__(self, workers: Workers, system2: System2, every: int) -> None:
         self._calls = 0
@@ -38,7 +38,7 @@ class Synchronous(System1):
         super().__init__(graphs, workers.mailboxes, config, ring, workers.seed)
 
     def newest_condition(self, now_ns: int) -> ConditionMsg | None:
-        """Compute a condition where one is due; None while the history is too short for it."""
+        """Compute a condition if one is due. Return None while the history is too short."""
         self.waited = self._calls % self._every == 0
         if self.waited:
             message = self._computes.compute(now_ns)
@@ -56,7 +56,7 @@ class Synchronous(System1):
 def synchronous(
     workers: Workers, delays: Mapping[str, Delay], every: int
 ) -> tuple[Workers, dict[str, Delay]]:
-    """Put System 2 inside every `every`-th call of System 1, and its delay into that call's."""
+    """Run System 2 in every `every`-th call of System 1, and add its delay to that call."""
     system2 = OnlyWhenAsked(workers.graphs, workers.mailboxes, workers.config, workers.system2.ring)
     system1 = Synchronous(workers, system2, every)
 

@@ -1,7 +1,9 @@
-"""Fills the tables of README.md and docs/demo.md from `demo/results/`: `python -m demo.tables`.
+"""Fills the tables of README.md and docs/measurements/demo.md from `demo/results/`.
 
-A table stands between `<!-- NAME: written by python -m demo.tables -->` and `<!-- end -->`; no
-figure in it is written by hand.
+Run `python -m demo.tables`.
+
+A page holds each table between `<!-- NAME: written by python -m demo.tables -->` and
+`<!-- end -->`. This program replaces everything between the two.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from demo.report import load_studies
 from demo.statistics import RESULTS
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "demo.md")
+PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "measurements" / "demo.md")
 STAGES: Final = (
     "frame_encode",
     "observe",
@@ -33,12 +35,12 @@ _PLACE: Final = re.compile(
 
 
 def fill(page: str) -> str:
-    """The page with all its tables written anew. KeyError where it asks for one unknown."""
+    """Return the page with all its tables rewritten. Raises KeyError for an unknown table."""
     return _PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", page)
 
 
 def _success() -> str:
-    """The headline: real time, and what the condition is worth."""
+    """Write the main table: success in real time and without parts of the condition."""
     run, study = _realtime(), load_studies()
     cells = {
         f"`puck`, real time, {run['n']} episodes": run,
@@ -53,7 +55,7 @@ def _success() -> str:
 
 
 def _studies() -> str:
-    """All modes on both levels, for each training seed that was measured."""
+    """Write the table of all modes, levels and training seeds."""
     studies = {
         f"`{level}`, seed {seed}, n = {study['async']['n']}": study
         for seed, folder in enumerate((RESULTS, *sorted(RESULTS.glob("seed*"))))

@@ -1,8 +1,8 @@
-"""The task: drop the ring over a sliding puck. Two levels, `puck` and `rebound`.
+"""The task: drop the ring over a sliding puck, on the level `puck` or `rebound`.
 
-A scenario is everything that differs between episodes, drawn from one seed, so that two policies
-can be compared on the same episodes. Only scenarios in which the true velocity leads to success on
-paper (speed-limited arm, no physics) are kept; nothing else is selected.
+A scenario is everything that differs between episodes. One seed determines it, so that two policies
+can be compared on the same episodes. A scenario is kept only if the speed-limited arm, which knows
+the true velocity, succeeds in a calculation without physics.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from demo.expert import CENTRE_M, STEP_S
 
 Level = Literal["puck", "rebound"]
 LEVELS: Final = get_args(Level)
-# The policy sees this many frames before the arm is released: System 2's motion window, and time
-# for the first condition and the first chunk.
+# Frames before the arm is released: System 2's motion clip, then time for the first condition and
+# the first chunk.
 CLIP_STEPS: Final = 6
 WARM_UP_STEPS: Final = CLIP_STEPS + 3
 WARM_UP_S: Final = WARM_UP_STEPS * STEP_S
 SPEED_M_S: Final = (0.25, 0.55)
 OFFSET_M: Final = (0.08, 0.16)
 TIME_TO_GO_S: Final = (0.5, 1.2)
-# On `rebound`: how long after the warm-up the kick comes, by how much at least it turns the puck,
-# and how far off the closest approach then is on the old line and on the new.
+# On `rebound`: the time of the kick after the warm-up, the smallest turn of the puck, and the time
+# to the closest approach on the old and on the new line.
 KICK_AFTER_S: Final = (0.15, 0.6)
 TURN_RAD: Final = np.deg2rad(50)
 TIME_TO_GO_AT_KICK_S: Final = 0.35
 TIME_TO_GO_AFTER_KICK_S: Final = (0.8, 1.4)
-# An arm that sets off this much late (after the warm-up, or after the kick) still makes it, and one
-# that sets off that much late does not: who waits and sees where the puck goes is too late.
+# An arm that starts late by the first time (after the warm-up or the kick) still succeeds; by the
+# second time it fails. So waiting to see where the puck goes is too late.
 SLACK_S: Final = {"puck": (0.2, 0.35), "rebound": (0.65, 1.0)}
 VIEW_M: Final = 0.46
 EPISODE_STEPS: Final = {"puck": 38, "rebound": 50}
@@ -43,7 +43,10 @@ START_NOISE_M: Final = 0.015
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One episode. Times count from its first frame; the arm is released after the warm-up."""
+    """One episode. Times count from its first frame. The arm is released after the warm-up.
+
+    `joints_rad` is [5], positions and velocities of the puck are [2].
+    """
 
     seed: int
     level: Level
@@ -59,12 +62,12 @@ class Scenario:
 
 
 def success(ring_m: F64, puck_m: F64) -> bool:
-    """The ring lies on the table and the puck is inside it."""
+    """Whether the ring [3] lies on the table with the puck [2] inside it. Positions are in m."""
     return bool(expert.captured(ring_m, puck_m))
 
 
 def scenario(seed: int, level: Level = "puck") -> Scenario:
-    """Draw the scenario of `seed`: the same seed and level always give the same episode."""
+    """Draw a scenario. The same seed and level always give the same episode."""
     rng = np.random.default_rng([seed, LEVELS.index(level)])
     while True:
         drawn = _draw(rng, seed, level)
@@ -73,7 +76,7 @@ def scenario(seed: int, level: Level = "puck") -> Scenario:
 
 
 def start_joints(rng: np.random.Generator) -> F64:
-    """The arm's start: ring level at hover height near the workspace centre."""
+    """Draw the arm's start [5], with the ring at hover height near the workspace centre."""
     x, y = CENTRE_M + rng.normal(0.0, START_NOISE_M, 2)
     return arm.joints_for_ring(np.array([x, y, expert.HOVER_M]))
 
@@ -104,8 +107,9 @@ def _velocity(rng: np.random.Generator) -> F64:
 
 
 def _line(rng: np.random.Generator, time_to_go_s: tuple[float, float]) -> tuple[F64, F64]:
-    """A velocity [2], and the place [2] from which it passes the centre in so many seconds, beside
-    it by a drawn offset.
+    """Draw a line past the workspace centre. Returns a position [2] and a velocity [2].
+
+    From the position the puck reaches its closest point after a drawn time.
     """
     velocity = _velocity(rng)
     across = np.array([-velocity[1], velocity[0]]) / np.linalg.norm(velocity)
@@ -114,9 +118,7 @@ def _line(rng: np.random.Generator, time_to_go_s: tuple[float, float]) -> tuple[
 
 
 def _turns(puck_m: F64, before_m_s: F64, after_m_s: F64) -> bool:
-    """The kick turns the puck by enough to make the old velocity useless, and comes while the puck
-    still approaches.
-    """
+    """Whether the kick makes the old velocity useless and comes while the puck approaches."""
     cosine = before_m_s @ after_m_s / (np.linalg.norm(before_m_s) * np.linalg.norm(after_m_s))
     approaching = expert.time_to_go_s(puck_m, before_m_s) > TIME_TO_GO_AT_KICK_S
     return bool(cosine < np.cos(TURN_RAD) and approaching)
@@ -125,9 +127,9 @@ def _turns(puck_m: F64, before_m_s: F64, after_m_s: F64) -> bool:
 def _just_in_time(
     level: Level, command_rad: F64, puck_m: F64, believed_m_s: F64, velocity_m_s: F64
 ) -> bool:
-    """The arm makes it if it learns of the puck's velocity the first of `SLACK_S` late, and does
-    not if it learns the second late. Until then it keeps still (`puck`) or goes by what it believed
-    (`rebound`).
+    """Whether the arm succeeds with the first delay of `SLACK_S` and fails with the second.
+
+    Until it learns the true velocity it keeps still (`puck`) or follows the old one (`rebound`).
     """
     makes_it = []
     for late_s in SLACK_S[level]:
@@ -144,9 +146,7 @@ def _in_view(puck_m: F64) -> bool:
 
 
 def _reachable(command_rad: F64, puck_m: F64, velocity_m_s: F64) -> bool:
-    """The speed-limited arm has the ring down around the puck when the puck is closest, with a
-    centimetre to spare.
-    """
+    """Whether the ring is around the puck, within 1 cm, when the puck is closest to the centre."""
     to_go = float(expert.time_to_go_s(puck_m, velocity_m_s))
     when = round((to_go + expert.DOWN_AFTER_S) / STEP_S)
     aim = puck_m + velocity_m_s * to_go
@@ -155,5 +155,5 @@ def _reachable(command_rad: F64, puck_m: F64, velocity_m_s: F64) -> bool:
 
 
 def replace_start(scenario: Scenario, joints_rad: F64) -> Scenario:
-    """The same episode from another pose of the arm [5]."""
+    """Return the same episode with another start pose [5] of the arm."""
     return dataclasses.replace(scenario, joints_rad=joints_rad)

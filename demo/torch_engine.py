@@ -33,12 +33,13 @@ class TorchEngines:
 
 
 class TorchEngine(Engine):
-    """One stage as an `Engine`."""
+    """Runs one PyTorch stage as an `Engine`."""
 
     def __init__(self, stage: Stage, graph: GraphSpec) -> None:
         self._stage, self._graph = stage, graph
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        """Run the stage on name -> array, with shape, dtype and unit as in the graph's spec."""
         inputs = [
             torch.from_numpy(np.ascontiguousarray(feeds[spec.name])) for spec in self._graph.inputs
         ]
@@ -49,11 +50,14 @@ class TorchEngine(Engine):
         return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 def zero_token_kv(checkpoint: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """K/V of a condition token that is zero: float32 [blocks, 2, 1, heads, 1, head width] each."""
+    """Compute the K/V of a condition token that is zero, for each K/V output of the condition.
+
+    Each array is float32 [blocks, 2, 1, heads, 1, head width], without unit.
+    """
     policy = TorchEngines(checkpoint).policy
     token = torch.zeros(1, 1, policy.config.core.dim)
     with torch.no_grad():

@@ -1,14 +1,13 @@
-"""Train the demo's policy: `python -m demo.train --out runs/train --seed 0`. Seeded, resumable,
-CPU cores or one GPU.
+"""Trains the demo's policy: `python -m demo.train --out runs/train --seed 0`.
 
-Five stages, each a few hundred to a few thousand small steps; run the command again after a stop
-  and it goes on:
-  eyes    VAE and System 1's image encoder: reconstruct pictures, find puck and ring in them
-  video   video DiT and its projectors: predict the next frames; read position, velocity and plan
-  joint   System 1 on fresh teacher labels, System 2 trained along every third step
-  tuned   the same with the policy's own episodes, labelled by the teacher
-  firm    the same with a second round of own episodes and labels that overdo what is left of bias:
-          a little earlier, and down onto the table; the policy is the mean of this and `tuned`
+The training is seeded and runs on CPU cores or one GPU. To resume it after a stop, run the command
+again. It has five stages:
+  eyes    VAE and System 1's image encoder: reconstruct images, find puck and ring
+  video   video DiT and its projectors: predict the next frames, read position, velocity and plan
+  joint   System 1 on the teacher's labels; System 2 is trained, too, in every third step
+  tuned   as joint, with episodes of the policy itself, labelled by the teacher
+  firm    as tuned, with a second round of own episodes; its labels are a little early and end on
+          the table, against the remaining bias. The policy is the mean of this and `tuned`.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ CURVES: Final = "curves.jsonl"
 POLICY_YAML: Final = Path(__file__).with_name("policy.yaml")
 
 
-# Parts of the learner that a stage trains.
+# The parts of the learner that a stage trains.
 EYES: Final = ("video_vae", "vae_heads", "image_encoder", "image_heads")
 VIDEO: Final = ("video_dit", "spatial_former", "motion_former", "video_heads")
 JOINT: Final = (*VIDEO, "image_encoder", "image_heads", "observer", "core", "act_heads")
@@ -47,8 +46,11 @@ JOINT: Final = (*VIDEO, "image_encoder", "image_heads", "observer", "core", "act
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: what is trained, for how long, with how many rounds of the policy's own episodes
-    (`own_share` of all states, each round alike), in which manner the teacher lowers the ring.
+    """One stage of the training.
+
+    `parts` are trained for `steps`. `own_rounds` is the number of rounds of the policy's own
+    episodes, which make up `own_share` of all states in equal parts. `manner` says how the teacher
+    lowers the ring.
     """
 
     name: str
@@ -72,7 +74,7 @@ STAGES: Final = (
 
 
 def learning_rate(step: int, stage: Stage) -> float:
-    """Warm-up over 5 % of the steps, then a cosine to a twentieth."""
+    """Return the learning rate: warm-up over 5 % of the steps, then a cosine to a twentieth."""
     warm = stage.steps // 20
     if step < warm:
         return stage.lr * (step + 1) / warm
@@ -81,8 +83,9 @@ def learning_rate(step: int, stage: Stage) -> float:
 
 
 class Run:
-    """A training run in a folder: `base/` and `own<seed>-<round>/` episodes, `seed<seed>/`
-    checkpoints and curves.
+    """A training run in a folder.
+
+    Episodes are in `base/` and `own<seed>-<round>/`, checkpoints and curves in `seed<seed>/`.
     """
 
     def __init__(self, out: Path, seed: int, device: str) -> None:
@@ -95,11 +98,11 @@ class Run:
         self.learner = Learner(Video2ActPolicy(config), torch.from_numpy(lang)).to(device)
 
     def own(self, turn: int) -> Path:
-        """Folder of the policy's own episodes of round `turn`, from 0."""
+        """Return the folder of the policy's own episodes of round `turn`, from 0."""
         return self.out / f"own{self.seed}-{turn}"
 
     def train(self, stage: Stage) -> None:
-        """Run or resume one stage; a finished one is loaded."""
+        """Run or resume one stage. A finished one is loaded."""
         parts = [self.learner.part(part) for part in stage.parts]
         parameters = [parameter for part in parts for parameter in part.parameters()]
         optimiser = torch.optim.AdamW(parameters, lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.01)
@@ -122,7 +125,7 @@ class Run:
         optimiser: torch.optim.Optimizer,
         average: dict[str, Tensor],
     ) -> None:
-        """Steps `first` to the last of `stage`; `average` follows the weights."""
+        """Run the steps of `stage` from `first` on and update the `average` of the weights."""
         episodes = self._episodes(stage)
         if first == 0 and stage is STAGES[0]:
             self.learner.set_action_scale(episodes)
@@ -148,7 +151,7 @@ class Run:
 
     @torch.no_grad()
     def _held_out(self, stage: Stage, episodes: Episodes) -> dict[str, float]:
-        """The stage's losses on one fixed batch that it is never trained on."""
+        """Return the stage's losses on one fixed batch of held-out episodes."""
         torch.manual_seed(0)
         rng = np.random.default_rng(0)
         return _values(stage.loss(self.learner, episodes, rng, 2 * stage.batch, 0))
@@ -181,7 +184,7 @@ class Run:
         return int(state["step"])
 
     def average(self, stage: Stage) -> dict[str, Tensor]:
-        """The weights that a finished stage ended with."""
+        """Return the final weights of a finished stage: key -> tensor in the learner's shapes."""
         state = torch.load(self._checkpoint(stage), weights_only=True, map_location=self.device)
         return dict(state["average"])
 
@@ -202,7 +205,7 @@ def _values(terms: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _follow(average: dict[str, Tensor], learner: nn.Module, decay: float) -> None:
-    """Exponential moving average of the weights, in place."""
+    """Update the exponential moving average of the weights, in place."""
     for name, value in learner.state_dict().items():
         if value.is_floating_point():
             average[name].lerp_(value, 1.0 - decay)
@@ -211,8 +214,10 @@ def _follow(average: dict[str, Tensor], learner: nn.Module, decay: float) -> Non
 
 
 def _mean(learner: nn.Module, ends: list[dict[str, Tensor]]) -> None:
-    """Load the mean of the weights that two stages ended with. The first stays above the table and
-    the second pushes into it; either bias alone loses episodes.
+    """Load the mean of two stages' final weights.
+
+    The first stage's ring stays above the table and the second's pushes into it. Either bias alone
+    loses episodes.
     """
     before, after = ends
     learner.load_state_dict(
@@ -224,7 +229,7 @@ def _mean(learner: nn.Module, ends: list[dict[str, Tensor]]) -> None:
 
 
 def stages(run: Run, workers: int) -> Iterator[str]:
-    """Do what is left to do, and say what was done."""
+    """Run the remaining work, and yield the name of each finished part."""
     if not (run.out / "base" / "valid.npy").exists():
         collect.collect(run.out / "base", BASE_EPISODES, workers, collect.disturbed_episode)
         yield "base episodes"
@@ -253,7 +258,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/train"), help="folder of episodes and checkpoints"
+        "--out", type=Path, default=Path("runs/train"), help="folder for episodes and checkpoints"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,1 +1,1 @@
-"""From a bundle to a robot and back: signing, flashing, the agent on the robot, fleets."""
+"""Brings bundles to robots: signing, flashing, an agent on the robot, fleets (not built yet)."""

@@ -1,1 +1,1 @@
-"""Training side: model definitions, the split into rates, ONNX export and its parity."""
+"""The training side: model definitions, the split by rate, the ONNX export and its parity check."""

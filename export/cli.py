@@ -1,4 +1,4 @@
-"""`v2a export`: a trained policy to a bundle; `v2a check-golden`: parity with the release."""
+"""`v2a export` exports a policy to a bundle. `v2a check-golden` checks a released policy."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from export.own.checkpoints import load_checkpoint
 from export.own.config import PolicyConfig
 from export.pipeline.bundle import Source, bundle_from_policy
 from export.release.bundle import ReleasedFile, released_policy
-from export.release.config import Released, unused_options
+from export.release.config import ExtraAllowed, unused_options
 from export.release.golden import Result, compare_golden, load_golden
 from v2a.config import load_yaml
 from v2a.errors import ConfigError, V2AError
 from v2a.terminal import Bar
 
 _FILE = click.Path(path_type=Path)
-_RELEASED_KEY = "wan"  # only a released policy's file has it
+_RELEASED_KEY = "wan"  # only the file of a released policy has this key
 
 
 @click.command()
 @click.argument("policy", type=_FILE)
-@click.option("--checkpoint", type=_FILE, help="Weights that training saved.")
+@click.option("--checkpoint", type=_FILE, help="The trained weights, for a policy of your own.")
 @click.option("-o", "--output", type=_FILE, required=True, help="Folder of the bundle.")
-@click.option("--no-check", is_flag=True, help="Skip parity: it needs the policy in memory.")
+@click.option(
+    "--no-check", is_flag=True, help="Skip the parity check, which needs the policy in memory."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(
     policy: Path, checkpoint: Path | None, output: Path, no_check: bool, as_json: bool
 ) -> None:
-    """Export the policy that POLICY (a YAML or JSON file) describes to ONNX graphs in a bundle.
+    """Export the policy that POLICY (a YAML or JSON file) describes to a bundle of ONNX graphs.
 
-    A released policy's file names its checkpoints, or they lie beside it under golden's names.
-    Every graph is checked against PyTorch; the errors are printed and kept in the manifest.
+    The file of a released policy names its checkpoints. By default they are the three
+    .safetensors files of a golden folder, beside the policy file. Every graph is compared with
+    PyTorch. The errors are printed and written to the manifest.
     """
     source = _source(policy, checkpoint)
     graphs = {graph.name for graph in source.split.graphs}
@@ -54,8 +57,8 @@ def export(
 
 
 def _source(policy: Path, checkpoint: Path | None) -> Source:
-    """The policy of either kind: the keys of its file tell which."""
-    if _RELEASED_KEY in (load_yaml(policy, Released).model_extra or {}):
+    """Load a policy; the keys of its file tell whether it is a released one."""
+    if _RELEASED_KEY in (load_yaml(policy, ExtraAllowed).model_extra or {}):
         if checkpoint is not None:
             raise ConfigError(f"{policy}: a released policy; name its 'checkpoints' in this file")
         for option in unused_options(load_yaml(policy, ReleasedFile)):
@@ -70,9 +73,10 @@ def _source(policy: Path, checkpoint: Path | None) -> Source:
 @click.argument("folder", metavar="DIR", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def check_golden(folder: Path, as_json: bool) -> None:
-    """Reproduce the golden tensors of a released policy in DIR, by PyTorch and by ONNX Runtime.
+    """Recompute the golden tensors in DIR, a released policy's folder, and compare them.
 
-    Each stage is fed with golden tensors and exported to ONNX; any FAIL makes the exit code 1.
+    Every stage runs on golden tensors, once in PyTorch and once exported in ONNX Runtime. The exit
+    code is 1 if any comparison fails.
     """
     golden = load_golden(folder)
     for option in golden.unused_options:

@@ -1,4 +1,4 @@
-"""The camera worker: captures, brings pictures to the policy's size, keeps the recent ones."""
+"""The camera worker: captures pictures, scales them for the policy, and keeps the recent ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAPTURE, PREPROCESS = STAGE_INDEX["capture"], STAGE_INDEX["preprocess"]
 
 
 class CameraWorker:
-    """One step = one picture. A picture captured before the last reset is dropped."""
+    """Takes one picture per step. Drops pictures that were captured before the last reset."""
 
     name = "camera"
 
@@ -38,7 +38,7 @@ class CameraWorker:
         self._mailboxes = mailboxes
         self._clock = clock
         self.ring = ring
-        # Long enough that a jittering camera covers the policy's history by time.
+        # Long enough to cover the time of the policy's history if the camera jitters.
         length = round((spec.history - 1) * spec.interval_s * config.fps) + 3
         self._history: deque[tuple[int, Image]] = deque(maxlen=max(length, spec.history))
         self._epoch = 0
@@ -46,14 +46,18 @@ class CameraWorker:
         self.counts: Counter[str] = Counter()
 
     def step(self, now_ns: int) -> FrameMsg | None:
-        """Wait for the next picture. Raises CameraError when there will be none."""
+        """Wait for the next picture and return it at the policy's size.
+
+        Returns None for a picture from before the last reset. Raises CameraError if the camera has
+        stopped, or stamps a picture in the future.
+        """
         frame = self._camera.read(self._timeout_s)
         received_ns = self._clock.now_ns()
         if frame.t_capture_ns > received_ns:
             ahead_s = (frame.t_capture_ns - received_ns) / 1e9
             raise CameraError(
-                f"picture {frame.seq} is stamped {ahead_s:.3f} s in the future; "
-                "its sender must stamp with this machine's monotonic clock"
+                f"picture {frame.seq} has a time stamp {ahead_s:.3f} s in the future; "
+                "the camera must use this machine's monotonic clock"
             )
         epoch = self._mailboxes.epoch
         stale = frame.t_capture_ns < epoch.start_ns
@@ -81,19 +85,23 @@ class CameraWorker:
         )
 
     def warm(self) -> None:
-        """Resize once: the import of OpenCV would stop the control loop, too, if it came later."""
-        with suppress(ModuleNotFoundError):  # nobody needs it if the pictures have the right size
+        """Resize once. A later import of OpenCV would stop all threads, and so the control loop."""
+        with suppress(ModuleNotFoundError):  # pictures of the right size do not need it
             resized(np.zeros((*self._size, 3), np.uint8), (1, 1))
 
     def close(self) -> None:
+        """Close the camera."""
         self._camera.close()
 
 
 def resized(image: Image, size: tuple[int, int]) -> Image:
-    """`image` at `size` (width, height). Area averaging, as the training data was made."""
+    """Scale `image`, uint8 [H, W, 3] RGB, to `size` (width, height) in pixels.
+
+    Returns uint8 [height, width, 3]. Averages over areas, as the training data was made.
+    """
     height, width = image.shape[:2]
     if (width, height) == size:
         return image
-    import cv2  # here: the base install has no OpenCV, and a camera of the right size needs none
+    import cv2  # here: the base install has no OpenCV, and pictures of the right size need none
 
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype("uint8", copy=False)

@@ -14,11 +14,12 @@ import click
 
 from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recording.messages import to_json
 from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
+from runtime.summary_model import RunSummary
 from runtime.supervisor import Runtime
 from runtime.web.guard import HERE
 from runtime.web.start import page_address, web_sink, with_button
@@ -37,21 +38,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.command()
 @click.argument("robot_yaml", type=click.Path(path_type=Path))
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Policy bundle.")
-@click.option("--arm", is_flag=True, help="Torque on: let the policy move the robot.")
-@click.option("--dry-run", is_flag=True, help="Move a virtual robot; opens no serial port.")
-@click.option("--camera", metavar="SOURCE", help="Instead of camera.source, e.g. file:clip.mp4.")
-@click.option("--instruction", metavar="TEXT", help="Instead of instruction.")
+@click.option("--arm", is_flag=True, help="Turn the torque on and let the policy move the robot.")
+@click.option("--dry-run", is_flag=True, help="Move a virtual robot. Opens no serial port.")
+@click.option("--camera", metavar="SOURCE", help="Replaces camera.source, e.g. file:clip.mp4.")
+@click.option("--instruction", metavar="TEXT", help="Replaces instruction.")
 @click.option(
     "--engine",
     type=click.Choice(list(BACKENDS)),
     default="ort",
     show_default=True,
-    help="What computes; trt and rtx want `v2a build` first.",
+    help="Engine back end; trt and rtx need `v2a build` first.",
 )
 @click.option(
-    "--require-rt", is_flag=True, help="Refuse to run without real-time scheduling and memory."
+    "--require-rt", is_flag=True, help="Refuse to run without real-time priority and locked memory."
 )
-@click.option("--seconds", type=click.FloatRange(min=0.0), help="End after so long.")
+@click.option("--seconds", type=click.FloatRange(min=0.0), help="End the run after this time.")
 @click.option(
     "--record",
     type=click.Path(path_type=Path),
@@ -59,10 +60,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 )
 @click.option(
     "--web", metavar="[HOST:PORT]", is_flag=False, flag_value=HERE,
-    help=f"Serve the live page, at {HERE} or there.",
+    help=f"Serve the live page.  [default address: {HERE}]",
 )  # fmt: skip
 @click.option(
-    "--web-remote", is_flag=True, help="Let other machines see it, with the token it prints."
+    "--web-remote",
+    is_flag=True,
+    help="Let other machines open the live page, with the token that the run prints.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def run(
@@ -82,8 +85,8 @@ def run(
 ) -> None:
     """Run a policy bundle on the robot of ROBOT_YAML until Ctrl-C.
 
-    Nothing moves without --arm: the robot is read and the policy computes, with torque off.
-    However the run ends, torque goes off first and the recording is kept.
+    Without --arm nothing moves: the run reads the robot and the policy computes, with torque off.
+    At every end the torque goes off first, and the recording is kept.
 
     \b
     Without a robot:   v2a run robot.yaml --bundle DIR --dry-run --camera file:clip.mp4
@@ -92,7 +95,7 @@ def run(
     """
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
     if web_remote and web is None:
-        raise click.UsageError("--web-remote is of the live page; add --web")
+        raise click.UsageError("--web-remote needs the live page; add --web")
     page = None if web is None else page_address(web, web_remote)
     folder = record or _new_folder(config.robot.name)
     with _one_signal_ends_it(), with_button(config) if page else nullcontext(config) as config:
@@ -118,22 +121,24 @@ def run(
 
 @contextmanager
 def _one_signal_ends_it() -> Iterator[None]:
-    """The first signal ends the run, and so does a terminal that closes; the next ones must not
-    get between the motors and their torque-off."""
+    """End the run at the first signal, which may be the hang-up of a closing terminal.
+
+    Later signals are ignored, because they could interrupt the torque-off.
+    """
 
     def end(number: int, _frame: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        sys.exit(128 + number)  # as shells have it
+        sys.exit(128 + number)  # the convention of shells
 
-    # What is ignored stays so: nohup means it.
+    # A signal that is already ignored stays ignored: nohup relies on that.
     heard = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     before = {each: signal.signal(each, end) for each in heard}
     try:
         yield
     finally:
         for each, handler in before.items():
-            if signal.getsignal(each) is end:  # none has come: the process goes on
+            if signal.getsignal(each) is end:  # no signal came: the process goes on
                 signal.signal(each, handler)
 
 
@@ -172,7 +177,7 @@ def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Wor
 
 
 def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
-    """Show the status until the time is over or a worker fails."""
+    """Show the status until the time is over. Raises the error of a worker that fails."""
     end_s = math.inf if seconds is None else workers.clock.now_ns() / 1e9 + seconds
     status = Status(workers, runtime.stages)
     while (left_s := end_s - workers.clock.now_ns() / 1e9) > 0:
@@ -181,15 +186,15 @@ def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
 
 
 def _new_folder(name: str) -> Path:
-    """`runs/<name>-<n>` with the first n that is free."""
+    """Return `runs/<name>-<n>` with the first n that does not exist yet."""
     n = 1
     while (folder := Path("runs") / f"{name}-{n}").exists():
         n += 1
     return folder
 
 
-def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
-    if summary["torque_fault"]:
-        click.echo(f"warning: {summary['torque_fault']}; cut the motors' power", err=True)
+def _report(summary: RunSummary, folder: Path, as_json: bool) -> None:
+    if summary.torque_fault:
+        click.echo(f"warning: {summary.torque_fault}; cut the motors' power", err=True)
     click.echo(f"recorded in {folder}", err=True)
     click.echo(to_json(summary) if as_json else as_text(summary))

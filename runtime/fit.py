@@ -1,4 +1,4 @@
-"""Checks that a robot and a bundle fit together, and works out the limits that hold for both."""
+"""Checks that a robot and a bundle fit together, and computes their common limits."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from v2a.errors import ConfigError
 
 
 def check_fit(config: RunConfig, manifest: Manifest) -> Limits:
-    """The joint limits of this robot under this policy: of both, the tighter.
+    """Return for each joint the tighter limit of robot and policy.
 
-    Raises ConfigError when the joints are not the same ones in the same order, have no common
-    range, or the camera is too slow for the policy's history.
+    Raises ConfigError if the joints differ in name or order, if a joint has no common range, if
+    the safe pose has another number of joints, or if the camera is too slow for the policy.
     """
     robot, policy = config.robot.joints, manifest.action_space.joints
     ours, theirs = [joint.name for joint in robot], [joint.name for joint in policy]
     if ours != theirs:
         raise ConfigError(
             f"robot {config.robot.name} has the joints {', '.join(ours)}; the bundle "
-            f"{manifest.policy} moves {', '.join(theirs)}: name and order robot.joints like that, "
-            "or take a bundle made for this robot"
+            f"{manifest.policy} moves {', '.join(theirs)}; give robot.joints these names in this "
+            "order, or use a bundle for this robot"
         )
     _check_camera(config, manifest)
     _check_safe_pose(config)
@@ -36,19 +36,20 @@ def check_fit(config: RunConfig, manifest: Manifest) -> Limits:
     for name, lower, upper in zip(ours, limits.lower_rad, limits.upper_rad, strict=True):
         if lower >= upper:
             raise ConfigError(
-                f"joint {name}: robot and bundle limits have no range in common "
-                f"(from {lower:.3f} to {upper:.3f} rad); check zero_tick and direction"
+                f"joint {name}: the ranges of robot and bundle do not overlap (lower limit "
+                f"{lower:.3f} rad, upper limit {upper:.3f} rad); check zero_tick and direction"
             )
     return limits
 
 
 def _check_camera(config: RunConfig, manifest: Manifest) -> None:
     camera = manifest.cameras[0]
-    # Below this the same picture would stand for two instants of the history.
+    # At a lower rate one picture would stand for two instants of the history.
     if config.camera.fps * camera.interval_s < 0.75:
         raise ConfigError(
-            f"camera.fps is {config.camera.fps:g}; the bundle {manifest.policy} looks at pictures "
-            f"{camera.interval_s:g} s apart: use a camera of at least {1 / camera.interval_s:g} fps"
+            f"camera.fps is {config.camera.fps:g}; the bundle {manifest.policy} needs a picture "
+            f"every {camera.interval_s:g} s; use a camera of at least "
+            f"{1 / camera.interval_s:g} fps"
         )
 
 
@@ -57,5 +58,5 @@ def _check_safe_pose(config: RunConfig) -> None:
     if pose is not None and len(pose) != len(joints):
         raise ConfigError(
             f"safety.safe_pose_rad has {len(pose)} angles, {config.robot.name} has {len(joints)} "
-            "joints: give one each, in their order"
+            "joints; give one angle per joint, in their order"
         )

@@ -1,7 +1,7 @@
-"""`Lockstep`: the same workers on a virtual clock, event by event, for studies and tests.
+"""`Lockstep`: runs the same workers on a virtual clock, event by event, for studies and tests.
 
-A worker computes at its start, on what it would have seen then, and its result is published after a
-delay drawn for it; meanwhile it is busy. Same seeds, same bytes.
+A worker computes at its start time, from the data of that time. Its result is published after a
+random delay, and the worker is busy until then. The same seeds give the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,19 +21,20 @@ from runtime.recording.link import InProcess
 from runtime.recording.messages import Reset
 from runtime.recording.recorder import RATE_HZ, Recorder
 from runtime.summary import describe, summarise
+from runtime.summary_model import RunSummary
 from runtime.threads import PUBLISH, Worker
 from runtime.workers import WORKERS, Stepping, Workers
 from v2a.clock import Clock, FakeClock
 from v2a.errors import SafetyFault
 
 Delay = Callable[[np.random.Generator], int]  # nanoseconds
-# What happens at the same instant happens in this order.
+# The order of events at the same instant.
 PUBLISHED, CAMERA, CONTROL, RECORD = range(4)
 DRAIN_NS = round(1e9 / RATE_HZ)
 
 
 class CallbackCamera:
-    """A `Camera` for lockstep: each picture is `render()`, uint8 [H, W, 3] RGB, taken now."""
+    """A `Camera` for lockstep: each read calls `render()` for a picture, uint8 [H, W, 3] RGB."""
 
     def __init__(self, render: Callable[[], Image], clock: Clock) -> None:
         self._render = render
@@ -46,7 +46,7 @@ class CallbackCamera:
         return Frame(self._seq, self._clock.now_ns(), 0, self._render())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 @dataclass(slots=True)
@@ -57,15 +57,16 @@ class Slot:
     inbox: Mailbox[Message] | None
     outbox: Mailbox[Message]
     busy: bool = False
-    seen: int = -1  # seq of the last message of the inbox that it was shown
+    seen: int = -1  # seq of the last message that the worker took from its inbox
 
 
 class Lockstep:
-    """Runs `workers`, whose clock is `clock`, in virtual time.
+    """Runs `workers`, which share `clock`, in virtual time.
 
-    `plant(now_ns)` moves the world to each event's time before the event. `delays` gives a worker's
-    time from start to publication (none: at once). Between episodes call `reset`, which starts the
-    random delays anew from `seed` and the epoch; as in threads, a busy worker stays busy over it.
+    `plant(now_ns)` moves the simulated world to the time of each event before it. `delays` maps a
+    worker's name to its time from start to publication; a worker without one publishes at once.
+    Call `reset` between episodes: it restarts the random delays from `seed` and the epoch. As in
+    threads, a worker that is busy at the reset stays busy.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Lockstep:
         }
 
     def start(self) -> Lockstep:
-        """Connect, warm the engines, begin the camera's and the control loop's grids."""
+        """Connect the robot, warm the engines, and start the grids of camera and control loop."""
         now_ns = self._start_ns = self._clock.now_ns()
         self._recorder.open(describe(self._workers, now_ns))
         self._workers.prepare()
@@ -113,14 +114,14 @@ class Lockstep:
         return self
 
     def stop(self) -> None:
-        """Torque off and everything closed."""
+        """Turn the torque off and close everything."""
         self._workers.close()
         self._recorder.close()
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-        """Run for `seconds` of virtual time, or until `until()` holds after an event.
+        """Run for `seconds` of virtual time, or until `until()` is true after an event.
 
-        Raises what a worker raises, after the torque was turned off.
+        If a worker raises an error, the torque goes off first, then the error is raised here.
         """
         end_ns = self._clock.now_ns() + round(seconds * 1e9)
         try:
@@ -136,11 +137,11 @@ class Lockstep:
         self._go_to(end_ns)
 
     def arm(self) -> None:
-        """Torque on at the next control tick, holding; then the policy moves the joints."""
+        """Turn the torque on at the next control tick. The arm holds until the first chunk."""
         self._ask("arm")
 
     def disarm(self) -> None:
-        """Torque off at the next control tick."""
+        """Turn the torque off at the next control tick."""
         self._ask("disarm")
 
     def reset(self, instruction: str | None = None) -> int:
@@ -153,8 +154,8 @@ class Lockstep:
         self._rng = np.random.default_rng([self._seed, epoch])
         return epoch
 
-    def summary(self) -> dict[str, Any]:
-        """What happened so far, in virtual time: see `runtime.summary.summarise`."""
+    def summary(self) -> RunSummary:
+        """Return the summary of the run so far, in virtual time."""
         return summarise(self._workers, self._recorder, self._start_ns)
 
     def __enter__(self) -> Lockstep:
@@ -168,8 +169,10 @@ class Lockstep:
         done = control.request(verb)
         self.run(2 * self._workers.config.control_period_ns / 1e9, done.is_set)
         if not done.is_set():
-            control.request("disarm")  # in its place: it must not arm later, unasked
-            raise SafetyFault(f"could not {verb}: no servo reading in two control ticks")
+            control.request("disarm")  # replaces the request, which must not take effect later
+            raise SafetyFault(
+                f"could not {verb}: no servo answered in two control ticks; check bus and power"
+            )
 
     def _go_to(self, t_ns: int) -> None:
         self._clock.sleep_until_ns(t_ns)
@@ -180,7 +183,7 @@ class Lockstep:
         heapq.heappush(self._events, (t_ns, order, self._pushed, action))
 
     def _every(self, period_ns: int, t_ns: int, order: int, action: Callable[[], None]) -> None:
-        """`action` at `t_ns` and each period after it."""
+        """Schedule `action` at `t_ns` and once per period after that."""
 
         def again() -> None:
             self._every(period_ns, t_ns + period_ns, order, action)
@@ -192,7 +195,7 @@ class Lockstep:
         self._control.tick(self._clock.now_ns())
 
     def _step(self, name: str) -> None:
-        """Start the worker if it is free and there is news; its result comes a delay later."""
+        """Start the worker if it is free and has a new message; its result comes after a delay."""
         slot = self._slots[name]
         if slot.busy or not _news(slot):
             return
@@ -218,7 +221,7 @@ class Lockstep:
 
 
 def _news(slot: Slot) -> bool:
-    """Whether the inbox has something that the worker was not shown yet; marks it as shown."""
+    """Return whether the inbox has a message that the worker has not taken, and mark it taken."""
     if slot.inbox is None:
         return True
     message = slot.inbox.get()

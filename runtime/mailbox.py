@@ -1,8 +1,8 @@
-"""Messages, and the single-writer latest-value mailboxes between the workers.
+"""The messages between workers and the mailboxes that carry them.
 
-Every edge of the runtime is a `Mailbox`, never a queue: a reader wants the newest value, and an old
-one is worth nothing. A reset bumps the epoch; what was begun in an older epoch is dropped on
-arrival and counted.
+Workers exchange messages through a `Mailbox`, never a queue: only the newest value is useful.
+A mailbox has one writer and keeps its latest message. A reset starts a new epoch; a message that
+was begun in an older epoch is dropped on arrival and counted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What every message carries. Times are monotonic nanoseconds.
+    """The fields of every message. Times are monotonic nanoseconds.
 
-    `t_capture_ns` is the time of the newest picture or reading that the message rests on,
-    `parent_seq` the `seq` of the message that it was made from, `t_publish_ns` is set by `put`.
+    `t_capture_ns` is the capture time of the newest image or reading behind the message.
+    `parent_seq` is the `seq` of the message that it was computed from. `put` sets `t_publish_ns`.
     """
 
     seq: int
@@ -36,17 +36,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class FrameMsg(Message):
-    """A picture at the policy's size, uint8 [H, W, 3] RGB, and the recent ones, oldest first."""
+    """A camera image in the policy's size, uint8 [H, W, 3] RGB, and the recent ones."""
 
     image: Image
-    history: tuple[tuple[int, Image], ...]  # (t_capture_ns, image), this one included
+    history: tuple[tuple[int, Image], ...]  # (t_capture_ns, image), oldest first, this one last
 
 
 @dataclass(frozen=True, slots=True)
 class StateMsg(Message):
     """A complete reading of the joints and the last command, float64 [J] rad.
 
-    A bus cycle in which a servo was missing publishes no StateMsg, so there is no invalid entry.
+    Every entry is valid: a bus cycle without an answer from each servo publishes no StateMsg.
     """
 
     position_rad: Vector
@@ -55,7 +55,10 @@ class StateMsg(Message):
 
 @dataclass(frozen=True, slots=True)
 class ConditionMsg(Message):
-    """System 2's result: the outputs of the graph `condition`, by name."""
+    """System 2's result: the output tensors of the graph `condition`, by name.
+
+    Shapes and dtypes are those in the bundle's manifest.
+    """
 
     tensors: dict[str, npt.NDArray[Any]]
     t_frame_ns: int  # capture time of the newest frame used
@@ -63,10 +66,11 @@ class ConditionMsg(Message):
 
 @dataclass(frozen=True, slots=True)
 class ChunkMsg(Message):
-    """Joint targets float64 [K, J] rad; row k is for `t_capture_ns + k * step_ns`.
+    """System 1's result: joint targets, float64 [K, J] rad.
 
-    With `parent_seq`, the frame's, `condition_seq` and `state_seq` say what it was made from, so
-    that a recording can be replayed to the bit. They stay 0 in the control process.
+    Row k is the target for `t_capture_ns + k * step_ns`. `parent_seq`, `condition_seq` and
+    `state_seq` name the frame, condition and state that the chunk was computed from, so that a
+    replay can use the same ones. The last two are 0 in the control process.
     """
 
     target_rad: Vector
@@ -80,10 +84,10 @@ M = TypeVar("M", bound=Message)
 
 
 class Mailbox(Generic[M]):
-    """The latest message of one writer. `get` never blocks and never waits for the writer."""
+    """The latest message of one writer."""
 
     def __init__(self) -> None:
-        # Each sees every accepted message, in the writer's thread: must not block.
+        # Called with every accepted message in the writer's thread, so a tap must not block.
         self.taps: list[Callable[[M], None]] = []
         self.dropped_stale = 0
         self._latest: M | None = None
@@ -91,7 +95,7 @@ class Mailbox(Generic[M]):
         self._changed = threading.Condition()
 
     def put(self, message: M, now_ns: int) -> bool:
-        """Publish at `now_ns`. False when the message was begun in an older epoch: dropped."""
+        """Publish a message. Return False if it is of an older epoch and was dropped."""
         message = replace(message, t_publish_ns=now_ns)
         with self._changed:
             if message.epoch < self._epoch:
@@ -104,16 +108,17 @@ class Mailbox(Generic[M]):
         return True
 
     def get(self) -> M | None:
+        """Return the latest message, or None. Never blocks."""
         return self._latest
 
     def wait_newer(self, seq: int, timeout_s: float) -> M | None:
-        """The latest message once its seq is above `seq`, or None after `timeout_s`."""
+        """Wait for a message with a higher `seq` and return it, or None after `timeout_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._seq() > seq, timeout_s)
             return self._latest if self._seq() > seq else None
 
     def reset(self, epoch: int) -> None:
-        """Forget the latest message and refuse what is older than `epoch`."""
+        """Discard the latest message. From now on, drop messages of epochs before `epoch`."""
         with self._changed:
             self._epoch = epoch
             self._latest = None
@@ -131,7 +136,7 @@ class Epoch:
 
 
 class Mailboxes:
-    """All edges of the runtime and the epoch that they are in."""
+    """The mailboxes of one run and their current epoch."""
 
     def __init__(self) -> None:
         self.frame: Mailbox[FrameMsg] = Mailbox()
@@ -144,16 +149,16 @@ class Mailboxes:
         return (self.frame, self.state, self.condition, self.chunk)
 
     def reset(self, now_ns: int) -> int:
-        """Begin the next epoch and return its number."""
+        """Start the next epoch and return its number."""
         self.begin(self.epoch.number + 1, now_ns)
         return self.epoch.number
 
     def begin(self, number: int, now_ns: int) -> None:
-        """Begin the epoch of this number, which is above the present one."""
+        """Start epoch `number`, which must be above the current one."""
         epoch = Epoch(number, now_ns)
         for mailbox in self.all():
             mailbox.reset(epoch.number)
-        # Last: who reads the new number already finds every mailbox empty of older messages.
+        # Last: a reader of the new number must find no message of an older epoch.
         self.epoch = epoch
 
     def dropped_stale(self) -> int:

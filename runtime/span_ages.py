@@ -1,5 +1,8 @@
-"""How old the data was that moved the motors, by the control loop's spans: for the trace, the
-report and the live page, as the loop itself counts it (`Control._note_ages`)."""
+"""Computes from the control loop's spans how old the data was that moved the motors.
+
+The trace, the report and the live page use it. The ages are those that the loop itself counts
+(`Control._note_ages`).
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from v2a.spans import STAGE_INDEX
 
 Rows = npt.NDArray[np.int64]
 
-# age -> at which end (column) of which stage's span it counts, and since which time of the chunk
-# in play, whose seq is the span's arg
+# age -> (stage, column, attribute): the age ends at this column of the stage's span, and begins at
+# this attribute of the chunk in play. The chunk's seq is the span's arg.
 _AGES: Final = {
     "frame_to_motor": ("bus_write", 2, "t_capture_ns"),
     "chunk_age": ("tick", 1, "t_publish_ns"),
@@ -23,8 +26,11 @@ _AGES: Final = {
 
 
 def ages_of_spans(rows: Rows, chunks: Mapping[int, ChunkMsg]) -> dict[str, Rows]:
-    """Age -> int64 [n, 2] of (when, how old), in ns, never below 0: of the spans in `rows`,
-    int64 [m, 4], that are about one of `chunks`."""
+    """Return for each age its points, int64 [n, 2]: the time and the age at that time, both in ns.
+
+    `rows` are spans, int64 [m, 4]. Spans whose chunk is not in `chunks` are left out. Ages are
+    never below 0.
+    """
     played = rows[np.isin(rows[:, 3], list(chunks))]
     found = {}
     for age, (stage, moment, since) in _AGES.items():

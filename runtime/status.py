@@ -1,4 +1,4 @@
-"""What a running robot shows: a table that stays in place on a terminal, a line elsewhere."""
+"""Shows the status of a run: a table that is redrawn on a terminal, else one line per second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from v2a.spans import Histogram
 from v2a.terminal import LiveLines
 
 PERIOD_S = 1.0
-# One lost frame is nobody's business; a camera that is too slow repeats far more than this.
+# A few lost frames need no warning. A camera that is too slow repeats far more than this share.
 REPEATED_SHARE_MAX = 0.1
 
 Row = Mapping[str, float]
@@ -23,7 +23,7 @@ _HEAD: Final = f"{'ms':<15}" + "".join(f"{name[:-3]:>7}" for name in _QUANTILES)
 
 
 class Status:
-    """On stderr. `stages` gives `Tracer.stage_table`, for the table alone."""
+    """Writes the status to stderr. `stages` returns a `Tracer.stage_table` for the table."""
 
     def __init__(self, workers: Workers, stages: Callable[[], Mapping[str, Row]]) -> None:
         self._workers = workers
@@ -34,6 +34,7 @@ class Status:
         self._warned = False
 
     def show(self) -> None:
+        """Draw the newest status, and warn once if the camera is too slow."""
         self._warn_of_repeated_pictures()
         if not self._screen.in_place:
             self._screen.show([f"{self._seconds:6.0f} s  {line(self._workers)}"])
@@ -56,7 +57,7 @@ class Status:
         yield from side_by_side([cell(*row) for row in {**ages, **self._stages()}.items()])
 
     def _since_last(self) -> dict[str, float]:
-        """Of each of `counted`, how many a second came since the last time."""
+        """The rate of each counter of `counted` since the last call, in Hz."""
         now_ns, now = self._workers.clock.now_ns(), counted(self._workers)
         seconds = max((now_ns - self._last_ns) / 1e9, 1e-9)
         found = {name: (now[name] - self._last[name]) / seconds for name in now}
@@ -71,24 +72,26 @@ class Status:
         self._warned = True
         interval_s = self._workers.bundle.manifest.cameras[0].interval_s
         self._screen.say(
-            f"warning: the policy looks at pictures {interval_s:g} s apart and the camera brings "
-            "fewer: pictures are repeated (counts.system2.repeated_pictures in the summary); use a "
-            f"camera of at least {1 / interval_s:g} fps"
+            f"warning: the policy needs a picture every {interval_s:g} s and the camera is slower, "
+            "so pictures are repeated (counts.system2.repeated_pictures in the summary); use a "
+            f"camera with at least {1 / interval_s:g} fps"
         )
 
 
 def line(workers: Workers) -> str:
-    """All in one line: safety state, chunks so far, joints."""
+    """Format one line: safety state, chunks so far, joint positions."""
     safety, chunks = workers.control.safety.state.value, workers.system1.counts["chunks"]
     return f"{safety:<9} chunks {chunks:<5} {joints(workers)}"
 
 
 def state(workers: Workers) -> str:
+    """Format the safety state and the reason for its last change."""
     last = workers.control.safety.changes[-1]
     return f"{last.state.value.upper()}  {last.reason}"
 
 
 def joints(workers: Workers) -> str:
+    """Format the newest joint positions in rad."""
     found = workers.mailboxes.state.get()
     if found is None:
         return "no reading yet"
@@ -97,7 +100,7 @@ def joints(workers: Workers) -> str:
 
 
 def counted(workers: Workers) -> dict[str, int]:
-    """Return how many results each worker has made."""
+    """Return the counters whose rates the table shows, by worker."""
     return {
         "camera": workers.camera.counts["frames"],
         "system2": workers.system2.counts["conditions"],
@@ -107,12 +110,13 @@ def counted(workers: Workers) -> dict[str, int]:
 
 
 def rates(by_name: Mapping[str, float], config: RunConfig) -> str:
-    """Show each worker's rate beside the highest rate that the configuration allows."""
+    """Format each worker's rate beside the highest rate that the configuration allows."""
     highest = {row.name: row.rate_hz(config) for row in WORKERS}
     return "  ".join(f"{name} {hz:.1f}/{highest[name]:g}" for name, hz in by_name.items()) + " Hz"
 
 
 def ages_of(workers: Workers) -> dict[str, Histogram]:
+    """Return how old the data was when it was used, by name of the age."""
     control = workers.control
     return {
         "condition_age": workers.system1.condition_age,
@@ -122,11 +126,12 @@ def ages_of(workers: Workers) -> dict[str, Histogram]:
 
 
 def cell(name: str, row: Row) -> str:
+    """Format a cell of the table: name and quantiles in ms."""
     return f"{name:<15}" + "".join(f"{row[q]:>7.{2 if row[q] < 10 else 0}f}" for q in _QUANTILES)
 
 
 def side_by_side(cells: list[str]) -> Iterator[str]:
-    """Two columns, the first one full, under their heads."""
+    """Yield lines with the cells in two columns under heads; the left column fills first."""
     yield f"{_HEAD:<{_CELL}}{_HEAD}"
     half = (len(cells) + 1) // 2
     for left, right in zip_longest(cells[:half], cells[half:], fillvalue=""):

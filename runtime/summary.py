@@ -1,4 +1,4 @@
-"""The result of a run as one plain dict, and as text."""
+"""Makes the summary of a run, its text for a terminal, and the header of its recording."""
 
 from __future__ import annotations
 
@@ -7,72 +7,72 @@ import platform
 import resource
 from collections.abc import Iterable
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 
+from runtime.recording.header import Header
 from runtime.recording.recorder import Recorder
+from runtime.summary_model import CpuTime, Dropped, RunSummary, Spread, StateChange
 from runtime.workers import Workers
+from v2a.measured import Times, times_table
 from v2a.spans import COLUMNS
 
 PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless", "mcap")
 
 
-def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> dict[str, Any]:
-    """What happened since `since_ns`. Times in ms unless named otherwise, angles in rad."""
-    control, system1 = workers.control, workers.system1
-    ages = {
-        "condition_age": system1.condition_age,
-        "chunk_age": control.chunk_age,
-        "frame_to_motor": control.frame_to_motor,
-    }
-    seconds = (workers.clock.now_ns() - since_ns) / 1e9
-    return {
-        "robot": workers.config.robot.name,
-        "policy": workers.bundle.manifest.policy,
-        "seconds": seconds,
-        "stages": recorder.stage_table(),
-        "gpu_stages": workers.tracer.gpu_table(),
-        "ages": {name: histogram.summary_ms() for name, histogram in ages.items()},
-        "ticks": control.ticks,
-        "missed_ticks": dict(control.missed_ticks),
-        "late": control.late.summary_ms(),
-        "realtime": control.realtime,
-        "seam_jumps_rad": _spread(control.seam_jumps_rad),
-        "counts": workers.counts(),
-        "dropped": {
-            "messages_of_an_older_epoch": workers.mailboxes.dropped_stale(),
-            "spans": workers.tracer.dropped,
-            "recorded_messages": recorder.dropped,
+def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary:
+    """Return the summary of the run since `since_ns`, without the times of its threads."""
+    control = workers.control
+    return RunSummary(
+        robot=workers.config.robot.name,
+        policy=workers.bundle.manifest.policy,
+        seconds=(workers.clock.now_ns() - since_ns) / 1e9,
+        stages=times_table(recorder.stage_table()),
+        gpu_stages=times_table(workers.tracer.gpu_table()),
+        ages={
+            "condition_age": Times.of(workers.system1.condition_age),
+            "chunk_age": Times.of(control.chunk_age),
+            "frame_to_motor": Times.of(control.frame_to_motor),
         },
-        "safety": [
-            {"t_s": (c.t_ns - since_ns) / 1e9, "state": c.state.value, "reason": c.reason}
+        ticks=control.ticks,
+        missed_ticks=dict(control.missed_ticks),
+        late=Times.of(control.late),
+        realtime=control.realtime,
+        seam_jumps_rad=_spread(control.seam_jumps_rad),
+        counts=workers.counts(),
+        dropped=Dropped(
+            messages_of_an_older_epoch=workers.mailboxes.dropped_stale(),
+            spans=workers.tracer.dropped,
+            recorded_messages=recorder.dropped,
+        ),
+        safety=tuple(
+            StateChange(t_s=(c.t_ns - since_ns) / 1e9, state=c.state.value, reason=c.reason)
             for c in list(control.safety.changes)
-        ],
-        "torque_fault": control.torque_fault,
-        "recording_fault": recorder.fault,
-        "cpu": _cpu(),
-        "versions": versions(),
-    }
+        ),
+        torque_fault=control.torque_fault,
+        recording_fault=recorder.fault,
+        cpu=_cpu(),
+        versions=versions(),
+    )
 
 
-def describe(workers: Workers, start_ns: int) -> dict[str, Any]:
-    """The header of a recording: what ran, from which everything that it did follows."""
+def describe(workers: Workers, start_ns: int) -> Header:
+    """Return the header of a recording of these workers, which start at `start_ns`."""
     manifest = workers.bundle.manifest
-    return {
-        "start_ns": start_ns,
-        "config": workers.config.model_dump(mode="json"),
-        "policy": manifest.policy,
-        "bundle": str(workers.bundle.path),
-        "bundle_sha256": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
-        "provenance": manifest.provenance,
-        "seed": workers.seed,
-        "versions": versions(),
-    }
+    return Header(
+        start_ns=start_ns,
+        config=workers.config,
+        policy=manifest.policy,
+        bundle=str(workers.bundle.path),
+        bundle_sha256=hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
+        provenance=manifest.provenance,
+        seed=workers.seed,
+        versions=versions(),
+    )
 
 
 def versions() -> dict[str, str]:
-    """Python and those of `PACKAGES` that are installed."""
+    """Return the versions of Python and of the installed `PACKAGES`, and the machine's type."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         try:
@@ -82,39 +82,39 @@ def versions() -> dict[str, str]:
     return found
 
 
-def as_text(summary: dict[str, Any]) -> str:
-    """The stage table and the lines that an operator looks for."""
-    rows = {**summary["stages"], **summary["ages"], "late": summary["late"]}
+def as_text(summary: RunSummary) -> str:
+    """Format the summary for a terminal: a table of times, then ticks, seams and scheduling."""
+    rows = {**summary.stages, **summary.ages, "late": summary.late}
     lines = [f"{'stage':<16}" + "".join(f"{column:>10}" for column in COLUMNS)]
+    lines += [_row(name, times) for name, times in rows.items() if times.n]
+    missed = ", ".join(f"{cause} {n}" for cause, n in summary.missed_ticks.items())
+    jumps = summary.seam_jumps_rad
+    realtime = ", ".join(f"{what} {given}" for what, given in summary.realtime.items())
     lines += [
-        f"{name:<16}" + f"{row['n']:>10d}" + "".join(f"{row[c]:>10.3f}" for c in COLUMNS[1:])
-        for name, row in rows.items()
-        if row["n"]
-    ]
-    missed = ", ".join(f"{cause} {n}" for cause, n in summary["missed_ticks"].items())
-    jumps = summary["seam_jumps_rad"]
-    realtime = ", ".join(f"{what} {given}" for what, given in summary["realtime"].items())
-    lines += [
-        f"{summary['seconds']:.1f} s, {summary['ticks']} ticks; missed: {missed}",
-        f"seams: {jumps['n']}, jump p50 {jumps['p50']:.4f} rad, max {jumps['max']:.4f} rad",
+        f"{summary.seconds:.1f} s, {summary.ticks} ticks; missed: {missed}",
+        f"seams: {jumps.n}, jump p50 {jumps.p50:.4f} rad, max {jumps.max:.4f} rad",
         f"control: {realtime or 'a thread of this process'}",
     ]
     return "\n".join(lines)
 
 
-def _spread(values: Iterable[float]) -> dict[str, float]:
+def _row(name: str, times: Times) -> str:
+    figures = "".join(f"{getattr(times, column):>10.3f}" for column in COLUMNS[1:])
+    return f"{name:<16}{times.n:>10d}{figures}"
+
+
+def _spread(values: Iterable[float]) -> Spread:
     array = np.array(list(values) or [np.nan])
     p50, p99 = np.quantile(array, [0.5, 0.99])
-    return {
-        "n": int(np.isfinite(array).sum()),
-        "mean": float(array.mean()),
-        "p50": float(p50),
-        "p99": float(p99),
-        "max": float(array.max()),
-    }
+    return Spread(
+        n=int(np.isfinite(array).sum()),
+        mean=float(array.mean()),
+        p50=float(p50),
+        p99=float(p99),
+        max=float(array.max()),
+    )
 
 
-def _cpu() -> dict[str, float]:
-    """CPU seconds of this process since it began."""
+def _cpu() -> CpuTime:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {"user_s": usage.ru_utime, "system_s": usage.ru_stime}
+    return CpuTime(user_s=usage.ru_utime, system_s=usage.ru_stime)

@@ -11,29 +11,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from runtime.control.loop import Verb
+from runtime.host.run_delay import ThreadTimes
 from runtime.recording.messages import ERROR, LogLine, Reset
 from runtime.recording.recorder import Recorder
 from runtime.recording.sinks import SinkSpec
 from runtime.summary import describe, summarise
+from runtime.summary_model import RunSummary
 from runtime.threads import WorkerThreads
 from runtime.workers import WORKERS, Workers
 from v2a.errors import SafetyFault
 
-# A thread that wants the GIL waits for about the switch interval; Python's own is 5 ms.
+# A thread waits for the GIL for about the switch interval. Python's default is 5 ms.
 SWITCH_INTERVAL_S = 0.0005
 POLL_S = 0.05
 
 
 class Runtime:
-    """Runs `workers` in real time; with `record_dir` (a new folder) it records. The recorder
-    process feeds `sinks`, too.
+    """Runs `workers` in real time and records into `record_dir`, a new folder, if it is given.
 
-    Use as a context manager, or call `start` and, whatever happens, `stop`. Nothing moves before
-    `arm`. When a worker fails the control loop turns the torque off by itself at once; the error is
-    raised, as it was, by the next `wait` or `arm`, or at the end of the `with` block.
+    The recorder process also feeds `sinks`. Use `Runtime` as a context manager, or call `start`
+    and in every case `stop`. Nothing moves before `arm`. When a worker fails, the control loop
+    turns the torque off at once. The worker's error is raised unchanged by the next `wait` or
+    `arm`, or at the end of the `with` block.
     """
 
     def __init__(
@@ -44,15 +45,15 @@ class Runtime:
         self._closing = ExitStack()
         self._starting_or_stopping = threading.Lock()
         self._recorder = Recorder(workers.tracer, workers.control.safety, record_dir, sinks)
-        self._ended: dict[str, Any] | None = None
+        self._ended: RunSummary | None = None
         self._start_ns = workers.clock.now_ns()
         for mailbox in workers.mailboxes.all():
             mailbox.taps.append(self._recorder.offer)
 
     def start(self) -> Runtime:
-        """Connect, warm the engines, start the threads: control last."""
+        """Connect the robot, warm the engines, and start the threads, control last."""
         with self._starting_or_stopping, ExitStack() as opened:  # closed again if anything fails
-            opened.callback(self._end_recording)  # last: it tells how all else ended
+            opened.callback(self._end_recording)  # runs last: it records how the others ended
             opened.callback(self._workers.close)
             self._workers.prepare()
             self._recorder.open(describe(self._workers, self._workers.clock.now_ns()))
@@ -67,25 +68,26 @@ class Runtime:
         return self
 
     def stop(self) -> None:
-        """Control first, which turns the torque off, then the others. Twice is as once."""
+        """Stop control first, which turns the torque off, then the others. May be called twice."""
         with self._starting_or_stopping:
             self._closing.close()
 
     def arm(self) -> None:
-        """Torque on, holding where the joints are; then the policy moves them.
+        """Turn the torque on. The arm holds its position until the policy's first chunk.
 
-        Raises SafetyFault when safety refuses, and whatever a worker failed with.
+        Raises SafetyFault if safety refuses, and the error of a worker that has failed.
         """
         self._ask("arm")
 
     def disarm(self) -> None:
-        """Torque off."""
+        """Turn the torque off. Raises the same errors as `arm`."""
         self._ask("disarm")
 
     def reset(self, instruction: str | None = None) -> int:
-        """Begin a new episode and return its epoch: nothing of the old one will be acted upon.
+        """Begin a new episode and return its epoch, the number of the episode.
 
-        An armed robot holds until the first chunk of the new epoch.
+        Messages of the old epoch have no effect from now on. An armed robot holds until the first
+        chunk of the new epoch. Raises BundleError for an instruction that the bundle lacks.
         """
         if instruction is not None:
             self._workers.set_instruction(instruction)
@@ -93,29 +95,29 @@ class Runtime:
         epoch = self._workers.mailboxes.reset(now_ns)
         self._recorder.offer(Reset(now_ns, epoch, instruction))
         if not self._workers.control.safety.torque_on:
-            gc.collect()  # now, when a pause of every thread moves nothing
+            gc.collect()  # it stops every thread, which is harmless with torque off
         return epoch
 
     def wait(self, seconds: float | None = None) -> None:
-        """Let it run for `seconds`, or until a worker fails: its error is raised here."""
+        """Wait for `seconds`, None for ever. Raises the error of a worker as soon as one fails."""
         self._threads.failed.wait(seconds)
         self._threads.raise_error()
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """How long each stage took so far: see `Tracer.stage_table`."""
+        """Return how long each stage took so far; see `Tracer.stage_table`."""
         return self._recorder.stage_table()
 
-    def summary(self) -> dict[str, Any]:
-        """What happened so far, or, after the end, what the recording says of it: see
-        `runtime.summary.summarise`."""
+    def summary(self) -> RunSummary:
+        """Return the summary of the run so far. After the end it is the recorded summary."""
         if self._ended is not None:
             return self._ended
         summary = summarise(self._workers, self._recorder, self._start_ns)
-        return summary | {
+        threads = {
             "threads": self._thread_times(),
             "scheduling": dict(self._threads.scheduling),
-            "hung": list(self._threads.hung),
+            "hung": tuple(self._threads.hung),
         }
+        return summary.model_copy(update=threads)
 
     def __enter__(self) -> Runtime:
         return self.start()
@@ -125,15 +127,15 @@ class Runtime:
         if kind is None and not self._threads.error_raised:
             self._threads.raise_error()
 
-    def _thread_times(self) -> dict[str, dict[str, Any]]:
-        """A control loop in a process of its own is `control`, and our end of the link `link`."""
+    def _thread_times(self) -> dict[str, ThreadTimes]:
+        """Times by thread. With a control process, `control` is its loop and `link` our thread."""
         times = self._threads.thread_times()
-        if self._workers.control.thread:
+        if self._workers.control.thread is not None:
             times["link"], times["control"] = times["control"], self._workers.control.thread
         return times
 
     def _ask(self, verb: Verb) -> None:
-        # Before the request: one that nobody hears would be obeyed at the next start, unasked.
+        # First, because a request that no loop reads would take effect at the next start.
         self._check_control_runs(verb)
         control = self._workers.control
         done = control.request(verb)
@@ -154,7 +156,7 @@ class Runtime:
             if fault is not None:
                 self._recorder.offer(LogLine(now_ns, ERROR, str(fault)))
 
-        def summarised() -> dict[str, Any]:
+        def summarised() -> RunSummary:
             self._ended = self.summary()
             return self._ended
 
@@ -163,7 +165,7 @@ class Runtime:
 
 @contextmanager
 def realtime_interpreter() -> Iterator[None]:
-    """Short GIL turns and no garbage collection, which stops every thread for 70 ms and more."""
+    """Shorten the GIL's turns and switch garbage collection off: it stops all threads for 70 ms."""
     interval_s, collecting = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()

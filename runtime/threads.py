@@ -1,4 +1,4 @@
-"""Runs each worker's loop in a thread of its own, and ends the others when one fails."""
+"""Runs each worker's loop in its own thread, and ends all threads when one fails."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from runtime.host.run_delay import ThreadMeter, meter
+from runtime.host.run_delay import ThreadMeter, ThreadTimes, meter
 from runtime.mailbox import Mailbox, Message
 from v2a.clock import Clock
 from v2a.errors import CameraError
 from v2a.spans import STAGE_INDEX, SpanRing
 
 PUBLISH = STAGE_INDEX["publish"]
-POLL_S = 0.1  # how long a waiting worker may take to notice that it should stop
-JOIN_S = 5.0  # longer than any one run of a graph or wait for a picture should take
+POLL_S = 0.1  # longest time until a waiting worker notices that it should stop
+JOIN_S = 5.0  # longer than one run of a graph, or one wait for a picture
 
 Stopping = Callable[[], bool]
 Loop = Callable[[Stopping], None]
 
 
 class Worker(Protocol):
-    """Computes one message a step; the caller publishes it."""
+    """Computes one message per step. The caller publishes it."""
 
     ring: SpanRing
 
@@ -39,7 +39,7 @@ class WorkerThreads:
         self.failed = threading.Event()
         self.scheduling: dict[str, str] = {}
         self._meters: dict[str, ThreadMeter] = {}
-        self.hung: list[str] = []  # did not end when they were told to
+        self.hung: list[str] = []  # threads that did not end within `JOIN_S`
         self.error_raised = False
         self._ending = False
         self._error: BaseException | None = None
@@ -56,8 +56,8 @@ class WorkerThreads:
     ) -> None:
         """Run `loop` in a thread until `stop(name)`.
 
-        The loop also ends when another worker fails, unless it `outlives` that. The thread gets
-        the niceness and the CPU cores that are asked for, as far as the system allows.
+        The loop also ends when another worker fails, unless `outlives` is true. The thread gets
+        the niceness `nice` and the CPU cores `cores`, if the system allows it.
         """
         stopping = threading.Event()
         target = partial(self._run, name, loop, stopping, partial(_schedule, nice, cores), outlives)
@@ -66,9 +66,10 @@ class WorkerThreads:
         thread.start()
 
     def stop(self, name: str) -> None:
-        """Ask the thread to end and wait for it; no such thread, nothing to do.
+        """Ask the thread to end, and wait for it. An unknown name is ignored.
 
-        One that hangs is left behind, a daemon that ends with the process, and that is said.
+        A thread that hangs is left behind with a warning. It is a daemon, so it ends with the
+        process.
         """
         self._ending = True
         if name in self._threads:
@@ -81,19 +82,20 @@ class WorkerThreads:
                 print(line, file=sys.stderr, flush=True)
 
     def running(self, name: str) -> bool:
+        """Return whether the thread is alive."""
         return name in self._threads and self._threads[name][0].is_alive()
 
-    def thread_times(self) -> dict[str, dict[str, Any]]:
-        """`ThreadMeter.times` of each thread so far."""
+    def thread_times(self) -> dict[str, ThreadTimes]:
+        """Return the CPU time and the waits of each thread so far."""
         return {name: found.times() for name, found in list(self._meters.items())}
 
     @property
     def error(self) -> BaseException | None:
-        """The first exception of any thread."""
+        """The first exception of any thread, None if there is none."""
         return self._error
 
     def raise_error(self) -> None:
-        """Raise the first exception of any thread, as itself."""
+        """Raise the first exception of any thread unchanged, if there is one."""
         if self._error is not None:
             self.error_raised = True
             raise self._error
@@ -112,7 +114,7 @@ class WorkerThreads:
             loop(lambda: stopping.is_set() or (self.failed.is_set() and not outlives))
         except BaseException as error:
             if self._ending and isinstance(error, CameraError):
-                return  # at the end of a run a camera may well fall silent first
+                return  # a camera may stop first at the end of a run
             with self._lock:
                 self._error = self._error or error
             self.failed.set()
@@ -150,7 +152,7 @@ def step_on_news(
 
 
 def _schedule(nice: int, cores: set[int] | None) -> str:
-    """Give this thread its niceness and its cores; returns what it got."""
+    """Give this thread its niceness and cores, and return what the system granted."""
     try:
         if cores is not None:
             os.sched_setaffinity(threading.get_native_id(), cores)

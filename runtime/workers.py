@@ -1,8 +1,8 @@
-"""The table of workers, and how they are put together from a bundle and a robot.
+"""The table of workers, and the function that builds them from a bundle and a robot.
 
-To add a worker, add a row to `WORKERS`. Its `loop` says what its thread runs; the other columns say
-how the thread is scheduled and when it ends. `Runtime` starts the rows as threads, `Lockstep` runs
-them on a virtual clock.
+To add a worker, add a row to `WORKERS`. Its `loop` is what the thread runs. The other columns set
+how the thread is scheduled and when it ends. `Runtime` starts the rows as threads, and `Lockstep`
+runs them on a virtual clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runtime.camera_worker import CameraWorker
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.client import ControlClient
 from runtime.control.loop import Control
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.engines.base import EngineFactory, load
 from runtime.fit import check_fit
 from runtime.mailbox import Mailbox, Mailboxes
@@ -37,7 +37,7 @@ from v2a.spans import Tracer
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Everything that runs, wired but still. `Runtime` or `Lockstep` sets it going."""
+    """All parts of a run, connected but not started. `Runtime` or `Lockstep` starts them."""
 
     config: RunConfig
     bundle: Bundle
@@ -52,18 +52,18 @@ class Workers:
     seed: int
 
     def prepare(self) -> None:
-        """Warm the engines, compute the instruction, connect the robot with its torque off."""
+        """Warm the engines, encode the instruction, and connect the robot with torque off."""
         self.graphs.warm()
         self.camera.warm()
         self.set_instruction(self.config.instruction)
         self.control.open()
 
     def set_instruction(self, text: str) -> None:
-        """Compute what depends on the instruction alone. BundleError for an unknown text."""
+        """Encode the instruction. Raises BundleError for a text that the bundle lacks."""
         self.graphs.set_instruction(text, self.tracer.ring("main"))
 
     def counters(self) -> RunCounters:
-        """Return the counters and the servos' health as of now."""
+        """Return the current counters and the servos' health."""
         control = self.control
         return RunCounters(
             t_ns=self.clock.now_ns(),
@@ -76,7 +76,7 @@ class Workers:
         )
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return how often each event came up, by worker."""
+        """Return how often each event happened, by worker."""
         return {
             "control": dict(self.control.counts),
             "safety": dict(self.control.safety.counts),
@@ -132,7 +132,7 @@ class WorkerSpec:
 
 
 def _off_controls_core(config: RunConfig) -> set[int] | None:
-    """All cores but the one that robot.yaml gives to the control process."""
+    """Return all cores except the core of the control process; None if it has no own core."""
     others = os.sched_getaffinity(0) - {config.control.core}
     return None if config.control.core is None or not others else others
 
@@ -193,14 +193,14 @@ def build_workers(
     engines: EngineFactory = load,
     seed: int = 0,
 ) -> Workers:
-    """Wire the workers of one run: load the engines, touch neither robot nor camera.
+    """Load the engines and connect the workers of one run. Touches neither robot nor camera.
 
-    With a `RobotKind`, the control loop is a process of its own, which opens the robot. With a
-    `Robot` (not yet connected) it stays in this process: for simulation and tests. The workers own
-    the robot, `camera` and the engines from here on. `engines` makes the engine of each graph.
-    `seed` and the epoch's number determine the sampler's noise.
+    With a `RobotKind`, the control loop runs in its own process, which opens the robot. With a
+    `Robot` that is not connected yet, it runs in this process, for simulation and tests. The
+    workers own and close the robot, `camera` and the engines. `engines` makes the engine of each
+    graph. `seed` and the epoch determine the sampler's noise.
 
-    Raises ConfigError when robot and bundle do not fit, and what `PolicyGraphs` raises.
+    Raises ConfigError if robot and bundle do not fit together, and the errors of `PolicyGraphs`.
     """
     limits = check_fit(config, bundle.manifest)
     boxes = Mailboxes()

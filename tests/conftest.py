@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# By default it is below the folder where pytest was started, which may be read-only.
+set_hypothesis_home_dir(REPOSITORY / ".hypothesis")
+settings.register_profile("v2a", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("v2a")
+
+
+def pytest_configure() -> None:
+    """Give the programs that tests start the signals of a program started from a terminal.
+
+    `nohup` ignores SIGHUP and a shell's `&` ignores SIGINT. A child process inherits an ignored
+    signal. It does not inherit a handler, and this one lets pytest itself go on as before.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

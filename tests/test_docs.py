@@ -18,7 +18,7 @@ from runtime.config.robot_yaml import RunConfig
 from tests.conftest import REPOSITORY
 from v2a.config import load_yaml
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 # A block that speaks of one of these is skipped where it is not there.
 NEEDED = ("demo/bundle", "../shared")
 
@@ -89,7 +89,7 @@ def paths(value: Any, above: str = "") -> Iterator[str]:
 def test_the_robot_yaml_of_the_page_is_valid_complete_and_true_about_defaults(
     tmp_path: Path,
 ) -> None:
-    (text,) = (text for where, text in blocks("yaml").items() if where.startswith("run.md"))
+    (text,) = (text for where, text in blocks("yaml").items() if where.startswith("robot_yaml.md"))
     file = tmp_path / "robot.yaml"
     file.write_text(text)
     config = load_yaml(file, RunConfig)

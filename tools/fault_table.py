@@ -1,13 +1,13 @@
-"""What each client makes of each fault of a bus: ours beside the vendors' SDKs and rustypot.
+"""Shows how each client handles each fault of a bus: ours, the vendors' SDKs and rustypot.
 
     for p in dynamixel-sdk rustypot feetech-servo-sdk ftservo-python-sdk; do
         pip install --target PEERS/$p $p; done
     PYTHONPATH=. python tools/fault_table.py PEERS
 
-Three virtual servos, each at another position, in a process of their own; each client in a process
-of its own, too, since two of the peers overwrite each other. A client reads once without the fault,
-once with it, and goes on until a read is good again. The fault strikes once; "dead" is one servo
-that is gone for good. Below "wrong" are ids for which a value came that is not the servo's.
+Three virtual servos at different positions run in a process of their own. So does each client,
+because two of the peers overwrite each other's package. A client reads once without the fault, once
+with it, and then until a read is good again. A fault strikes once, except "dead": then one servo
+never answers again. The column "wrong" lists ids whose value is not the servo's.
 """
 
 from __future__ import annotations
@@ -32,15 +32,19 @@ from v2a.errors import BusError, PortError
 IDS = (1, 2, 3)
 TICKS = {1: 2100, 2: 2200, 3: 2300}
 RAD_PER_TICK = 2 * 3.141592653589793 / 4096
+MODEL_OF = {"dynamixel2": "xl330-m288", "feetech": "sts3215"}
 NAMES = ("none", *FAULTS, "dead")
 BAUD = 1_000_000
 GIVE_UP_S = 2.0
 
-Read = Callable[[], tuple[str, dict[int, int | None]]]  # -> (what it said, ticks by id)
+Read = Callable[[], tuple[str, dict[int, int | None]]]  # -> (the client's report, ticks by id)
 
 
 class Row(NamedTuple):
-    """`valid` and `wrong` ids of the read that suffered: the servo's own value, and another one."""
+    """The result of the read with the fault.
+
+    `valid` are the ids with the servo's own value, `wrong` those with another value.
+    """
 
     client: str
     fault: str
@@ -54,28 +58,22 @@ class Row(NamedTuple):
 SERVOS = """
 import sys
 from pathlib import Path
-from hw_drivers.dynamixel.models import MODELS as DYNAMIXEL
-from hw_drivers.feetech.models import MODELS as FEETECH
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.family import load_family
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
-from tools.fault_table import BAUD, RAD_PER_TICK, TICKS
+from tools.fault_table import BAUD, MODEL_OF, TICKS
 class Once(PlantedFault):
     def strike(self, request, replies, servos):
         server.fault = None if replies else self
         return super().strike(request, replies, servos)
 protocol, link = sys.argv[1:]
 def fresh():
-    if protocol == "feetech":
-        line = FeetechChain(FeetechServo(FEETECH["sts3215"], i) for i in TICKS)
-    else:
-        line = VirtualChain(VirtualServo(DYNAMIXEL["xl330-m288"], i) for i in TICKS)
+    family = load_family(protocol)
+    model = family.models[MODEL_OF[protocol]]
+    line = family.virtual_bus(family.virtual_servo(model, i) for i in TICKS)
     for servo_id, servo in line.servos.items():
-        servo.set_present_rad((TICKS[servo_id] - 2048) * RAD_PER_TICK)
-        if protocol != "feetech":
-            servo.write(9, b"\\x00")  # no return delay
+        servo.rest_at(TICKS[servo_id])
+        servo.write(model.items["return_delay_time"].address, b"\\x00")
     return line, PtyServer(line, BAUD, link=Path(link))
 line, server = fresh()
 print("ready", flush=True)
@@ -95,7 +93,7 @@ server.close()
 
 @contextlib.contextmanager
 def servos(protocol: str) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """(the path of three servos, what plants a fault in them or makes them "fresh")."""
+    """Start three servos. Yield their path and a function that plants a fault in them."""
     with tempfile.TemporaryDirectory() as folder:
         link = str(Path(folder) / "bus")
         process = subprocess.Popen(
@@ -120,17 +118,17 @@ def servos(protocol: str) -> Iterator[tuple[str, Callable[[str], None]]]:
 
 
 class Ours:
-    """`Robot`, that connects again when the port is gone."""
+    """Our `Robot`, which connects again after the port is lost."""
 
     def __init__(self, path: str, protocol: str, budget_s: float) -> None:
-        model = "sts3215" if protocol == "feetech" else "xl330-m288"
+        model = MODEL_OF[protocol]
         limits = {"zero_tick": 0, "lower_rad": 0, "upper_rad": 6, "velocity_limit_rad_s": 5}
         joints = [{"name": f"joint{i}", "id": i, "model": model, **limits} for i in IDS]
         bus = {"protocol": protocol, "port": path, "baud": BAUD, "budget_s": budget_s}
         config = RobotConfig.model_validate({"name": "arm", "bus": bus, "joints": joints})
         self.robot = Robot(config, MonotonicClock())
         self.connected = False
-        while not self.connected:  # a busy machine
+        while not self.connected:  # a busy machine may need several tries
             self.connect()
 
     def connect(self) -> None:
@@ -223,12 +221,12 @@ CLIENTS = {
 def suffer(
     client: str, fault: str, read: Read, plant: Callable[[str], None], give_up_s: float
 ) -> Row:
-    """One read with `fault`, then more until one is good."""
-    while (first := _try(read))[0] != "ok":  # a busy machine; the first one is no measurement
+    """Read once with `fault`, then again until a read is good."""
+    while (first := _try(read))[0] != "ok":  # a busy machine may need several tries
         print(first, file=sys.stderr)
     plant(fault)
     if fault == "alert":
-        _try(read)  # the answers from here on tell of it
+        _try(read)  # all later answers report the alert
     start_s = time.monotonic()
     said, ticks = _try(read)
     took_s = time.monotonic() - start_s
@@ -245,7 +243,7 @@ def suffer(
 def _try(read: Read) -> tuple[str, dict[int, int | None]]:
     try:
         return read()
-    except Exception as error:  # what a peer raises is its own affair
+    except Exception as error:  # a peer may raise anything
         return f"{type(error).__name__}: {error}".splitlines()[0][:60], dict.fromkeys(IDS)
 
 
@@ -277,7 +275,7 @@ def main() -> None:
 
 
 def _measured(client: str, protocol: str) -> list[Any]:
-    """`rows`, in a process that finds this peer and no other."""
+    """Run `rows` in a process that can import this peer and no other."""
     path = os.pathsep.join((os.environ.get("PYTHONPATH", "."), str(Path(sys.argv[1]) / client)))
     command = [sys.executable, __file__, "--client", client, protocol]
     ran = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True)

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(root: Path) -> dict[str, object]:
-    """All figures of the packages under `root`; see the module's docstring for the terms."""
+    """Measure the packages under `root`. The module's docstring explains the terms."""
     packages = [name for name in PACKAGES if (root / name).is_dir()]
     paths = [path for name in packages for path in sorted((root / name).rglob("*.py"))]
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
@@ -76,7 +76,7 @@ def measure(root: Path) -> dict[str, object]:
 
 
 def layout(root: Path, package: str, trees: dict[Path, ast.Module]) -> Layout:
-    """The rooms of `package` and how they import each other."""
+    """Measure the rooms of `package` and how they import each other."""
     modules = {
         ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
         for path in trees
@@ -97,7 +97,7 @@ def layout(root: Path, package: str, trees: dict[Path, ast.Module]) -> Layout:
 
 
 def _room(module: str, path: Path, package: Path) -> str:
-    """The sub-package or flat file that a module belongs to; nothing for the package itself."""
+    """The sub-package or flat file of a module; "" for the package itself."""
     parts = path.relative_to(package).parts
     if len(parts) > 1:
         return parts[0] + "/"
@@ -167,7 +167,7 @@ def _sizes(lines: list[int]) -> Sizes:
 
 
 def _has_array(function: Function) -> bool:
-    """Whether a public function takes or gives an array."""
+    """Whether a public function takes or returns an array."""
     if function.name.startswith("_"):
         return False
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]

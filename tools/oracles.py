@@ -1,7 +1,8 @@
-"""Players with state access: the teacher, and guesses that do without the puck's velocity.
+"""Plays the demo's task with full knowledge of its state: the teacher, and players that guess.
 
-They say what the task asks for: whoever knows the velocity succeeds, whoever doesn't fails. Played
-in the demo's physics, without pictures and without servos: every plan keeps to their speed.
+The table shows that the task needs the puck's velocity: the teacher, which knows it, succeeds, and
+players that don't know it fail. Only the physics runs, without pictures and servos. Every plan
+keeps the servos' speed limit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from demo import arm, expert, task
 from demo.arm import F64
 from demo.physics import PHYSICS_STEP_S, PUCK_HEIGHT_M, World
 
-# (world, command now [5], steps) -> commands [steps, 5], the first of them the command now.
+# (world, current command [5] rad, steps) -> commands [steps, 5] rad, the first is the current one.
 Plan = Callable[[World, F64, int], F64]
 
 SUBSTEPS: Final = round(expert.STEP_S / PHYSICS_STEP_S)
@@ -24,28 +25,28 @@ MEAN_SPEED_M_S: Final = float(np.mean(task.SPEED_M_S))
 NEAR_M: Final = 0.05
 DROP_WITHIN_M: Final = 0.12
 SNATCH_HOVER_M: Final = PUCK_HEIGHT_M + 0.003
-CHASE_DESCENT_M: Final = 0.0055  # a step
+CHASE_DESCENT_M: Final = 0.0055  # per step
 
 
 def teacher(world: World, command_rad: F64, steps: int) -> F64:
-    """The expert with the true velocity."""
+    """Plan as the expert does, with the true velocity. Commands are float64 [steps, 5] rad."""
     return expert.rollout(command_rad, world.puck_m, world.puck_velocity_m_s, steps)
 
 
 def still(world: World, command_rad: F64, steps: int) -> F64:
-    """The expert, told that the puck lies still."""
+    """Plan for a puck that lies still. Commands are float64 [steps, 5] rad."""
     return expert.rollout(command_rad, world.puck_m, np.zeros(2), steps)
 
 
 def to_the_centre(world: World, command_rad: F64, steps: int) -> F64:
-    """The expert, told that the puck heads for the centre at mean speed."""
+    """Plan for a puck that moves to the centre at mean speed: float64 [steps, 5] rad."""
     way = expert.CENTRE_M - world.puck_m
     velocity = MEAN_SPEED_M_S * way / max(float(np.linalg.norm(way)), 1e-3)
     return expert.rollout(command_rad, world.puck_m, velocity, steps)
 
 
 def chase(world: World, command_rad: F64, steps: int) -> F64:
-    """Hover above the puck and come down while near to it."""
+    """Hover above the puck and descend while near it. Commands are float64 [steps, 5] rad."""
     puck = world.puck_m
 
     def next_ring(ring: F64) -> F64:
@@ -57,15 +58,17 @@ def chase(world: World, command_rad: F64, steps: int) -> F64:
 
 
 def wait_at_the_centre(world: World, command_rad: F64, steps: int) -> F64:
-    """Hover at the centre and drop when the puck comes near."""
+    """Hover at the centre and drop when the puck is near: float64 [steps, 5] rad."""
     near = np.linalg.norm(world.puck_m - expert.CENTRE_M) < DROP_WITHIN_M
     ring = np.array([*expert.CENTRE_M, expert.DOWN_M if near else expert.HOVER_M])
     return _towards(lambda _: ring, command_rad, steps)
 
 
 def snatch(share: float, near_m: float) -> Plan:
-    """Hover a hair above the puck's top, `share` of the way from the centre to it, and drop as soon
-    as the puck is within `near_m`: reaction instead of prediction.
+    """Make a plan that reacts instead of predicting.
+
+    The ring hovers just above the puck's height, at `share` of the way from the centre to the puck.
+    It drops when the puck is within `near_m`.
     """
 
     def plan(world: World, command_rad: F64, steps: int) -> F64:
@@ -82,9 +85,7 @@ def snatch(share: float, near_m: float) -> Plan:
 
 
 def _towards(next_ring: Callable[[F64], F64], command_rad: F64, steps: int) -> F64:
-    """Each step to where `next_ring(ring now)` wants the ring, with the teacher's control of the
-    arm.
-    """
+    """Plan steps towards `next_ring(ring now)`, as the teacher moves the arm: [steps, 5] rad."""
     commands = [command_rad]
     for _ in range(steps - 1):
         wanted = arm.joints_for_ring(next_ring(arm.ring_position(commands[-1])))
@@ -93,13 +94,13 @@ def _towards(next_ring: Callable[[F64], F64], command_rad: F64, steps: int) -> F
 
 
 def count_successes(scenarios: Iterable[task.Scenario], plan: Plan, every: int) -> int:
-    """How many episodes `plan`, asked anew every `every` steps, ends with the puck in the ring."""
+    """Count the episodes that end with the puck in the ring. `plan` runs every `every` steps."""
     world = World()
     return sum(play(world, scenario, plan, every) for scenario in scenarios)
 
 
 def play(world: World, scenario: task.Scenario, plan: Plan, every: int) -> bool:
-    """One episode; it is over early where the puck was knocked away."""
+    """Play one episode, and return whether it succeeded. A knocked puck ends it early."""
     world.reset(scenario.joints_rad, scenario.puck_m, scenario.puck_velocity_m_s)
     kick = _Kick(scenario)
     command = scenario.joints_rad
@@ -119,7 +120,7 @@ def play(world: World, scenario: task.Scenario, plan: Plan, every: int) -> bool:
 
 
 class _Kick:
-    """The scenario's kick, once."""
+    """Kicks the puck once, at the scenario's time."""
 
     def __init__(self, scenario: task.Scenario) -> None:
         self._scenario = scenario
@@ -132,7 +133,7 @@ class _Kick:
 
 
 def _plan_or_hold(world: World, plan: Plan, command_rad: F64, steps: int) -> F64:
-    """The next commands [steps, 5]; whoever holds the puck, keeps it."""
+    """Return the next commands, [steps, 5] rad. An arm that has the puck stays where it is."""
     if expert.captured(world.ring_m, world.puck_m):
         return np.tile(command_rad, (steps, 1))
     return plan(world, command_rad, steps + 1)[1:]

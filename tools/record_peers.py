@@ -1,14 +1,14 @@
-"""What independent programs send and understand, for `peers.json`, which the tests compare with.
+"""Records what independent programs send and understand, as `peers.json` for the tests.
 
-The two Feetech SDKs install the same folder and overwrite each other, so each peer is installed on
-its own, and each is run in a process of its own:
+The two Feetech SDKs install the same folder and overwrite each other. So each peer has a folder and
+a process of its own:
 
-    for p in feetech-servo-sdk ftservo-python-sdk rustypot python-can damiao-motor; do
+    for p in feetech-servo-sdk ftservo-python-sdk rustypot; do
         pip install --target PEERS/$p $p; done
     PYTHONPATH=. python tools/record_peers.py PEERS > tests/hw_drivers/peers.json
 
-Every entry of "sent" is (name of our function without make_, its arguments, the peer's bytes).
-With V2A_PEERS=PEERS the tests record once more and compare with the file, too.
+Each entry of "sent" is (name of our function without make_, its arguments, the peer's bytes).
+With V2A_PEERS=PEERS the tests also record again and compare the result with the file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Sent = list[tuple[str, list[Any], str]]
 
 
 class Wire:
-    """The port of a vendor SDK: keeps what is sent, hears what it is told."""
+    """A port for a vendor SDK: keeps the bytes sent, and returns the bytes in `incoming`."""
 
     def __init__(self) -> None:
         self.sent, self.incoming, self.is_using = b"", b"", False
@@ -60,7 +60,7 @@ class Wire:
 
 
 def feetech_sdk(wire: Wire, call: Callable[..., Any], parse: Callable[[], Any]) -> dict[str, Any]:
-    """`call(method, *args)` calls the SDK's packet handler, `parse()` lets it read a packet."""
+    """Record an SDK. `call(method, *args)` calls its packet handler; `parse()` reads a packet."""
     draw = random.Random(4)
     sent: Sent = []
 
@@ -152,7 +152,7 @@ class Terminal:
         self.path = os.ttyname(slave)
 
     def exchange(self, call: Callable[[], Any], reply: bytes = b"") -> tuple[str, Any]:
-        """What `call` sends, and what it makes of `reply`."""
+        """Run `call`. Return the bytes that it sends, and its result for `reply`."""
         sent = b""
 
         def answer() -> None:
@@ -195,7 +195,7 @@ def rustypot() -> dict[str, Any]:
 
 
 def rustypot_exchanges(servo: Any, terminal: Terminal, protocol: Any) -> list[Any]:
-    """(name of our function, its arguments, rustypot's bytes, our replies, what it read)."""
+    """Return (name of our function, arguments, rustypot's bytes, our replies, what it read)."""
     done = protocol.make_status(7, 0)
     pong = done if protocol is feetech else protocol.make_status(7, 0, b"\x06\x04\x26")
     one = protocol.make_status(7, 0, b"\x12\x34")
@@ -228,67 +228,17 @@ def rustypot_exchanges(servo: Any, terminal: Terminal, protocol: Any) -> list[An
     return exchanges
 
 
-def python_can() -> dict[str, Any]:
-    import can
-
-    terminal = Terminal()
-    bus = can.Bus(terminal.path, interface="slcan", sleep_after_open=0)
-    draw = random.Random(4)
-    os.read(terminal.master, 1024)
-    sent, heard = [], []
-    for length in range(9):
-        for extended, bits in ((False, 11), (True, 29)):
-            id_, data = draw.getrandbits(bits), draw.randbytes(length)
-            message = can.Message(arbitration_id=id_, data=data, is_extended_id=extended)
-            line, _ = terminal.exchange(lambda message=message: bus.send(message))
-            sent.append((id_, data.hex(), extended, line))
-            os.write(terminal.master, bytes.fromhex(line))
-            back = bus.recv(1.0)
-            heard.append((back.arbitration_id, bytes(back.data).hex(), back.is_extended_id))
-    bus.shutdown()
-    return {"sent": sent, "heard": heard}
-
-
-def damiao_motor() -> dict[str, Any]:
-    from damiao_motor.core import motor
-
-    draw = random.Random(4)
-    recorded: dict[str, Any] = {"ranges": dict(motor._MOTOR_LIMIT_PARAM)}
-    for kind in ("4310", "8009"):
-        position, velocity, torque = recorded["ranges"][kind]
-        dm = motor.DaMiaoMotor(1, 0, None, motor_type=kind)
-        commands, feedback = [], []
-        for scale in (0.0, 1.0, -1.0, *(draw.uniform(-1, 1) for _ in range(20))):
-            args = (scale * position, -scale * velocity, abs(scale) * 500, abs(scale) * 5)
-            tau = scale * torque
-            data = dm.encode_cmd_msg(args[0], args[1], tau, args[2], args[3])
-            commands.append(([*args, tau], data.hex()))
-            raw = draw.randbytes(8)
-            feedback.append((raw.hex(), dm.decode_sensor_feedback(raw)))
-        recorded[kind] = {"commands": commands, "feedback": feedback}
-    recorded["special"] = {
-        "enable": dm.encode_enable_msg().hex(),
-        "disable": dm.encode_disable_msg().hex(),
-        "set_zero": dm.encode_save_position_zero_msg().hex(),
-        "clear_error": dm.encode_clear_error_msg().hex(),
-    }
-    return recorded
-
-
-# Peer -> how it is recorded, and the folders that it needs beside its own.
-PEERS: dict[str, tuple[Callable[[], dict[str, Any]], tuple[str, ...]]] = {
-    "feetech-servo-sdk": (feetech_servo_sdk, ()),
-    "ftservo-python-sdk": (ftservo_python_sdk, ()),
-    "rustypot": (rustypot, ()),
-    "python-can": (python_can, ()),
-    "damiao-motor": (damiao_motor, ("python-can",)),
+# Peer -> the function that records it.
+PEERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "feetech-servo-sdk": feetech_servo_sdk,
+    "ftservo-python-sdk": ftservo_python_sdk,
+    "rustypot": rustypot,
 }
 
 
 def record(name: str, peers: Path) -> Any:
-    """What the peer installed at `peers`/`name` does, from a process of its own."""
-    folders = [str(peers / folder) for folder in (name, *PEERS[name][1])]
-    path = os.pathsep.join([*folders, *sys.path])
+    """Record the peer installed at `peers`/`name`, in a process of its own."""
+    path = os.pathsep.join([str(peers / name), *sys.path])
     run = subprocess.run(
         [sys.executable, __file__, "--one", name],
         env=os.environ | {"PYTHONPATH": path},
@@ -303,7 +253,7 @@ def record(name: str, peers: Path) -> Any:
 if __name__ == "__main__":
     if sys.argv[1] == "--one":
         version = importlib.metadata.version(sys.argv[2])
-        print(json.dumps({"version": version} | PEERS[sys.argv[2]][0]()))
+        print(json.dumps({"version": version} | PEERS[sys.argv[2]]()))
     else:
         rows = {name: record(name, Path(sys.argv[1])) for name in PEERS}
         print("{\n" + ",\n".join(f'"{k}": {json.dumps(v)}' for k, v in rows.items()) + "\n}")

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The robot side on each Python that a robot may have: JetPack 6 has 3.10, JetPack 7 has 3.12.
+# Runs the robot-side tests on each Python that a robot may have: JetPack 6 has 3.10, JetPack 7 has
+# 3.12. Skips a Python that is not installed, unless an argument names it.
+#     tools/robot_pythons.sh [VERSION ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,10 +13,14 @@ find_python() {
     done
 }
 
-for version in 3.10 3.11 3.12; do
+versions=("$@")
+[ $# -gt 0 ] || versions=(3.10 3.11 3.12)
+for version in "${versions[@]}"; do
     python=$(find_python "$version")
     if [ -z "$python" ]; then
-        echo "== Python $version: SKIPPED, neither in PATH nor in pyenv" >&2
+        missing="== Python $version: neither in PATH nor in pyenv"
+        [ $# -eq 0 ] || { echo "$missing" >&2; exit 1; }
+        echo "$missing: SKIPPED" >&2
         continue
     fi
     echo "== Python $version: $python"
@@ -22,5 +28,6 @@ for version in 3.10 3.11 3.12; do
     "$python" -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt \
         -e '.[cpu,vision]' dynamixel-sdk hypothesis onnx pytest pytest-timeout
-    "$venv/bin/pytest" -q tests/v2a tests/hw_drivers tests/runtime tests/test_rooms.py
+    "$venv/bin/pytest" -q tests/v2a tests/hw_drivers tests/runtime tests/examples \
+        tests/test_rooms.py
 done

@@ -1,10 +1,10 @@
-"""The pictures of the report in docs/, made anew from a profile's folder:
+"""Makes the screenshots of the report in docs/ from a profile's folder:
 
     v2a profile demo/bundle --camera file:../shared/video/robotwin_empty_cup_place.mp4 \\
         -o runs/screens
     python -m tools.screens runs/screens
 
-Wants a Chromium on the PATH, and pillow.
+Needs Chromium on the PATH, and pillow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 
 DESK, PHONE, HEIGHT = 1100, 390, 1250
 GAP: Final = 20
-# The first chunk's way that is in sight.
+# Clicks the first visible denoise span, which shows its picture's path.
 PICK: Final = """(() => {
     const left = document.querySelector(".timeline").getBoundingClientRect().left;
     const inSight = span => span.getBoundingClientRect().left > left;
@@ -30,7 +30,7 @@ PICK: Final = """(() => {
 
 
 def desk_and_phone(page: Page, address: str, folder: Path) -> Image.Image:
-    """The top of the page: light on a desk, beside it dark on a phone."""
+    """Take the top of the page: the light desktop page, and beside it the dark phone page."""
     whole = Image.new("RGB", (DESK + GAP + PHONE, HEIGHT), "white")
     for x, width, dark in ((0, DESK, False), (DESK + GAP, PHONE, True)):
         page.show(address, width, HEIGHT, dark=dark)
@@ -40,7 +40,7 @@ def desk_and_phone(page: Page, address: str, folder: Path) -> Image.Image:
 
 
 def timeline(page: Page, address: str, folder: Path) -> Image.Image:
-    """Zoomed in on what stood out, with one picture's way through the threads."""
+    """Take the zoomed timeline with one picture's path through the threads."""
     page.show(address, DESK)
     page.evaluate("document.querySelector('[data-zoom=\"4\"]').click()")
     page.evaluate(PICK)

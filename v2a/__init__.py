@@ -1,4 +1,4 @@
-"""The ground floor of v2a: errors, names, clock, spans, config, the bundle, the command line."""
+"""What every other package uses: errors, names, clock, spans, config, bundle, command line."""
 
 __all__ = ["__version__"]
 

@@ -1,4 +1,4 @@
-"""`python -m v2a` is `v2a`."""
+"""Lets `python -m v2a` run the `v2a` command."""
 
 from v2a.cli import main
 

@@ -1,8 +1,8 @@
 """The bundle: the one folder that passes from the training side to the robot.
 
-manifest.json       what is in here, what it means, and how it was made
-graphs/*.onnx       one graph per rate stage
-embeddings/*.npy    instruction embeddings, float32 [1, L, D]
+manifest.json       the contents, their meaning, and how they were made
+graphs/*.onnx       one graph per stage
+embeddings/*.npy    one embedding per instruction, float32 [1, L, D]
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ RefT = TypeVar("RefT", bound=FileRef)
 
 
 class TensorSpec(Strict):
-    """One input or output of a graph; shapes are static, batch is 1."""
+    """One input or output of a graph. Shapes are static and the batch size is 1."""
 
     name: str
     dtype: Literal["float32", "float16", "uint8", "int64"]
@@ -73,13 +73,13 @@ class GraphSpec(FileRef):
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
-    data: FileRef | None = None  # weights beside the graph, where they are too many for one file
+    data: FileRef | None = None  # a second file of weights: one ONNX file holds at most 2 GB
 
 
 class JointSpec(Strict):
-    """One joint of the action space; limits in `unit`, velocity in `unit`/s.
+    """One joint of the action space. Limits are in `unit`, the velocity limit in `unit`/s.
 
-    Unit 1 is a gripper: 0 closed, 1 open.
+    Unit "1" marks a gripper: 0 is closed, 1 is open.
     """
 
     name: str
@@ -96,15 +96,18 @@ class JointSpec(Strict):
 
 
 class ActionSpace(Strict):
-    """A chunk is float32 [chunk_length, len(joints)]; step k is the target at t + k * step_s."""
+    """The joints that a chunk moves, and the times of its rows.
+
+    A chunk is float32 [chunk_length, len(joints)]. Row k is the target for t + k * step_s.
+    """
 
     joints: list[JointSpec] = Field(min_length=1)
-    chunk_length: int = Field(ge=2)  # one step alone is no motion
+    chunk_length: int = Field(ge=2)  # motion needs two rows
     step_s: PositiveFloat
 
 
 class CameraSpec(Strict):
-    """The picture that the policy expects, and how many of them at what interval."""
+    """The images that the policy expects: their size, their number and the interval between."""
 
     name: str
     width: PositiveInt
@@ -115,7 +118,7 @@ class CameraSpec(Strict):
 
 
 class Manifest(Strict):
-    """What `manifest.json` holds; an unknown or missing key is a fault."""
+    """The content of `manifest.json`. An unknown or missing key is a fault."""
 
     schema_version: int = SCHEMA_VERSION
     policy: str
@@ -125,7 +128,7 @@ class Manifest(Strict):
     cameras: list[CameraSpec] = Field(min_length=1)
     instructions: dict[str, FileRef]
     video_texts: dict[str, FileRef] = Field(default_factory=dict)
-    """Of the same instructions, where the video model has a text encoder of its own."""
+    """Embeddings of the same instructions for a video model with its own text encoder."""
     condition_age_max_s: PositiveFloat
     provenance: dict[str, Any]
 
@@ -138,7 +141,7 @@ class Manifest(Strict):
         return self
 
     def files(self) -> Iterator[FileRef]:
-        """Every file that the manifest vouches for."""
+        """Yield every file that the manifest names."""
         for graph in self.graphs:
             yield from (graph, graph.data) if graph.data else (graph,)
         yield from self.instructions.values()
@@ -147,23 +150,26 @@ class Manifest(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was read and verified."""
+    """A bundle after `load_bundle` has verified it."""
 
     path: Path
     manifest: Manifest
 
     def graph(self, name: str) -> GraphSpec:
-        """The spec of a graph; BundleError with the known names otherwise."""
+        """Return the spec of a graph. Raises BundleError for an unknown name."""
         graphs = {graph.name: graph for graph in self.manifest.graphs}
         _require(name, graphs, f"{self.path}: no graph {name!r}")
         return graphs[name]
 
     def graph_path(self, name: str) -> Path:
-        """Where the ONNX file of a graph is."""
+        """Return the path of a graph's ONNX file. Raises BundleError for an unknown name."""
         return self.path / self.graph(name).file
 
     def instruction_tokens(self, text: str) -> npt.NDArray[np.float32]:
-        """The embedding of an instruction, float32 [1, L, D]; BundleError if it is unknown."""
+        """Return the embedding of an instruction, float32 [1, L, D].
+
+        Raises BundleError if the instruction is unknown or its file holds another shape.
+        """
         known = self.manifest.instructions
         _require(text, known, f"{self.path}: no embedding for the instruction {text!r}")
         file = self.path / known[text].file
@@ -179,8 +185,8 @@ class Bundle:
 def load_bundle(path: Path, hashed: Callable[[int], None] = lambda size: None) -> Bundle:
     """Read and verify a bundle: schema version, manifest, and the SHA-256 of every file.
 
-    `hashed` is told of every so many bytes, for a progress bar. Raises BundleError with one line
-    per fault, each with what to do.
+    A progress bar can pass `hashed`: it is called with the size of each block in bytes.
+    Raises BundleError with one line per fault; each line says what to do.
     """
     manifest = _read_manifest(path / MANIFEST)
     if faults := list(_file_faults(path, manifest, hashed)):
@@ -189,7 +195,10 @@ def load_bundle(path: Path, hashed: Callable[[int], None] = lambda size: None) -
 
 
 def seal(path: Path, manifest: Manifest) -> None:
-    """Fill in the SHA-256 of every file and write `manifest.json`, whole or not at all."""
+    """Fill in the SHA-256 of every file and write `manifest.json` atomically.
+
+    Raises BundleError if a file is missing.
+    """
     sealed = manifest.model_copy(
         update={
             "graphs": [_hashed_graph(path, graph) for graph in manifest.graphs],
@@ -259,7 +268,7 @@ def _file_faults(path: Path, manifest: Manifest, hashed: Callable[[int], None]) 
         else:
             if found != ref.sha256:
                 yield (
-                    f"{file}: sha256 is {found[:12]}..., the manifest says "
+                    f"{file}: sha256 is {found[:12]}..., but the manifest says "
                     f"{ref.sha256[:12] or 'none'}...; the file was changed: copy it again or "
                     f"{_EXPORT_AGAIN}"
                 )

@@ -1,4 +1,4 @@
-"""`v2a bundle`: verify a bundle, and show what is in it."""
+"""`v2a bundle`: verifies a bundle and shows its contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _DIR = click.argument("directory", type=click.Path(path_type=Path))
 
 
 def load_with_bar(path: Path) -> Bundle:
-    """`load_bundle` with a bar: a video model's gigabytes take seconds to hash."""
+    """Load a bundle behind a progress bar, as hashing gigabytes takes seconds.
+
+    Raises BundleError with one line per fault.
+    """
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     with Bar("checking the bundle", size) as bar:
         return load_bundle(path, bar.advance)
@@ -21,7 +24,7 @@ def load_with_bar(path: Path) -> Bundle:
 
 @click.group()
 def bundle() -> None:
-    """Check a bundle, or show what is in it."""
+    """Check a bundle, or show its contents."""
 
 
 @bundle.command()
@@ -35,7 +38,7 @@ def check(directory: Path) -> None:
 @bundle.command()
 @_DIR
 def show(directory: Path) -> None:
-    """Verify it, then print policy, action space, camera, instructions and graphs by rate."""
+    """Verify the bundle, then print its policy, action space, cameras, instructions and graphs."""
     for line in _lines(load_with_bar(directory).manifest):
         click.echo(line)
 

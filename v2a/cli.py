@@ -1,4 +1,4 @@
-"""The command line. Each room's commands live in its own `cli.py`, imported when they are used."""
+"""The command line. Each package's commands live in its `cli.py`, which is imported on use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from v2a.errors import V2AError
 
 
 class LazyCommand(NamedTuple):
-    """Where a command is, and its line in `v2a --help`, so that help imports nothing."""
+    """A command's location and its line in `v2a --help`, so that help imports no package."""
 
     module: str
     attribute: str
@@ -21,36 +21,41 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: Final = {
-    "demo": LazyCommand("demo.cli", "demo", "Run the demo robot in simulation and report on it."),
+    "demo": LazyCommand("demo.cli", "demo", "Run the demo in simulation and write a report."),
     "run": LazyCommand("runtime.cli", "run", "Run a policy bundle on a robot."),
     "profile": LazyCommand(
-        "runtime.profile.cli", "profile", "Time every stage; compare runs; keep to budgets."
+        "runtime.profile.profile_cli", "profile", "Measure what each stage costs; check budgets."
     ),
-    "record": LazyCommand(
-        "runtime.recording.cli", "record", "Look into a recording, or export it."
+    "compare": LazyCommand(
+        "runtime.profile.compare_cli", "compare", "Compare two profiles, or two bundles."
     ),
+    "sweep": LazyCommand(
+        "runtime.profile.sweep_cli", "sweep", "Profile a bundle with each combination of options."
+    ),
+    "record": LazyCommand("runtime.recording.cli", "record", "Inspect or export a recording."),
     "replay": LazyCommand(
-        "runtime.replay.cli", "replay", "Make a recording's chunks again, with one bundle or two."
+        "runtime.replay.cli", "replay", "Recompute a recording's chunks with one or two bundles."
     ),
     "export": LazyCommand("export.cli", "export", "Export a trained policy to a bundle."),
     "check-golden": LazyCommand(
-        "export.cli", "check_golden", "Compare a released policy with its golden tensors."
+        "export.cli", "check_golden", "Check a released policy against golden tensors."
     ),
     "plan": LazyCommand(
-        "export.plan.cli", "plan_command", "Bound a policy's memory and rates on a device."
+        "export.plan.cli", "plan_command", "Estimate a policy's memory and rates on a device."
     ),
     "build": LazyCommand(
         "runtime.engines.cli", "build", "Build a bundle's TensorRT engines for this machine."
     ),
-    "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show what is in it."),
+    "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show its contents."),
     "motors": LazyCommand("hw_drivers.motors.cli", "motors", "Check, set up or simulate servos."),
 }
 
-# The package that a room needs beyond the base install -> the extra that brings it.
+# Python package outside the base install -> the extra that installs it.
 EXTRA_OF: Final = {
     "av": "lerobot",
     "cuda": "gpu",
     "cv2": "vision",
+    "gpiod": "gpio",
     "matplotlib": "demo",
     "mujoco": "demo",
     "onnx": "export",
@@ -66,22 +71,22 @@ EXTRA_OF: Final = {
     "transformers": "siglip",
 }
 
-_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 
 
 class LazyGroup(click.Group):
-    """A group whose commands come from `table`: name -> where it is."""
+    """A click group that imports the commands of `table` only when they are used."""
 
     def __init__(self, *args: Any, table: Mapping[str, LazyCommand], **options: Any) -> None:
         super().__init__(*args, **options)
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of the table."""
+        """Return the commands in the order of the table."""
         return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the room of the command, and only that."""
+        """Import and return one command; None if it is unknown."""
         if cmd_name not in self._table:
             return None
         lazy = self._table[cmd_name]
@@ -91,18 +96,18 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Refuse an unknown command with the nearest known one."""
+        """Reject an unknown command and suggest the nearest known one."""
         if args[0] not in self._table and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=self._table, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The command list of its help, from the table."""
+        """Write the command list of the help from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in self._table.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; the project's errors become one message and their exit code."""
+        """Run the command. A V2AError becomes one message and its exit code."""
         try:
             return super().invoke(ctx)
         except V2AError as error:

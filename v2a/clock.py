@@ -1,4 +1,4 @@
-"""Time: monotonic, in integer nanoseconds, from a clock that tests can replace."""
+"""Monotonic time in integer nanoseconds, from a clock that tests can replace."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What every loop takes instead of calling `time` itself."""
+    """A source of time. Every loop takes one instead of calling the module `time`."""
 
     def now_ns(self) -> int:
-        """Monotonic time in nanoseconds; only differences mean anything."""
+        """Return monotonic time in nanoseconds. Only differences have a meaning."""
         ...
 
     def sleep_until_ns(self, t_ns: int) -> None:
-        """Return at `t_ns` or later; at once if that has passed."""
+        """Sleep until `t_ns` or a little later. Return at once if `t_ns` has passed."""
         ...
 
 
 if sys.version_info >= (3, 11):
 
     def _sleep_until_ns(t_ns: int) -> None:
-        # time.sleep is clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME) since CPython 3.11
-        # (python/cpython#28111), and goes on sleeping after a signal.
+        # Since CPython 3.11 time.sleep calls clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME)
+        # (python/cpython#28111). It resumes the sleep after a signal.
         remaining_ns = t_ns - time.monotonic_ns()
         if remaining_ns > 0:
             time.sleep(remaining_ns * 1e-9)
@@ -59,12 +59,12 @@ class MonotonicClock:
         return time.monotonic_ns()
 
     def sleep_until_ns(self, t_ns: int) -> None:
-        """See `Clock`; an absolute deadline, so a loop's period does not drift."""
+        """See `Clock`. The deadline is absolute, so a loop's period does not drift."""
         _sleep_until_ns(t_ns)
 
 
 class FakeClock:
-    """A clock that moves only when told to: for tests and for lockstep simulation."""
+    """A clock that moves only on request, for tests and for lockstep simulation."""
 
     def __init__(self, start_ns: int = 0) -> None:
         self._now_ns = start_ns
@@ -74,11 +74,11 @@ class FakeClock:
         return self._now_ns
 
     def advance_ns(self, dt_ns: int) -> None:
-        """Move time forward by `dt_ns` >= 0."""
+        """Move time forward by `dt_ns`. Raises ValueError if it is negative."""
         if dt_ns < 0:
             raise ValueError(f"monotonic time cannot go back (dt_ns={dt_ns})")
         self._now_ns += dt_ns
 
     def sleep_until_ns(self, t_ns: int) -> None:
-        """Set time forward to `t_ns` at once; never back."""
+        """Set time forward to `t_ns` without sleeping. Time never goes back."""
         self._now_ns = max(self._now_ns, t_ns)

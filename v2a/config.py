@@ -1,4 +1,4 @@
-"""YAML files checked against pydantic models; every fault at once, each with file and line."""
+"""Checks YAML files against pydantic models and reports every fault with its file and line."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from pydantic_core import ErrorDetails
 from v2a.errors import ConfigError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-KeyLine = tuple[tuple[str, ...], int]  # where a key is: its path, its line (from 1)
+KeyLine = tuple[tuple[str, ...], int]  # a key's path and its line, counted from 1
 
 _SHOWN_INPUT_CHARS = 60
-_DEEPEST_NESTING = 40  # also ends the walk of an alias that contains itself
+_DEEPEST_NESTING = 40  # also stops at an alias that contains itself
 
 
 class Strict(BaseModel):
-    """Base of every config and manifest model: immutable; an unknown key, NaN or infinity is a
-    fault (every comparison with NaN is false, so it would pass each limit check)."""
+    """Base of every config and manifest model. Models are immutable and allow no unknown key.
+
+    NaN and infinity are faults: every comparison with NaN is false, so it would pass limit checks.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
-    """Read `path` into `model`; its validators get the file's folder as context["folder"].
+    """Read the YAML file `path` into `model`.
 
+    The model's validators find the file's folder in context["folder"].
     Raises ConfigError listing every fault, one per line:
     `robot.yaml:11: bus.joints.1.id: Input should be less than or equal to 252 (got 300)`
     """
@@ -49,7 +52,7 @@ def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
 
 
 def describe_fault(details: ErrorDetails, model: type[BaseModel]) -> str:
-    """One pydantic error as `key.path: what is wrong (got value)`."""
+    """Format one pydantic error as `key.path: what is wrong (got value)`."""
     loc = details["loc"]
     where = "".join(f"{part}." for part in loc).rstrip(".")
     return f"{where}: {_message(details, model)}" if where else _message(details, model)
@@ -66,7 +69,7 @@ def _message(details: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def suggest(word: str, known: list[str]) -> str:
-    """`did you mean 'x'?`, or all the known words where none is near."""
+    """Return `did you mean 'x'?`, or list all known words when none is similar."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
 
@@ -76,12 +79,12 @@ def _shorten(text: str) -> str:
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
-    """The keys that `model` allows at `loc`, read from its JSON schema."""
+    """Return the keys that `model` allows at `loc`, from its JSON schema."""
     root = model.model_json_schema()
     nodes = list(_alternatives(root, root))
     for part in loc:
         children = [child for node in nodes if (child := _child(node, part)) is not None]
-        # A part without a child is the tag that pydantic adds for the member of a union.
+        # A part without a child is the tag by which pydantic names the member of a union.
         nodes = [a for child in children for a in _alternatives(child, root)] or nodes
     return {key for node in nodes for key in node.get("properties", {})}
 
@@ -101,7 +104,7 @@ def _child(node: dict[str, Any], part: int | str) -> dict[str, Any] | None:
 
 
 def _parse(path: Path) -> tuple[Any, list[KeyLine]]:
-    """The plain data of the file, and the line of every key in it."""
+    """Return the file's plain data and the line of every key."""
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
@@ -116,7 +119,7 @@ def _parse(path: Path) -> tuple[Any, list[KeyLine]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem}") from None
-    # ValueError: not UTF-8, or the date 2026-99-99, where PyYAML lets datetime's error through.
+    # ValueError: the file is not UTF-8, or PyYAML passes on datetime's error for 2026-99-99.
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {str(error).splitlines()[0]}") from None
 
@@ -147,7 +150,7 @@ def _duplicates(keys: list[KeyLine]) -> Iterator[tuple[int, str]]:
 
 
 def _line_of(loc: tuple[int | str, ...], lines: dict[tuple[str, ...], int]) -> int:
-    """The line of the key, or of the nearest key above it that is in the file."""
+    """Return the line of the key, or of its nearest parent that the file contains."""
     path = tuple(map(str, loc))
     prefixes = (path[:n] for n in range(len(path), 0, -1))
     return next((lines[prefix] for prefix in prefixes if prefix in lines), 1)

@@ -1,14 +1,14 @@
-"""The errors that a user can meet. Each message says what is wrong, what was expected, what to do.
+"""The errors that a user can see. Each message says what is wrong, what was expected and the fix.
 
 V2AError                    exit code 1
  +-- ConfigError            2  `robot.yaml:11: bus.joints.1.id: ... (got 300)`
  +-- BundleError            3  a graph is missing or was changed after export
- +-- EngineError            4  a backend cannot load or run a graph
- +-- CameraError            5  the camera is not there, or it stopped
- |    +-- CameraEnded       5  the video file is over
+ +-- EngineError            4  an inference back end cannot load or run a graph
+ +-- CameraError            5  the camera is missing or has stopped
+ |    +-- CameraEnded       5  the video file has ended
  +-- BusError               6  a servo does not answer, or answers with an error
- |    +-- PortError         6  the serial port is missing, busy, forbidden, or vanished
- +-- SafetyFault            7  a limit was crossed; the robot is disarmed
+ |    +-- PortError         6  the serial port is missing, busy, forbidden or was unplugged
+ +-- SafetyFault            7  a safety limit was crossed; the robot is disarmed
  +-- OverBudget             8  `denoise p99 62 ms (limit 50)`: v2a profile --budgets
 
 The command line prints `error: <message>` on stderr and exits with the error's exit code.
@@ -20,13 +20,13 @@ from typing import ClassVar
 
 
 class V2AError(Exception):
-    """The root: catch this to catch everything that the project raises on purpose."""
+    """Base class of every error that v2a raises on purpose."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigError(V2AError):
-    """A configuration file is wrong: one line per fault, with file and line number."""
+    """A configuration file is wrong. The message has one line per fault, with its line number."""
 
     exit_code = 2
 
@@ -38,29 +38,29 @@ class BundleError(V2AError):
 
 
 class EngineError(V2AError):
-    """An inference backend cannot load or run a graph."""
+    """An inference back end cannot load or run a graph."""
 
     exit_code = 4
 
 
 class CameraError(V2AError):
-    """A camera is not there, or its stream ended."""
+    """A camera is missing, or its stream has ended."""
 
     exit_code = 5
 
 
 class CameraEnded(CameraError):  # noqa: N818  an end is not always an error
-    """The video file is over: the end of a dry run, a fault of a real one."""
+    """The video file has ended. This ends a dry run; in a real run it is a fault."""
 
 
 class BusError(V2AError):
-    """The motor bus does not behave: no answer, a wrong answer, an error bit."""
+    """The motor bus failed: no answer, a wrong answer or an error bit."""
 
     exit_code = 6
 
 
 class PortError(BusError):
-    """The serial port under the bus cannot be opened or vanished."""
+    """The serial port of the bus cannot be opened or was unplugged."""
 
 
 class SafetyFault(V2AError):  # noqa: N818 - a safety fault is the field's word

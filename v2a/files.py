@@ -1,4 +1,4 @@
-"""Files and folders, with errors that tell the fix."""
+"""Creates folders, with errors that tell the fix."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from v2a.errors import ConfigError
 
 
 def new_folder(folder: Path, to_do: str) -> None:
-    """Make it, with what is above it. Raises ConfigError where it exists or can't be made:
-    `to_do` names what was wanted there."""
+    """Create `folder` and its parents. `to_do` is the verb for the message, such as "export".
+
+    Raises ConfigError if the folder exists or cannot be created.
+    """
     try:
         folder.mkdir(parents=True)
     except OSError as error:

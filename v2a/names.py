@@ -1,6 +1,6 @@
 """The fixed words of the project: stages, ages and rates.
 
-Every trace, table, budget and plot uses these names and no others.
+Every trace, table, budget and plot uses these names.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ STAGES: Final = (
 AGES: Final = ("condition_age", "chunk_age", "frame_to_motor")
 
 Rate = Literal["instruction", "frame", "system2", "observe", "denoise"]
-"""The event on which a graph's inputs change; nothing is computed more often than that."""
+"""The event on which a graph's inputs change. The runtime runs the graph once per event."""
 
 RATES: Final[tuple[Rate, ...]] = get_args(Rate)

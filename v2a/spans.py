@@ -1,7 +1,7 @@
-"""Where the time goes: spans written by one thread each, gathered into histograms.
+"""Records how long each stage takes: one ring of spans per thread, and histograms of them.
 
-A thread adds spans to a ring of its own without a lock; whoever reports drains the rings. A span
-that was overwritten before it could be drained is counted in `dropped`, never silently lost.
+Each thread adds spans to its own ring without a lock. The reporting thread drains the rings.
+A span that is overwritten before it is drained is counted in `dropped`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from v2a.names import STAGES
 STAGE_INDEX: Final = {stage: index for index, stage in enumerate(STAGES)}
 
 GPU: Final = "gpu "
-"""What goes before a thread's name in the name of its work on the GPU: "gpu system1"."""
+"""Prefix of the ring that holds a thread's GPU work: "gpu system1"."""
 
 _SUB_BUCKETS: Final = 32  # per octave, so a bucket is at most 1/32 of its value wide
 _SUB_BITS: Final = 5
 _BUCKETS: Final = _SUB_BUCKETS * (63 - _SUB_BITS + 1)  # enough for any int64
 _NS_PER_MS: Final = 1e6
 COLUMNS: Final = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
-"""Of every table of times, in their order."""
+"""The columns of every table of times, in order."""
 
 
 class SpanRing:
     """The last `capacity` spans of one thread: one writer, one reader, no lock."""
 
     def __init__(self, capacity: int = 65536) -> None:
-        # One slot more than promised: the writer may be inside it while the reader copies.
+        # One extra slot: the writer may be filling it while the reader copies.
         self._slots = capacity + 1
         self._buffer = bytearray(self._slots * 32)
         self._rows = np.frombuffer(self._buffer, np.int64).reshape(self._slots, 4)
@@ -49,22 +49,25 @@ class SpanRing:
 
     @property
     def gpu(self) -> SpanRing:
-        """A second ring of the same thread, for its work on a GPU; made when first asked for."""
+        """A second ring for the same thread's GPU work, created on first use."""
         if self._gpu is None:
             self._gpu = SpanRing(self._slots - 1)
         return self._gpu
 
     def add(self, stage_index: int, t0_ns: int, t1_ns: int, arg: int = 0) -> None:
-        """Note that a stage ran from `t0_ns` to `t1_ns`; `arg` is its flow id (docs/tracing.md)."""
+        """Add a stage that ran from `t0_ns` to `t1_ns`; `arg` is its flow id (docs/tracing.md)."""
         written = self._written
         self._pack_into(self._buffer, written % self._slots * 32, stage_index, t0_ns, t1_ns, arg)
         self._written = written + 1
 
     def drain(self) -> npt.NDArray[np.int64]:
-        """What is new since the last drain: int64 [n, 4] of (stage index, t0, t1, arg), in ns."""
+        """Return the spans since the last drain, int64 [n, 4].
+
+        The columns are stage index, start in ns, end in ns, and arg.
+        """
         end = self._written
         rows = self._rows[np.arange(self._drained, end)[-self._slots :] % self._slots]
-        # Read again: what the writer reached while we copied is not to be trusted.
+        # Read again: rows that the writer reached during the copy may be corrupt.
         oldest_intact = self._written - self._slots + 1
         lost = min(max(oldest_intact - self._drained, 0), end - self._drained)
         self.dropped += lost
@@ -84,10 +87,9 @@ def _middle_of(bucket: int) -> float:
 
 
 class Histogram:
-    """Durations in ns over the whole of int64, in log-linear buckets of 32 to the octave.
+    """A mergeable histogram of durations in ns, with fixed memory for the whole int64 range.
 
-    Fixed memory and mergeable; a quantile is off by at most 1/32 of its value. The bucket layout
-    is HdrHistogram's.
+    Buckets are log-linear, 32 per octave, as in HdrHistogram. A quantile is off by at most 1/32.
     """
 
     def __init__(self) -> None:
@@ -97,7 +99,7 @@ class Histogram:
         self.count = 0
 
     def observe(self, value_ns: int) -> None:
-        """Count one duration; ValueError if it is negative (the clock or the caller is wrong)."""
+        """Count one duration. Raises ValueError if it is negative."""
         if value_ns < 0:
             raise ValueError(f"a duration cannot be negative (got {value_ns} ns)")
         self._counts[_bucket_of(value_ns)] += 1
@@ -106,7 +108,7 @@ class Histogram:
         self.count += 1
 
     def merge(self, other: Histogram) -> None:
-        """Add everything that `other` counted."""
+        """Add the counts of `other`."""
         self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
         self._total_ns += other._total_ns
         self._max_ns = max(self._max_ns, other._max_ns)
@@ -114,16 +116,16 @@ class Histogram:
 
     @property
     def max_ns(self) -> float:
-        """The longest duration, exact; NaN where nothing was counted."""
+        """The exact longest duration; NaN if the histogram is empty."""
         return float(self._max_ns) if self.count else math.nan
 
     @property
     def mean_ns(self) -> float:
-        """The mean duration, exact; NaN where nothing was counted."""
+        """The exact mean duration; NaN if the histogram is empty."""
         return self._total_ns / self.count if self.count else math.nan
 
     def quantile(self, q: float) -> float:
-        """The nearest-rank `q` quantile (0..1) in ns; NaN where nothing was counted."""
+        """Return the nearest-rank quantile `q` (0 to 1) in ns; NaN if the histogram is empty."""
         rank = max(math.ceil(q * self.count), 1)
         seen = 0
         for bucket, count in enumerate(self._counts):
@@ -133,7 +135,7 @@ class Histogram:
         return math.nan
 
     def summary_ms(self) -> dict[str, float]:
-        """The row of a report table; times in milliseconds."""
+        """Return one row of a report table, with the keys of `COLUMNS` and times in ms."""
         return {
             "n": self.count,
             "mean_ms": self.mean_ns / _NS_PER_MS,
@@ -146,7 +148,7 @@ class Histogram:
 
 
 class Tracer:
-    """All span rings of one run, and the stage histograms made of them."""
+    """All span rings of one run and the histograms of its stages."""
 
     def __init__(self) -> None:
         self._rings: dict[str, SpanRing] = {}
@@ -154,16 +156,19 @@ class Tracer:
         self._gpu_stages: defaultdict[str, Histogram] = defaultdict(Histogram)
 
     def ring(self, thread_name: str) -> SpanRing:
-        """The ring of that thread; made on the first call."""
+        """Return the ring of a thread, created on the first call."""
         return self._rings.setdefault(thread_name, SpanRing())
 
     @property
     def dropped(self) -> int:
-        """Spans that were overwritten before they could be counted."""
+        """Number of spans that were overwritten before they were drained."""
         return sum(ring.dropped for ring in self._all().values())
 
     def drain(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Count all new spans into the stage histograms and return them, by thread name."""
+        """Add all new spans to the stage histograms and return them.
+
+        Returns thread name -> int64 [n, 4], as `SpanRing.drain`.
+        """
         new = {name: ring.drain() for name, ring in self._all().items()}
         for name, rows in new.items():
             stages = self._gpu_stages if name.startswith(GPU) else self._stages
@@ -172,11 +177,11 @@ class Tracer:
         return new
 
     def stage_table(self) -> dict[str, dict[str, float]]:
-        """Per stage, in the order of `STAGES`: its `Histogram.summary_ms` of all drained spans."""
+        """Return stage -> `Histogram.summary_ms` of all drained spans, in the order of `STAGES`."""
         return _table(self._stages)
 
     def gpu_table(self) -> dict[str, dict[str, float]]:
-        """The same of what the GPU did, by its own events, copies left out."""
+        """Return the same table for GPU time, measured by GPU events without copies."""
         return _table(self._gpu_stages)
 
     def _all(self) -> dict[str, SpanRing]:

@@ -1,4 +1,4 @@
-"""Text for a person: columns, lines that are rewritten in place on a terminal, progress bars."""
+"""Terminal output: columns, lines that are rewritten in place, progress bars."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REST_OF_LINE: Final = "\x1b[K"
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The header and the rows as lines, each column as wide as its widest cell."""
+    """Format the header and the rows as lines. Each column is as wide as its widest cell."""
     cells = [header, *rows]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     return [
@@ -24,7 +24,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 class LiveLines:
-    """Lines that take the place of those before them on a terminal, and follow them elsewhere."""
+    """Lines that replace the previous ones on a terminal. Elsewhere they are appended."""
 
     def __init__(self, *, err: bool = False) -> None:
         self.in_place = (sys.stderr if err else sys.stdout).isatty()
@@ -32,7 +32,7 @@ class LiveLines:
         self._shown = 0
 
     def show(self, lines: Sequence[str]) -> None:
-        """Show `lines` instead of the last ones."""
+        """Replace the shown lines by `lines`."""
         if self.in_place:
             text = self._up() + "".join(f"{_REST_OF_LINE}{line}\n" for line in lines)
             click.echo(text + _REST_OF_SCREEN, nl=False, err=self._err)
@@ -41,7 +41,7 @@ class LiveLines:
             click.echo("\n".join(lines), err=self._err)
 
     def say(self, text: str) -> None:
-        """A text that stays, above the lines."""
+        """Print a text above the lines, where it stays."""
         click.echo((self._up() + _REST_OF_SCREEN if self.in_place else "") + text, err=self._err)
         self._shown = 0
 
@@ -50,8 +50,10 @@ class LiveLines:
 
 
 class Bar:
-    """A progress bar on stderr where that is a terminal, and nothing elsewhere: there the lines
-    that `done` is given tell how far it is."""
+    """A progress bar on stderr, hidden if stderr is no terminal.
+
+    The lines given to `done` are printed in both cases.
+    """
 
     def __init__(self, label: str, total: int) -> None:
         self.in_place = sys.stderr.isatty()
@@ -65,11 +67,11 @@ class Bar:
         )
 
     def begin(self, item: str) -> None:
-        """Name what is being worked at."""
+        """Show the name of the item in work."""
         self._bar.update(0, item)
 
     def done(self, line: str | None = None, *, err: bool = False) -> None:
-        """One step more; its `line`, if it has one, stays above the bar."""
+        """Advance one step. A `line` is printed above the bar and stays."""
         if line is not None:
             if self.in_place:
                 click.echo("\r" + _REST_OF_LINE, nl=False, err=True)
@@ -77,7 +79,7 @@ class Bar:
         self._bar.update(1)
 
     def advance(self, steps: int) -> None:
-        """So many steps more."""
+        """Advance by `steps`."""
         self._bar.update(steps)
 
     def __enter__(self) -> Bar:

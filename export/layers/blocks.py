@@ -1,4 +1,8 @@
-"""The few layers that several models share: attention, K/V projection, sinusoids, pixels."""
+"""Layers that several models share: attention, K/V projection, sinusoids, pixel scaling.
+
+Shapes in this package: B batch, L tokens, D width, hd width of a head (D / heads), T frames, h and
+w latent rows and columns, H and W pixels. Tensors are float32 unless a docstring says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ NORM_EPS = 1e-6
 
 
 def pixels_to_unit(image: Tensor) -> Tensor:
-    """RGB in 0..255, uint8 or float [..., 3], to float32 in [-1, 1]."""
+    """Scale RGB values in 0..255, uint8 or float, to float32 in -1..1; the shape stays."""
     return image.to(torch.float32) / 127.5 - 1.0
 
 
 class RmsNorm(nn.Module):
-    """x / root mean square over the last axis, times a learned weight.
+    """Divides by the root mean square over the last axis and multiplies by a learned weight.
 
-    In the form (power, mean, root, division) that inference engines recognise as one operation.
+    Inference engines fuse this form (power, mean, root, division) into one operation.
     """
 
     def __init__(self, dim: int) -> None:
@@ -28,15 +32,16 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [..., D]; the shape stays."""
         root = (x.pow(2).mean(-1, keepdim=True) + NORM_EPS).sqrt()
         out: Tensor = x / root * self.weight
         return out
 
 
 def sinusoid(position: Tensor, dim: int) -> Tensor:
-    """cos | sin features [..., dim] of `position` [...], periods 2 pi .. 2 pi * 10000.
+    """Embed positions of any shape [...] as cosines, then sines, [..., dim].
 
-    The order (cosines first) is that of Wan's and RDT's timestep embeddings.
+    Periods range from 2 pi to 2 pi * 10000. Wan and RDT also put the cosines first.
     """
     half = dim // 2
     frequency = torch.exp(
@@ -48,23 +53,21 @@ def sinusoid(position: Tensor, dim: int) -> Tensor:
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear, GELU, linear. GELU by erf: the form that inference engines fuse at opset 18."""
+    """Build linear, GELU, linear. Inference engines fuse GELU's erf form at opset 18."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, L, D] -> [B, heads, L, D / heads]."""
+    """Split x [B, L, D] into heads [B, heads, L, hd]."""
     heads_apart: Tensor = x.unflatten(-1, (heads, -1))
     return heads_apart.transpose(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention over [B, heads, L, hd], heads merged back into [B, L, D].
+    """Attend from query [B, heads, L, hd] to key and value [B, heads, Lk, hd]: [B, L, D].
 
-    `bias` is added to the scores [B, heads, L, L of the keys].
-
-    Written out: torch's fused call exports to twice the nodes, and a graph of this size costs
-    ONNX Runtime by the node.
+    `bias` is added to the scores [B, heads, L, Lk]. torch's fused attention would export to twice
+    as many nodes, and small graphs cost ONNX Runtime time per node.
     """
     scale = 1 / math.sqrt(query.shape[-1])
     scores = (query * scale) @ key.transpose(-1, -2)
@@ -74,7 +77,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
 
 
 class SelfAttention(nn.Module):
-    """Full self-attention with RMS-normalised queries and keys, per head (RDT)."""
+    """Self-attention whose queries and keys are RMS-normalised per head (RDT)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -85,13 +88,14 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mix tokens x [B, L, D]; the shape stays."""
         query, key, value = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, dim=-1))
         out: Tensor = self.proj(attend(self.q_norm(query), self.k_norm(key), value))
         return out
 
 
 class CrossAttention(nn.Module):
-    """Attention to keys and values that `kv` made before, at the rate at which they change."""
+    """Cross-attention to precomputed K/V: `kv` runs only when its tokens change."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -103,18 +107,19 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def kv(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L, D] -> normalised keys and values [2, B, heads, L, hd]."""
+        """Project tokens [B, L, D] to normalised keys and values [2, B, heads, L, hd]."""
         key, value = (split_heads(y, self.heads) for y in self.to_kv(tokens).chunk(2, dim=-1))
         return torch.stack([self.k_norm(key), value])
 
     def forward(self, x: Tensor, kv: Tensor) -> Tensor:
+        """Read kv [2, B, heads, Lk, hd] with tokens x [B, L, D]; the shape of x stays."""
         query = self.q_norm(split_heads(self.q(x), self.heads))
         out: Tensor = self.proj(attend(query, kv[0], kv[1]))
         return out
 
 
 class CrossBlock(nn.Module):
-    """Self-attention, cross-attention to given K/V, feed-forward; RMS pre-norms (an RDT block)."""
+    """An RDT block: self-attention, cross-attention to given K/V, feed-forward, RMS pre-norms."""
 
     def __init__(self, dim: int, heads: int, ffn_ratio: int) -> None:
         super().__init__()
@@ -126,6 +131,7 @@ class CrossBlock(nn.Module):
         self.ffn = mlp(dim, ffn_ratio * dim, dim)
 
     def forward(self, x: Tensor, kv: Tensor) -> Tensor:
+        """Update tokens x [B, L, D] from kv [2, B, heads, Lk, hd]; the shape of x stays."""
         x = x + self.attn(self.norm1(x))
         x = x + self.cross_attn(self.norm2(x), kv)
         out: Tensor = x + self.ffn(self.norm3(x))
@@ -133,7 +139,7 @@ class CrossBlock(nn.Module):
 
 
 def stacked_kv(blocks: Iterable[Any], tokens: Tensor) -> Tensor:
-    """What the cross-attention of every block reads from tokens [B, L, D].
+    """Project tokens [B, L, D] to the K/V of every block's cross-attention.
 
     Returns [blocks, 2, B, heads, L, hd]: keys, then values.
     """
@@ -141,5 +147,5 @@ def stacked_kv(blocks: Iterable[Any], tokens: Tensor) -> Tensor:
 
 
 def position_embedding(tokens: int, dim: int) -> nn.Parameter:
-    """Learned positions [tokens, dim], started small."""
+    """Create learned positions [tokens, dim] with small random values."""
     return nn.Parameter(0.02 * torch.randn(tokens, dim))

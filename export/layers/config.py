@@ -1,4 +1,4 @@
-"""Sizes and options of the networks that several policies share."""
+"""Sizes and options of networks that several policies share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Place = Literal["latent", "feature"]
 
 
 class DitConfig(Strict):
-    """Video DiT. `max_frames` bounds the rotary table: context and predicted frames."""
+    """The video DiT. `max_frames` is the length of its rotary table in frames."""
 
     dim: Positive
     blocks: Positive
@@ -26,12 +26,14 @@ class DitConfig(Strict):
 
 
 class SpatialConfig(Strict):
+    """The spatial filter, and whether it acts on latents or on the video DiT's features."""
+
     filter: Literal["sobel", "scharr", "laplace", "none"]
     place: Place
 
 
 class MotionConfig(Strict):
-    """The motion stream's clip and its temporal band-pass [low_hz, high_hz]."""
+    """The motion stream's clip and its temporal band-pass from `low_hz` to `high_hz`."""
 
     frames: Positive
     fps: Annotated[float, Gt(0)]

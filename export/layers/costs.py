@@ -1,8 +1,8 @@
-"""What one run of a graph costs, from sizes alone: FLOPs, weights, tensors in and out.
+"""Counts the FLOPs, weights, inputs and outputs of one run of a graph, from sizes alone.
 
-Pure arithmetic on counts of elements; `export.plan` turns it into bytes and seconds. What counts
-are matrix products and convolutions, a multiply-add as two FLOPs, as `torch.utils.flop_counter` has
-it; norms and activations do not. What the exporter folds into a constant costs nothing.
+All counts are of elements; `export.plan` turns them into bytes and seconds. FLOPs are those of
+matrix products and convolutions, two per multiply-add, as in `torch.utils.flop_counter`. Norms,
+activations and whatever the exporter folds into constants count as free.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """FLOPs and weights add up; `widest` is what the widest layer reads and writes."""
+    """The cost of some layers. `widest` is the most elements that one layer reads and writes."""
 
     flops: int = 0
     weights: int = 0
@@ -31,30 +31,30 @@ class Work:
         return Work(self.flops + other.flops, self.weights + other.weights, widest)
 
     def __mul__(self, layers: int) -> Work:
-        """The same layer so many times, each time with weights of its own."""
+        """Return the cost of `layers` equal layers with their own weights."""
         return Work(self.flops * layers, self.weights * layers, self.widest)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Work of a graph whose weights lie in one checkpoint file, under keys that match `keys`."""
+    """The part of a graph whose weights are in one checkpoint file, under keys matching `keys`."""
 
     work: Work
     keys: str
 
     def weights_in(self, shapes: Shapes) -> int:
-        """Elements of the weights that a file with these shapes holds for this part."""
+        """Count this part's weights in a checkpoint with these shapes."""
         match = re.compile(self.keys).fullmatch
         return sum(prod(shape) for key, shape in shapes.items() if match(key))
 
 
 @dataclass(frozen=True, slots=True)
 class GraphCost:
-    """One run of a graph, of which a chunk takes `runs`. `parts` goes by checkpoint file.
+    """The cost of one run of a graph. A chunk needs `runs` of them.
 
-    `inputs` and `outputs` count elements; pictures, a byte each, are left out. A graph of several
-    `passes` (solver steps) does the work of its parts in each, and in each reads all its weights
-    and, of its inputs, `reread` (the cached K/V).
+    `parts` maps a checkpoint file to the work with its weights. `inputs` and `outputs` count
+    elements, without images. `passes` is the number of solver steps. Each pass repeats the work of
+    all parts and reads all weights and `reread` input elements, the cached K/V.
     """
 
     name: str
@@ -81,8 +81,11 @@ class GraphCost:
 
 @dataclass(frozen=True, slots=True)
 class PolicyCost:
-    """The graphs of a policy. `naive_core_flops` is what the action core takes for one chunk where
-    every solver step makes all K/V anew, `core_flops` what it takes split by rate."""
+    """The costs of a policy's graphs.
+
+    `core_flops` is the action core's work for one chunk when split by rate. `naive_core_flops` is
+    its work when every solver step recomputes all K/V.
+    """
 
     name: str
     graphs: tuple[GraphCost, ...]
@@ -93,53 +96,54 @@ class PolicyCost:
 
 
 def norm(dim: int, vectors: int = 1) -> Work:
-    """A norm with one learned vector, or with scale and shift."""
+    """Cost of a norm with `vectors` learned vectors (2: scale and shift)."""
     return Work(weights=dim * vectors)
 
 
 def linear(tokens: int, inputs: int, outputs: int, bias: bool = True) -> Work:
+    """Cost of one linear layer."""
     weights = inputs * outputs + (outputs if bias else 0)
     return Work(2 * tokens * inputs * outputs, weights, tokens * (inputs + outputs))
 
 
 def mlp(tokens: int, *widths: int) -> Work:
-    """Linear layers between those widths."""
+    """Cost of linear layers from each width to the next."""
     return sum((linear(tokens, *pair) for pair in pairwise(widths)), Work())
 
 
 def attend(queries: int, keys: int, dim: int) -> Work:
-    """Attention of all heads together; fused: its scores are not stored."""
+    """Cost of attention over all heads. It is fused, so scores are not stored."""
     return Work(4 * queries * keys * dim, 0, 2 * (queries + keys) * dim)
 
 
 def convolve(before: int, after: int, inputs: int, outputs: int, taps: int) -> Work:
-    """A convolution from `before` to `after` positions, with a bias."""
+    """Cost of a convolution with bias from `before` to `after` positions."""
     flops = 2 * after * inputs * outputs * taps
     return Work(flops, inputs * outputs * taps + outputs, before * inputs + after * outputs)
 
 
 def gradient_filter(kernels: int, elements: int) -> Work:
-    """3 x 3 kernels on each channel's map: two of a gradient, one of a Laplacian."""
+    """Cost of 3 x 3 kernels on every channel: two for a gradient, one for a Laplacian."""
     return Work(flops=2 * 9 * kernels * elements, widest=(1 + kernels) * elements)
 
 
 def band_pass(frames: int, elements: int) -> Work:
-    """A matrix over time, `elements` in all frames together."""
+    """Cost of a matrix over time; `elements` counts all frames."""
     return Work(flops=2 * frames * elements, widest=2 * elements)
 
 
 def kv(tokens: int, dim: int, heads: int) -> Work:
-    """Keys and values of one block of an action core, its keys normalised per head."""
+    """Cost of one action-core block's K/V, with keys normalised per head."""
     return linear(tokens, dim, 2 * dim) + norm(dim // heads)
 
 
 def kv_elements(count: int, tokens: int, dim: int) -> int:
-    """Of the keys and values of so many blocks."""
+    """Count the elements of the K/V of `count` blocks."""
     return 2 * count * tokens * dim
 
 
 def cross_block(tokens: int, keys: int, dim: int, heads: int, hidden: int) -> Work:
-    """An RDT block over K/V made before: attention, cross-attention, feed-forward."""
+    """Cost of an RDT block over cached K/V: attention, cross-attention, feed-forward."""
     projections = mlp(tokens, dim, 3 * dim) + linear(tokens, dim, dim) * 3
     attention = attend(tokens, tokens, dim) + attend(tokens, keys, dim)
     return (
@@ -148,24 +152,24 @@ def cross_block(tokens: int, keys: int, dim: int, heads: int, hidden: int) -> Wo
 
 
 def text_kv(tokens: int, dim: int) -> Work:
-    """Keys and values of one video DiT block's cross-attention, its keys normalised whole."""
+    """Cost of one video DiT block's text K/V, with keys normalised over the whole width."""
     return linear(tokens, dim, dim) * 2 + norm(dim)
 
 
 def dit_block(tokens: int, text: int, dim: int, ffn: int) -> Work:
-    """A Wan block over text K/V made before; its modulation at t = 0 is one vector of 6 x dim."""
+    """Cost of a Wan block over cached text K/V. Its modulation at t = 0 is one 6 x dim vector."""
     projections = linear(tokens, dim, dim) * 6 + norm(3 * dim)
     attention = attend(tokens, tokens, dim) + attend(tokens, text, dim)
     modulated_norms = norm(dim, vectors=2) + norm(6 * dim)
     return projections + attention + mlp(tokens, dim, ffn, dim) + modulated_norms
 
 
-# The keys of what the blocks above hold, behind `blocks.N.`.
+# Patterns of the weights' keys of the blocks above, after `blocks.N.`.
 CORE_BLOCK_KEYS = r"(norm[123]|attn|cross_attn\.(q|q_norm|proj)|ffn)\..*"
 DIT_TEXT_KEYS = r"cross_attn\.(k|v|norm_k)\..*"
 DIT_BLOCK_KEYS = r"(self_attn\..*|cross_attn\.(q|o|norm_q)\..*|norm3\..*|ffn\..*|modulation)"
 
 
 def blocks(indices: range) -> str:
-    """`blocks.N.` for those N, as a regular expression."""
+    """Return a regular expression for `blocks.N.` with N in `indices`."""
     return rf"blocks\.({'|'.join(map(str, indices))})\."

@@ -1,7 +1,7 @@
-"""Spatial filters (keep boundaries) and the temporal band-pass (keep motion).
+"""The spatial filters, which keep boundaries, and the temporal band-pass, which keeps motion.
 
-Both take maps [B, C, T, h, w]: latents before the video DiT, as released, or its features, as the
-paper draws it.
+Both filter maps [B, C, T, h, w]. These are latents before the video DiT, as released, or its
+features, as the paper draws it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ KERNELS: dict[str, Tensor] = {
 
 
 def _gradient_length(response: Tensor) -> Tensor:
-    """Length of (d/dx, d/dy) [N, 2, h, w]; the small term keeps its slope finite at 0."""
+    """Return the length [N, h, w] of gradients [N, 2, h, w], with a finite slope at 0."""
     return (response.square().sum(1) + 1e-6).sqrt()
 
 
 class SpatialFilter(nn.Module):
-    """How strongly each channel of each frame answers the kernel or kernels; the shape stays.
+    """Computes the strength of edges in each channel of each frame.
 
-    Zero padding, and the same arithmetic as the released policy's.
+    Padding is zero, and the arithmetic equals the released policy's.
     """
 
     kernels: Tensor
@@ -52,21 +52,22 @@ class SpatialFilter(nn.Module):
         self.register_buffer("kernels", KERNELS[kind].unsqueeze(1), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Filter maps [B, C, T, h, w]; the shape stays."""
         planes = maps.reshape(-1, 1, *maps.shape[-2:])
         response = functional.conv2d(planes, self.kernels, padding=1)
         return self.length(response).reshape(maps.shape)
 
 
 def bandpass_matrix(frames: int, fps: float, low_hz: float, high_hz: float) -> Tensor:
-    """The T x T matrix irfft(mask * rfft(.)) that keeps low_hz <= |f| <= high_hz."""
+    """Return the matrix [T, T] that keeps frequencies from low_hz to high_hz of `fps` frames/s."""
     frequency = torch.fft.rfftfreq(frames, 1.0 / fps, dtype=torch.float64)
     return frequency_matrix(frames, (frequency >= low_hz) & (frequency <= high_hz))
 
 
 def frequency_matrix(frames: int, keep: Tensor) -> Tensor:
-    """The T x T matrix irfft(keep * rfft(.)), keep [T // 2 + 1] true or false.
+    """Return irfft(keep * rfft(.)) as a matrix [T, T], with keep bool [T // 2 + 1].
 
-    A constant MatMul: TensorRT has no DFT.
+    A constant matrix is needed because TensorRT has no DFT.
     """
     spectrum = torch.fft.rfft(torch.eye(frames, dtype=torch.float64), dim=0)
     matrix: Tensor = torch.fft.irfft(spectrum * keep[:, None], n=frames, dim=0)
@@ -74,7 +75,7 @@ def frequency_matrix(frames: int, keep: Tensor) -> Tensor:
 
 
 class BandPass(nn.Module):
-    """The band-pass along the time axis of maps [B, C, T, h, w]."""
+    """Applies a [T, T] matrix along the time axis of maps."""
 
     matrix: Tensor
 
@@ -83,19 +84,22 @@ class BandPass(nn.Module):
         self.register_buffer("matrix", matrix, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Filter maps [B, C, T, h, w]; the shape stays."""
         return (self.matrix @ maps.flatten(3)).reshape(maps.shape)
 
 
 def spatial_filter(config: SpatialConfig) -> nn.Module:
+    """Build the configured spatial filter."""
     return nn.Identity() if config.filter == "none" else SpatialFilter(config.filter)
 
 
 def motion_filter(config: MotionConfig) -> nn.Module:
+    """Build the configured temporal filter."""
     if config.filter == "none":
         return nn.Identity()
     return BandPass(bandpass_matrix(config.frames, config.fps, config.low_hz, config.high_hz))
 
 
 def on_features(filter_maps: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """Apply a filter of maps to DiT features [B, T, h, w, D]."""
+    """Apply a filter of maps [B, D, T, h, w] to DiT features [B, T, h, w, D]."""
     return filter_maps(features.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)

@@ -1,8 +1,8 @@
-"""DPM-Solver++ of order 2 (midpoint) with squared-cosine betas and sample prediction.
+"""The sampler: DPM-Solver++ of order 2 (midpoint), squared-cosine betas, sample prediction.
 
-The grid and updates are those of diffusers 0.27.2 `DPMSolverMultistepScheduler` as RDT sets it up
+Grid and updates equal those of diffusers 0.27.2 `DPMSolverMultistepScheduler` with RDT's settings
 (`beta_schedule="squaredcos_cap_v2"`, `prediction_type="sample"`, last sigma 0). For a fixed number
-of steps every coefficient is a constant.
+of steps all coefficients are constants.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Array = npt.NDArray[np.float64]
 
 
 def alphas_cumprod() -> Array:
-    """Cumulated signal power [1000] (Nichol and Dhariwal, arXiv 2102.09672, equation 17)."""
+    """Return the cumulated signal power, float64 [1000].
+
+    Source: Nichol and Dhariwal, arXiv 2102.09672, equation 17.
+    """
 
     def alpha_bar(t: float) -> float:
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -36,7 +39,10 @@ def alphas_cumprod() -> Array:
 
 
 def solver_grid(steps: int) -> tuple[npt.NDArray[np.int64], Array]:
-    """Timesteps [steps], falling, and noise-to-signal ratios sigma [steps + 1], the last one 0."""
+    """Return falling timesteps, int64 [steps], and sigmas, float64 [steps + 1].
+
+    Sigma is the ratio of noise to signal. The last one is 0.
+    """
     timesteps = np.linspace(0, TRAIN_STEPS - 1, steps + 1).round()[::-1][:-1].astype(np.int64)
     power = alphas_cumprod()[timesteps]
     return timesteps, np.append(np.sqrt((1 - power) / power), 0.0)
@@ -44,7 +50,7 @@ def solver_grid(steps: int) -> tuple[npt.NDArray[np.int64], Array]:
 
 @dataclass(frozen=True, slots=True)
 class SolverStep:
-    """x_next = sample * x + predicted * x0 + previous * x0_of_the_step_before."""
+    """The coefficients of x_next = sample * x + predicted * x0 + previous * x0_before."""
 
     timestep: int
     sample: float
@@ -52,7 +58,11 @@ class SolverStep:
     previous: float
 
     def advance(self, x: Tensor, x0: Tensor, x0_before: Tensor) -> Tensor:
-        """The next x; terms with a zero coefficient are left out of the graph."""
+        """Return the next x. All tensors have one shape, such as [B, K, J].
+
+        `x0` is this step's prediction and `x0_before` the one of the step before. Terms with a
+        zero coefficient stay out of the exported graph.
+        """
         out = self.predicted * x0
         if self.sample:
             out = out + self.sample * x
@@ -62,9 +72,9 @@ class SolverStep:
 
 
 def solver_steps(steps: int) -> list[SolverStep]:
-    """Constant coefficients of every step (Lu et al., arXiv 2211.01095, algorithm 2).
+    """Return the coefficients of every step (Lu et al., arXiv 2211.01095, algorithm 2).
 
-    The first step has no history and the last ends at sigma 0: both are of order 1.
+    The first step, without history, and the last, which ends at sigma 0, are of order 1.
     """
     timesteps, sigmas = solver_grid(steps)
     alpha = 1 / np.sqrt(sigmas**2 + 1)
@@ -86,7 +96,7 @@ def solver_steps(steps: int) -> list[SolverStep]:
 
 
 def q_sample(x0: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """Training's forward process: x0, noise [B, ...] mixed at timestep [B] (int, 0..999)."""
+    """Mix x0 and noise, both [B, ...], for training at timestep, int64 [B] in 0..999."""
     power = torch.from_numpy(alphas_cumprod()).float().to(x0.device)[timestep]
     power = power.reshape(-1, *[1] * (x0.dim() - 1))
     return power.sqrt() * x0 + (1 - power).sqrt() * noise

@@ -1,7 +1,7 @@
-"""Video diffusion transformer in Wan's form, with rotary embedding in real arithmetic.
+"""The video diffusion transformer in Wan's form, with rotary embedding in real arithmetic.
 
-Run once at timestep 0 it is a feature extractor (`features`); training denoises future frames
-with `forward`, each frame at its own timestep. Module names follow Wan 2.x checkpoints.
+`features` runs it once at timestep 0 as a feature extractor. Training denoises future frames with
+`forward`, each frame at its own timestep. Module names follow Wan 2.x checkpoints.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from export.layers.config import DitConfig
 
 
 def rotary_table(frames: int, rows: int, columns: int, head_dim: int) -> Tensor:
-    """Angles [frames, rows, columns, head_dim / 2] of Wan's 3-D rotary embedding.
+    """Return the angles of Wan's 3-D rotary embedding in rad.
 
-    The head is shared out as head_dim - 4 * (head_dim // 6) for time and 2 * (head_dim // 6) each
-    for row and column; every share starts at frequency 1 (base 10000).
+    Their shape is float64 [T, rows, columns, hd / 2].
+    Rows and columns get 2 * (hd // 6) of a head's channels each, time gets the rest. Each share
+    starts at frequency 1 (base 10000).
     """
     side = 2 * (head_dim // 6)
     angles = []
@@ -32,13 +33,13 @@ def rotary_table(frames: int, rows: int, columns: int, head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn neighbouring pairs of x [B, heads, L, hd] by the angles of cos, sin [L, hd / 2]."""
+    """Rotate neighbouring pairs of x [B, heads, L, hd] by the angles of cos, sin [L, hd / 2]."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
 class DitAttention(nn.Module):
-    """Projections of Wan's attention; queries and keys are RMS-normalised over the whole width."""
+    """The projections of Wan's attention. Queries and keys are normalised over the whole width."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -51,16 +52,17 @@ class DitAttention(nn.Module):
         self.norm_k = RmsNorm(dim)
 
     def query(self, x: Tensor) -> Tensor:
+        """Project x [B, L, D] to normalised queries [B, heads, L, hd]."""
         return split_heads(self.norm_q(self.q(x)), self.heads)
 
     def kv(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L, D] -> keys and values [2, B, heads, L, hd]."""
+        """Project tokens [B, L, D] to keys and values [2, B, heads, L, hd]."""
         key, value = self.norm_k(self.k(tokens)), self.v(tokens)
         return torch.stack([split_heads(key, self.heads), split_heads(value, self.heads)])
 
 
 class DitBlock(nn.Module):
-    """Rotary self-attention, text cross-attention, feed-forward; adaptive norms per frame."""
+    """Rotary self-attention, text cross-attention and feed-forward, with adaptive norms."""
 
     def __init__(self, config: DitConfig) -> None:
         super().__init__()
@@ -76,7 +78,11 @@ class DitBlock(nn.Module):
     def forward(
         self, x: Tensor, shifts: Tensor, rotary: tuple[Tensor, Tensor], text_kv: Tensor
     ) -> Tensor:
-        """x [B, T, N, D] (N tokens a frame), shifts [B, T, 6, D], text_kv [2, B, heads, L, hd]."""
+        """Update tokens x [B, T, N, D], N per frame; the shape stays.
+
+        `shifts` [B, T, 6, D] modulates the norms, `rotary` is (cos, sin), each [T * N, hd / 2], and
+        `text_kv` is [2, B, heads, L, hd].
+        """
         frames = x.shape[1]
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             (self.modulation + shifts).unsqueeze(2).unbind(3)
@@ -90,6 +96,7 @@ class DitBlock(nn.Module):
         return out
 
     def self_attention(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Mix tokens x [B, T, N, D] of all frames; the shape stays."""
         tokens = x.flatten(1, 2)
         key, value = self.self_attn.kv(tokens).unbind(0)
         query = rotate(self.self_attn.query(tokens), *rotary)
@@ -99,7 +106,7 @@ class DitBlock(nn.Module):
 
 
 class DitHead(nn.Module):
-    """Tokens [B, T, N, D] -> patches [B, T, N, values], modulated by the frame's timestep."""
+    """The output layer, modulated by each frame's timestep."""
 
     def __init__(self, dim: int, values: int) -> None:
         super().__init__()
@@ -110,13 +117,14 @@ class DitHead(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor, embedded_time: Tensor) -> Tensor:
+        """Map tokens x [B, T, N, D] to patches [B, T, N, values]; embedded_time is [B, T, D]."""
         shift, scale = (self.modulation + embedded_time.unsqueeze(2)).unsqueeze(2).unbind(3)
         out: Tensor = self.head(self.norm(x) * (1 + scale) + shift)
         return out
 
 
 class VideoDit(nn.Module):
-    """Latents [B, C, T, h, w] to token features; `grid` is rows and columns of tokens a frame."""
+    """The video DiT. `grid` is the rows and columns of tokens per frame."""
 
     clean: Tensor
     cos: Tensor
@@ -139,25 +147,25 @@ class VideoDit(nn.Module):
         self.blocks = nn.ModuleList(DitBlock(config) for _ in range(config.blocks))
         self.head = DitHead(dim, channels * patch[1] * patch[2])
         angles = rotary_table(config.max_frames, *grid, dim // config.heads).flatten(1, 2)
-        # Timestep 0 for all frames; a buffer, so that what follows from it alone can be folded.
+        # Timestep 0 for all frames. As a buffer it lets the exporter fold what depends on it alone.
         self.register_buffer("clean", torch.zeros(1, 1), persistent=False)
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
     def text_kv(self, text_tokens: Tensor) -> Tensor:
-        """Text [B, L, text_dim] -> K/V of every block [blocks, 2, B, heads, L, hd]."""
+        """Project text [B, L, text_dim] to the K/V of every block [blocks, 2, B, heads, L, hd]."""
         return stacked_kv(self.blocks, self.text_embedding(text_tokens))
 
     def features(self, latents: Tensor, text_kv: Tensor) -> Tensor:
-        """Features [B, T, rows, columns, D] after the last block, every frame clean (t = 0)."""
+        """Return features [B, T, rows, columns, D] of clean latents [B, C, T, h, w] (t = 0)."""
         tokens = self._tokens(latents, self._embed_time(self.clean), text_kv)
         features: Tensor = tokens.unflatten(2, self.grid)
         return features
 
     def forward(self, latents: Tensor, timestep: Tensor, text_kv: Tensor) -> Tensor:
-        """Denoise: latents [B, C, T, h, w], timestep [B, T] in 0..1000 -> prediction, same shape.
+        """Denoise latents [B, C, T, h, w] at timestep [B, T] in 0..1000; the shape stays.
 
-        Training reads the prediction as the clean frame less the newest context frame.
+        In training the prediction is the clean frame minus the newest context frame.
         """
         embedded_time = self._embed_time(timestep)
         patches: Tensor = self.head(self._tokens(latents, embedded_time, text_kv), embedded_time)

@@ -1,6 +1,7 @@
-"""The fast system: an observer that fuses now with the aged condition, and the action DiT (RDT).
+"""System 1: the observer, which combines the current image with an aged condition, and the
+action DiT in RDT's form.
 
-Keys and values come in ready made, so that each is computed at the rate at which it changes.
+Both take precomputed keys and values, so that each is computed only when its inputs change.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from export.own.config import CoreConfig, PolicyConfig
 
 STATE_TOKENS = 2  # proprioception, condition age
 AGE_FEATURES = 16
-_AGE_SPAN = 100.0  # the oldest age in sinusoid units, so that a tick of age turns the fast ones
+_AGE_SPAN = 100.0  # the oldest age in sinusoid units, so that one tick shows in the fast sinusoids
 
 
 class StateEncoder(nn.Module):
-    """Joint state and condition age to the state tokens [B, 2, D]."""
+    """Encodes joint state and condition age as two tokens."""
 
     centre: Tensor
     half_range: Tensor
@@ -37,7 +38,10 @@ class StateEncoder(nn.Module):
         self.age = mlp(AGE_FEATURES + 1, dim, dim)
 
     def forward(self, position_rad: Tensor, command_rad: Tensor, age_s: Tensor) -> Tensor:
-        """Positions and commands [B, J], age [B]; ages past the maximum read as the maximum."""
+        """Encode positions and commands [B, J] in rad and ages [B] in s as tokens [B, 2, D].
+
+        Ages are clamped to the policy's maximum.
+        """
         joints = torch.cat(
             [
                 (position_rad - self.centre) / self.half_range,
@@ -52,10 +56,10 @@ class StateEncoder(nn.Module):
 
 
 class Observer(nn.Module):
-    """Register and state tokens that read image and condition once a call.
+    """Combines the current image with the aged condition, once per chunk.
 
-    The registers, the joint state and the condition's age attend to each other and, in every
-    block, to image and video tokens: here an old motion is carried forward to now.
+    Registers (learned tokens) and state tokens attend to each other and, in every block, to image
+    and video tokens. So the network can extrapolate an old motion to the present.
     """
 
     def __init__(self, config: PolicyConfig) -> None:
@@ -69,7 +73,7 @@ class Observer(nn.Module):
         )
 
     def register_kv(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L, D] -> K/V of every register block [blocks, 2, B, heads, L, hd]."""
+        """Project tokens [B, L, D] to the K/V of every block [blocks, 2, B, heads, L, hd]."""
         return stacked_kv(self.blocks, tokens)
 
     def forward(
@@ -80,7 +84,15 @@ class Observer(nn.Module):
         condition_age_s: Tensor,
         register_kv: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Refined registers [B, R, D] and state tokens [B, 2, D]."""
+        """Return registers [B, R, D] and state tokens [B, 2, D].
+
+        Args:
+            image_tokens: [B, N, D] of the current frame.
+            position_rad: measured joints [B, J].
+            command_rad: last commanded joints [B, J].
+            condition_age_s: [B].
+            register_kv: the condition's K/V, from `register_kv`.
+        """
         state = self.state(position_rad, command_rad, condition_age_s) + self.state_positions
         registers = self.registers.expand(image_tokens.shape[0], -1, -1)
         x = torch.cat([registers, state], dim=1)
@@ -91,8 +103,11 @@ class Observer(nn.Module):
 
 
 class ActionDit(nn.Module):
-    """Sample-predicting denoiser of [timestep, state, actions]; even blocks read language, odd
-    blocks read image and video."""
+    """Predicts clean actions from noisy ones.
+
+    Its tokens are timestep, state and actions. Even blocks read language, odd blocks read image and
+    video.
+    """
 
     def __init__(self, config: CoreConfig, joints: int, chunk: int, language_dim: int) -> None:
         super().__init__()
@@ -111,11 +126,11 @@ class ActionDit(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def language_kv(self, lang_tokens: Tensor) -> Tensor:
-        """Language [B, L, language_dim] -> [even blocks, 2, B, heads, L, hd]."""
+        """Project language [B, L, language_dim] to K/V [even blocks, 2, B, heads, L, hd]."""
         return stacked_kv(self.blocks[::2], self.language(lang_tokens))
 
     def visual_kv(self, tokens: Tensor) -> Tensor:
-        """Image, register or condition tokens [B, L, D] -> [odd blocks, 2, B, heads, L, hd]."""
+        """Project visual or condition tokens [B, L, D] to K/V [odd blocks, 2, B, heads, L, hd]."""
         return stacked_kv(self.blocks[1::2], tokens)
 
     def forward(
@@ -126,13 +141,13 @@ class ActionDit(nn.Module):
         visual_kv: Tensor,
         state_tokens: Tensor,
     ) -> Tensor:
-        """Noisy actions [B, K, J] at timestep [B] -> predicted clean actions [B, K, J].
+        """Predict the clean actions [B, K, J].
 
         Args:
-            noisy: normalised actions with noise.
-            timestep: 0..999 of the training grid.
+            noisy: normalised actions with noise [B, K, J].
+            timestep: [B] in 0..999 of the training grid.
             lang_kv: from `language_kv`.
-            visual_kv: from `visual_kv` of all visual tokens, joined on the token axis.
+            visual_kv: from `visual_kv`, for all visual tokens joined on the token axis.
             state_tokens: [B, 2, D] from the observer.
         """
         time = self.time(sinusoid(timestep, self.freq_dim))[:, None]

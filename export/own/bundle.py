@@ -1,4 +1,4 @@
-"""The draft of a bundle from a checkpoint of this project's own policy."""
+"""Prepares a checkpoint of this project's own policy for export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest
 
 
 def own_policy(checkpoint: Checkpoint) -> Source:
-    """This project's own policy, with the draft of its manifest."""
+    """Return the policy's split and a draft of its manifest."""
     config = checkpoint.policy.config
     joints = [
         JointSpec(name=joint.name, lower=joint.lower_rad, upper=joint.upper_rad,

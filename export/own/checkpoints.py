@@ -1,7 +1,7 @@
-"""Checkpoints: a trained policy's weights and the instructions it knows.
+"""Reads the checkpoints of this project's own policies: weights and known instructions.
 
-A checkpoint is `torch.save({"policy": state_dict, "instructions": {text: tensor}}, path)`, each
-instruction embedded as float32 [language.tokens, language.dim].
+A checkpoint is `torch.save({"policy": state_dict, "instructions": {text: tensor}}, path)`. Each
+instruction is an embedding, float32 [language.tokens, language.dim].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from v2a.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A policy with its trained weights, in evaluation mode, and the embedded instructions."""
+    """A policy with trained weights in evaluation mode, and its instructions' embeddings."""
 
     policy: Video2ActPolicy
     instructions: dict[str, Tensor]
@@ -32,8 +32,8 @@ class Checkpoint:
 def load_checkpoint(path: Path, config: PolicyConfig) -> Checkpoint:
     """Read the weights at `path` into the policy that `config` describes.
 
-    Raises ConfigError, one line per fault, when the file is not such a checkpoint or its tensors
-    are not the policy's. Nothing in the file is executed (`weights_only`).
+    Raises ConfigError, with one line per fault, if the file is no such checkpoint or its tensors do
+    not fit the policy. No code in the file is executed (`weights_only`).
     """
     state, instructions = _read(path)
     policy = Video2ActPolicy(config)
@@ -75,7 +75,7 @@ def _key_faults(expected: dict[str, Tensor], found: dict[str, Tensor]) -> Iterat
     for key in sorted(expected.keys() & found.keys()):
         if expected[key].shape != found[key].shape:
             yield (
-                f"{key} is {list(found[key].shape)}, the policy file gives "
+                f"{key} is {list(found[key].shape)}, but the policy file gives "
                 f"{list(expected[key].shape)}; {fix}"
             )
 
@@ -83,7 +83,7 @@ def _key_faults(expected: dict[str, Tensor], found: dict[str, Tensor]) -> Iterat
 def _instruction_faults(instructions: dict[str, Tensor], language: LanguageConfig) -> Iterator[str]:
     shape = (language.tokens, language.dim)
     if not instructions:
-        yield "knows no instruction; save at least one embedding under 'instructions'"
+        yield "has no instruction; save at least one embedding under 'instructions'"
     for text, tokens in instructions.items():
         if tuple(tokens.shape) != shape or tokens.dtype != torch.float32:
             yield (

@@ -1,4 +1,4 @@
-"""Every size and option of a policy, as one frozen pydantic model that a YAML file fills."""
+"""The models of a policy's YAML file: all sizes and options of this project's own policy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from v2a.config import Strict
 
 
 class ImageConfig(Strict):
+    """The camera image in pixels."""
+
     camera: str = "top"
     height: Positive
     width: Positive
 
 
 class VaeConfig(Strict):
-    """Strided convolutions per frame (channels, kernels, strides), then latents and causal time."""
+    """The video VAE: strided convolutions per frame, then a causal convolution over time.
+
+    `channels`, `kernels` and `strides` have one entry per layer.
+    """
 
     channels: Annotated[tuple[Positive, ...], MinLen(1)]
     kernels: Annotated[tuple[Positive, ...], MinLen(1)]
@@ -30,32 +35,32 @@ class VaeConfig(Strict):
     @model_validator(mode="after")
     def _one_length(self) -> VaeConfig:
         if not len(self.channels) == len(self.kernels) == len(self.strides):
-            raise ValueError("channels, kernels and strides must have one entry a layer")
+            raise ValueError("channels, kernels and strides must have one entry per layer")
         return self
 
 
 class FormerConfig(Strict):
-    """Condition tokens that each stream is pressed into."""
+    """The number of condition tokens per stream."""
 
     tokens: Positive
 
 
 class ImageEncoderConfig(Strict):
-    """Channels of its three stages (strides 4, 2, 2) and its spatial-softmax tokens."""
+    """The image encoder: channels of three stages (strides 4, 2, 2) and number of keypoints."""
 
     channels: tuple[Positive, Positive, Positive]
     keypoints: Positive
 
 
 class LanguageConfig(Strict):
-    """Shape of an instruction's embedding [tokens, dim]."""
+    """The shape of an instruction's embedding, [tokens, dim]."""
 
     tokens: Positive
     dim: Positive
 
 
 class CoreConfig(Strict):
-    """Action DiT and the observer's registers."""
+    """The action DiT and the observer's registers."""
 
     dim: Positive
     blocks: Positive
@@ -67,11 +72,17 @@ class CoreConfig(Strict):
 
 
 class SamplerConfig(Strict):
+    """The number of solver steps."""
+
     steps: Positive
 
 
 class PolicyConfig(Strict):
-    """A whole policy: `chunk` targets of `step_s` each, condition ages clamped at the maximum."""
+    """A whole policy.
+
+    A chunk has `chunk` targets, `step_s` apart. Condition ages are clamped to
+    `condition_age_max_s`.
+    """
 
     name: str
     description: str = ""
@@ -115,7 +126,7 @@ class PolicyConfig(Strict):
 
     @property
     def latent_size(self) -> tuple[int, int]:
-        """Height and width of the latent map."""
+        """Rows and columns of the latent map."""
         height, width = self.image.height, self.image.width
         for stride in self.vae.strides:
             height, width = height // stride, width // stride
@@ -123,6 +134,6 @@ class PolicyConfig(Strict):
 
     @property
     def token_grid(self) -> tuple[int, int]:
-        """Rows and columns of video tokens in one frame."""
+        """Rows and columns of video tokens per frame."""
         height, width = self.latent_size
         return height // self.dit.patch[1], width // self.dit.patch[2]

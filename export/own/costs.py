@@ -1,4 +1,4 @@
-"""What each graph of this project's own policy costs; the sizes are those of its modules."""
+"""Computes the cost of each graph of this project's own policy from its sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from export.layers.costs import (
 from export.own.config import PolicyConfig
 from v2a.names import Rate
 
-FILE = "policy"  # the one file of its checkpoint
+FILE = "policy"  # the policy has a single checkpoint file
 STATE_TOKENS = 2  # of the observer: joint state, condition age
 AGE_VALUES = 17  # the age and its 16 sinusoids
 STEM_KERNEL, COARSE_KERNEL = 8, 4  # of the image encoder
@@ -38,7 +38,7 @@ _CORE_KV = r"cross_attn\.(to_kv|k_norm)\..*"
 
 
 def policy_cost(config: PolicyConfig) -> PolicyCost:
-    """The graphs of `export.pipeline.split.GRAPHS`, in their order."""
+    """Return the costs of the graphs in `export.own.rates.GRAPHS`, in their order."""
     core = config.core
     odd = core.blocks // 2
     image, condition = _image_tokens(config), 2 * config.former.tokens
@@ -107,7 +107,7 @@ def _frame_encode(config: PolicyConfig) -> GraphCost:
     work += convolve(stem, half, fine, middle, COARSE_KERNEL**2)
     work += convolve(half, quarter, middle, coarse, COARSE_KERNEL**2)
     work += convolve(stem, stem, fine, keypoints, 1)
-    # Each keypoint reads where it looks (x, y) and the mean feature there.
+    # Each keypoint reads its position (x, y) and the mean feature there.
     work += Work(flops=2 * keypoints * stem * (2 + fine))
     work += linear(quarter, coarse, dim) + linear(keypoints, fine + 2, dim)
     tokens = _image_tokens(config)
@@ -158,7 +158,7 @@ def _condition(config: PolicyConfig) -> GraphCost:
     work = Work()
     for inputs in (grid, config.motion.frames * grid):
         work += norm(dim, vectors=2) + mlp(inputs, dim, core.dim, core.dim)
-        work += linear(core.dim, inputs, tokens)  # the mix of tokens, the same for all channels
+        work += linear(core.dim, inputs, tokens)  # the mix of tokens, equal for all channels
         work += norm(core.dim, vectors=2) + norm(tokens * core.dim)
     count = core.blocks // 2 + core.register_blocks
     work += kv(2 * tokens, core.dim, core.heads) * count
@@ -194,7 +194,7 @@ def _denoise_step(config: PolicyConfig) -> Work:
     language_blocks = (core.blocks + 1) // 2
     work += cross_block(tokens, config.language.tokens, dim, core.heads, hidden) * language_blocks
     work += cross_block(tokens, visual, dim, core.heads, hidden) * (core.blocks // 2)
-    scale = norm(config.chunk * joints)  # radians a unit of output
+    scale = norm(config.chunk * joints)  # rad per unit of output
     return work + norm(dim) + linear(config.chunk, dim, joints) + scale
 
 

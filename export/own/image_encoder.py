@@ -1,4 +1,4 @@
-"""The fast system's eye: one current frame to a few tokens."""
+"""System 1's image encoder, which maps the current frame to a few tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STRIDE = 16
 
 
 def cell_centres(height: int, width: int) -> Tensor:
-    """x, y of every cell's centre in a picture that spans [-1, 1], [height * width, 2]."""
+    """Return (x, y) of every cell's centre, [height * width, 2], in an image that spans -1..1."""
     rows, columns = torch.meshgrid(
         (2 * torch.arange(height) + 1) / height - 1,
         (2 * torch.arange(width) + 1) / width - 1,
@@ -23,10 +23,10 @@ def cell_centres(height: int, width: int) -> Tensor:
 
 
 class ImageEncoder(nn.Module):
-    """Image [B, H, W, 3] RGB 0..255 -> [B, (H / 16) * (W / 16) + keypoints, dim] tokens.
+    """Encodes an image as patch tokens of the coarsest map and keypoint tokens of the finest map.
 
-    Patch tokens come from the coarsest map. A keypoint token is a spatial softmax over the finest
-    map (where it looks, and the mean feature there): it gives positions below one patch.
+    A keypoint token is a spatial softmax: the mean position and the mean feature under learned
+    weights. Its position is finer than one patch.
     """
 
     grid: Tensor
@@ -51,12 +51,19 @@ class ImageEncoder(nn.Module):
         self.register_buffer("grid", grid, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Encode an RGB image in 0..255, uint8 or float [B, H, W, 3], as tokens [B, N, D].
+
+        N is (H / 16) * (W / 16) patches plus the keypoints.
+        """
         fine = self.fine(pixels_to_unit(image).permute(0, 3, 1, 2))
         patches = self.patch_token(self.coarse(fine).flatten(2).transpose(1, 2))
         tokens = torch.cat([patches, self.keypoint_token(self.look(fine))], dim=1)
         return tokens + self.positions
 
     def look(self, fine: Tensor) -> Tensor:
-        """Keypoint positions and features [B, keypoints, 2 + channels]."""
+        """Return keypoint positions and features [B, keypoints, 2 + channels].
+
+        `fine` is the finest map [B, channels, H / 4, W / 4].
+        """
         weight = self.keypoints(fine).flatten(2).softmax(-1)
         return torch.cat([weight @ self.grid, weight @ fine.flatten(2).transpose(1, 2)], dim=-1)

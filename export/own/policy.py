@@ -1,6 +1,7 @@
-"""The whole policy: one method a stage, and `forward`, the plain model that caches nothing.
+"""This project's own policy: one method per stage, and `forward`, the model without caches.
 
-Batch B everywhere; images are RGB 0..255, uint8 or float; angles are radians, ages seconds.
+B is the batch, K the chunk length, J the joints. Images are RGB in 0..255, uint8 or float. Angles
+are in rad and ages in s.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from export.layers.sampler import solver_steps
 from export.layers.video_dit import VideoDit
 from export.own.action_dit import ActionDit, Observer
 from export.own.config import PolicyConfig
-from export.own.formers import Projector
 from export.own.image_encoder import ImageEncoder
+from export.own.projector import Projector
 from export.own.video_vae import VideoVae
 
 
 def _default_action_scale(config: PolicyConfig) -> Tensor:
-    """Half of what each joint can move until step k: a guess that training replaces."""
+    """Return half of each joint's reach until step k, [K, J] rad. Training replaces this guess."""
     velocity = torch.tensor([joint.velocity_limit_rad_s for joint in config.joints])
     return torch.outer(torch.arange(1, config.chunk + 1) * config.step_s / 2, velocity)
 
@@ -28,8 +29,8 @@ def _default_action_scale(config: PolicyConfig) -> Tensor:
 class Video2ActPolicy(nn.Module):
     """System 2 (video condition) and System 1 (action chunk) of one policy.
 
-    `action_scale` [K, J] (radians a unit of network output) belongs to the checkpoint; training
-    sets it once from the data.
+    `action_scale` [K, J] is in rad per unit of network output. Training sets it from the data, and
+    the checkpoint contains it.
     """
 
     action_scale: Tensor
@@ -58,25 +59,25 @@ class Video2ActPolicy(nn.Module):
     # The stages, slowest first.
 
     def instruction(self, lang_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Language [B, L, Dl] -> lang_kv, text_kv: K/V for the action core and the video DiT."""
+        """Project language [B, L, Dl] to lang_kv (action core) and text_kv (video DiT)."""
         return self.core.language_kv(lang_tokens), self.video_dit.text_kv(lang_tokens)
 
     def vae_spatial(self, frames: Tensor) -> Tensor:
-        """The newest frame alone [B, 1, H, W, 3] -> latent [B, C, 1, h, w]."""
+        """Encode the newest frame [B, 1, H, W, 3] alone as a latent [B, C, 1, h, w]."""
         latent: Tensor = self.video_vae(frames)
         return latent
 
     def vae_motion(self, frames: Tensor) -> Tensor:
-        """The clip [B, T, H, W, 3], oldest first -> latents [B, C, T, h, w]."""
+        """Encode the clip [B, T, H, W, 3], oldest frame first, as latents [B, C, T, h, w]."""
         latents: Tensor = self.video_vae(frames)
         return latents
 
     def vdm_spatial(self, latent: Tensor, text_kv: Tensor) -> Tensor:
-        """Boundary features [B, 1, rows, columns, Dd] of the newest frame."""
+        """Return the newest frame's boundary features [B, 1, rows, columns, Dd]."""
         return self._filtered(latent, text_kv, self.spatial_filter, self.config.spatial.place)
 
     def vdm_motion(self, latents: Tensor, text_kv: Tensor) -> Tensor:
-        """Motion features [B, T, rows, columns, Dd] of the clip."""
+        """Return the clip's motion features [B, T, rows, columns, Dd]."""
         return self._filtered(latents, text_kv, self.motion_filter, self.config.motion.place)
 
     def _filtered(self, latents: Tensor, text_kv: Tensor, keep: nn.Module, place: Place) -> Tensor:
@@ -87,16 +88,19 @@ class Video2ActPolicy(nn.Module):
     def condition_tokens(
         self, features_spatial: Tensor, features_motion: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Spatial and motion condition tokens, [B, N, D] each."""
+        """Reduce both streams' features to condition tokens, [B, N, D] each."""
         return self.spatial_former(features_spatial), self.motion_former(features_motion)
 
     def condition(self, features_spatial: Tensor, features_motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of both streams -> video_kv (core), register_kv (observer)."""
+        """Project both streams' features to video_kv (core) and register_kv (observer).
+
+        Features are [B, T, rows, columns, Dd], K/V [blocks, 2, B, heads, 2N, hd].
+        """
         tokens = torch.cat(self.condition_tokens(features_spatial, features_motion), dim=1)
         return self.core.visual_kv(tokens), self.observer.register_kv(tokens)
 
     def frame_encode(self, image: Tensor) -> Tensor:
-        """One frame [B, H, W, 3] -> image tokens [B, Ni, D]."""
+        """Encode one frame [B, H, W, 3] as image tokens [B, Ni, D]."""
         tokens: Tensor = self.image_encoder(image)
         return tokens
 
@@ -108,7 +112,11 @@ class Video2ActPolicy(nn.Module):
         condition_age_s: Tensor,
         register_kv: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """What System 1 sees now -> image_kv (image and register tokens), state tokens."""
+        """Observe the current state. Arguments are those of `Observer.forward`.
+
+        Returns image_kv [odd blocks, 2, B, heads, Ni + R, hd] of image and register tokens, and
+        state tokens [B, 2, D].
+        """
         registers, state_tokens = self.observer(
             image_tokens, position_rad, command_rad, condition_age_s, register_kv
         )
@@ -123,7 +131,7 @@ class Video2ActPolicy(nn.Module):
         state_tokens: Tensor,
         command_rad: Tensor,
     ) -> Tensor:
-        """Noise [B, K, J] -> joint targets [B, K, J]: all solver steps over cached K/V."""
+        """Run all solver steps over cached K/V, from noise [B, K, J] to joint targets [B, K, J]."""
         visual_kv = torch.cat([image_kv, video_kv], dim=4)
         x, x0 = noise, noise
         for step in self.solver:
@@ -132,7 +140,7 @@ class Video2ActPolicy(nn.Module):
             x = step.advance(x, x0, before)
         return self.to_chunk_rad(x, command_rad)
 
-    # Training, and the plain model.
+    # Training, and the model without caches.
 
     def denoiser(
         self,
@@ -145,10 +153,10 @@ class Video2ActPolicy(nn.Module):
         command_rad: Tensor,
         condition_age_s: Tensor,
     ) -> Tensor:
-        """One denoiser call from plain tokens: noisy [B, K, J], timestep [B] -> clean [B, K, J].
+        """Run the denoiser once without caches: noisy [B, K, J], timestep [B] to clean [B, K, J].
 
-        `condition_tokens` [B, 2N, D] are the spatial and then the motion tokens; actions are
-        normalised as in `to_actions`.
+        `condition_tokens` [B, 2N, D] are the spatial, then the motion tokens. Actions are
+        normalised by `to_actions`.
         """
         registers, state_tokens = self.observer(
             image_tokens, position_rad, command_rad, condition_age_s,
@@ -171,15 +179,15 @@ class Video2ActPolicy(nn.Module):
         condition_age_s: Tensor,
         noise: Tensor,
     ) -> Tensor:
-        """The plain model: everything recomputed in every solver step, nothing cached.
+        """Run the whole model and recompute everything in every solver step.
 
         Args:
-            frames: condition clip [B, T, H, W, 3], oldest first; its newest is the spatial frame.
+            frames: the clip [B, T, H, W, 3], oldest first; the newest is the spatial frame.
             image: the current frame [B, H, W, 3].
             lang_tokens: [B, L, Dl].
             position_rad: measured joints [B, J].
             command_rad: last commanded joints [B, J].
-            condition_age_s: [B], age of the newest frame of `frames`.
+            condition_age_s: [B], the age of the clip's newest frame.
             noise: [B, K, J].
 
         Returns:
@@ -200,12 +208,12 @@ class Video2ActPolicy(nn.Module):
             x = step.advance(x, x0, before)
         return self.to_chunk_rad(x, command_rad)
 
-    # Actions are deltas to the current command, normalised per step and joint.
+    # Actions are differences from the current command, normalised per step and joint.
 
     def to_actions(self, chunk_rad: Tensor, command_rad: Tensor) -> Tensor:
-        """Joint targets [B, K, J] -> normalised actions."""
+        """Normalise joint targets [B, K, J] to actions, relative to command_rad [B, J]."""
         return (chunk_rad - command_rad[:, None]) / self.action_scale
 
     def to_chunk_rad(self, actions: Tensor, command_rad: Tensor) -> Tensor:
-        """Normalised actions [B, K, J] -> joint targets."""
+        """Convert actions [B, K, J] to joint targets, relative to command_rad [B, J]."""
         return command_rad[:, None] + self.action_scale * actions

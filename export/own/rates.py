@@ -1,6 +1,6 @@
-"""The rate split of this project's policy as one table: the stages in each graph, and its tensors.
+"""Splits this project's own policy by rate: one table of graphs and one of their tensors.
 
-A row is the whole truth about a graph: the exporter, the parity check and the manifest read it.
+The exporter, the parity check and the manifest all read these tables.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GRAPHS: tuple[Graph, ...] = (
           ("noise", "lang_kv", "video_kv", "image_kv", "state_tokens", "command_rad"),
           ("chunk_rad",)),
 )  # fmt: skip
-"""In an order in which each graph's inputs are external or made by a graph before it."""
+"""In running order: earlier graphs or the caller provide each graph's inputs."""
 
 COMPONENT_OF: Mapping[str, Component] = {
     "vae_spatial": "vae",
@@ -48,14 +48,15 @@ COMPONENT_OF: Mapping[str, Component] = {
     "vdm_spatial": "dit",
     "vdm_motion": "dit",
 }
-"""Whose precision a graph has; all others, the core's. `instruction` is of both networks."""
+"""The network whose precision a graph has. All graphs that are missing here have the core's;
+`instruction` has weights of two networks."""
 
 
 def tensor_specs(config: PolicyConfig) -> dict[str, TensorSpec]:
-    """Every tensor that crosses a graph's border, by key; batch 1, static shapes.
+    """Return the spec of every graph input and output by key, with batch 1 and static shapes.
 
-    The key is the tensor's name, but for `newest_frame` and `clip`: both are a graph's `frames`.
-    Keys and values, by far the most bytes, are as narrow as the graphs of the core that make them.
+    The key is the tensor's name, except that `newest_frame` and `clip` are both named `frames`.
+    K/V tensors, by far the largest, have the core's precision.
     """
     core, dit = config.core, config.dit
     height, width = config.image.height, config.image.width
@@ -118,11 +119,15 @@ def tensor_specs(config: PolicyConfig) -> dict[str, TensorSpec]:
 
 
 def example_inputs(config: PolicyConfig, seed: int = 0) -> dict[str, Tensor]:
-    """Seeded tensors for every input that no graph makes: plausible images, states and noise."""
+    """Return seeded tensors for every input that no graph computes, in the shapes of their specs.
+
+    Joint positions lie within their limits and condition ages below the maximum.
+    """
     generator = torch.Generator().manual_seed(seed)
     specs = tensor_specs(config)
 
     def normal(key: str) -> Tensor:
+        """Draw standard normal values in the shape of the tensor's spec."""
         return torch.randn(specs[key].shape, generator=generator)
 
     clip = torch.randint(0, 256, specs["clip"].shape, generator=generator, dtype=torch.uint8)
@@ -145,9 +150,10 @@ def example_inputs(config: PolicyConfig, seed: int = 0) -> dict[str, Tensor]:
 
 
 def split_of(policy: Video2ActPolicy) -> Split:
-    """This project's own policy."""
+    """Split this project's own policy into graphs."""
 
     def plain(tensors: dict[str, Tensor]) -> Tensor:
+        """Run the model without caches on the inputs by key. Returns chunk_rad [1, K, J]."""
         keys = ("clip", "image", "lang_tokens", *_JOINTS, "condition_age_s", "noise")
         chunk_rad: Tensor = policy(*(tensors[key] for key in keys))
         return chunk_rad

@@ -1,7 +1,7 @@
-"""Causal video VAE: frames to latents; the decoder serves training only.
+"""The causal video VAE, which maps frames to latents. The decoder serves training only.
 
-A frame's latent depends on that frame and earlier ones of the same clip, never on later ones.
-One frame alone (the spatial stream) gives a code that cannot carry velocity.
+A frame's latent depends on that frame and the earlier ones of its clip. The latent of a single
+frame (the spatial stream) contains no velocity.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from export.own.config import VaeConfig
 
 
 class CausalConv3d(nn.Module):
-    """3-D convolution [B, C, T, h, w], size-preserving, zero-padded in front only along time."""
+    """3-D convolution that pads time only at the front, so no output depends on later frames."""
 
     def __init__(self, channels: int, temporal_kernel: int) -> None:
         super().__init__()
@@ -22,15 +22,13 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(channels, channels, (temporal_kernel, 3, 3), padding=(0, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve x [B, C, T, h, w]; the shape stays."""
         out: Tensor = self.conv(functional.pad(x, (0, 0, 0, 0, self.past, 0)))
         return out
 
 
 class VideoVae(nn.Module):
-    """Encoder. Frames [B, T, H, W, 3] RGB 0..255 (uint8 or float) -> latents [B, C, T, h, w].
-
-    Strided convolutions run per frame, as 2-D ones over B * T; time is mixed at latent size.
-    """
+    """The encoder. Strided 2-D convolutions run per frame; one causal layer mixes the latents."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -47,6 +45,7 @@ class VideoVae(nn.Module):
         self.temporal = CausalConv3d(config.latent_channels, config.temporal_kernel)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Encode frames [B, T, H, W, 3], RGB in 0..255, as latents [B, C, T, h, w]."""
         batch, count = frames.shape[:2]
         pixels = pixels_to_unit(frames).flatten(0, 1).permute(0, 3, 1, 2)
         latents = self.per_frame(pixels).unflatten(0, (batch, count)).transpose(1, 2)
@@ -55,7 +54,7 @@ class VideoVae(nn.Module):
 
 
 class VaeDecoder(nn.Module):
-    """Latents [B, C, T, h, w] -> frames [B, T, 3, H, W] in about [-1, 1], frame by frame."""
+    """The decoder, which works frame by frame."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -70,6 +69,7 @@ class VaeDecoder(nn.Module):
         self.per_frame = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Decode latents [B, C, T, h, w] to frames [B, T, 3, H, W] in about -1..1."""
         batch, _, count = latents.shape[:3]
         frames = self.per_frame(latents.transpose(1, 2).flatten(0, 1))
         out: Tensor = frames.unflatten(0, (batch, count))

@@ -1,4 +1,4 @@
-"""A sealed bundle from a trained policy: graphs, instruction embeddings, parity, manifest."""
+"""Writes a sealed bundle of a trained policy: graphs, embeddings, parity and manifest."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What goes into a bundle. `manifest` is its draft: without graphs, texts and parity.
+    """The content of a bundle. `manifest` is a draft without graphs, texts and parity.
 
-    Embeddings are float32 [tokens, width] by text, for the policy and, where that has a text
-    encoder of its own, for the video model.
+    `instructions` maps each text to its embedding, float32 [tokens, width]. `video_texts` does so
+    for a video model with its own text encoder.
     """
 
     split: Split
@@ -49,9 +49,9 @@ class Source:
 def bundle_from_policy(source: Source, out: Path, report: Report, check: bool = True) -> Manifest:
     """Export every graph, check its parity and write a sealed bundle to `out`.
 
-    `report` gets a line a graph. `out` is replaced as a whole, and only by a finished bundle.
-    Parity loads each graph and runs the policy: without `check` neither needs to fit into memory.
-    Raises BundleError when a graph misses parity, or `out` is something else than a bundle.
+    `report` is called with one line per graph. A finished bundle replaces `out` as a whole. The
+    parity check loads every graph and runs the policy, so both must fit into memory.
+    Raises BundleError if a graph differs from PyTorch, or if `out` exists and is no bundle.
     """
     _refuse_foreign(out)
     draft = out.with_name(out.name + ".part")
@@ -65,7 +65,7 @@ def bundle_from_policy(source: Source, out: Path, report: Report, check: bool = 
 
 def _refuse_foreign(out: Path) -> None:
     if out.exists() and not (out / MANIFEST).is_file():
-        raise BundleError(f"{out}: exists and is not a bundle; remove it or choose another place")
+        raise BundleError(f"{out}: exists and is not a bundle; remove it or choose another folder")
 
 
 def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifest:
@@ -74,7 +74,7 @@ def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifes
     files: dict[str, GraphSpec] = {}
     parity: dict[str, float] = {}
     for graph in split.graphs:
-        if graph.name in files:  # another run of it, on other tensors
+        if graph.name in files:  # a second run of the same graph, on other tensors
             continue
         spec = files[graph.name] = _export(split, graph, folder, tensors)
         if check and spec.precision != UNCHECKED:
@@ -99,7 +99,7 @@ def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifes
 
 
 def _blank(split: Split) -> dict[str, Tensor]:
-    """Unfilled tensors, which take no memory: tracing needs types and shapes only."""
+    """Return uninitialised tensors, which take no memory: tracing needs types and shapes only."""
     types = {"uint8": torch.uint8, "int64": torch.int64}
     return {
         key: torch.empty(spec.shape, dtype=types.get(spec.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""What the file of every policy holds: joints, and the precision of each network."""
+"""The parts of every policy's file: its joints and the precision of each network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Seconds = Annotated[float, Gt(0)]
 Component = Literal["vae", "dit", "core"]
 Precision = Literal["fp32", "fp16", "bf16"]
 FULL: Final = "fp32"
-Precisions = Mapping[Component, Precision]  # what is left out is FULL
+Precisions = Mapping[Component, Precision]  # a missing component is FULL
 
 
 class JointConfig(Strict):
-    """One joint of the action space; its limits also normalise the network's inputs."""
+    """One joint of the action space. Its limits also normalise the network's inputs."""
 
     name: str
     lower_rad: float
@@ -33,11 +33,12 @@ class JointConfig(Strict):
 
 
 class PrecisionConfig(Strict):
-    """Of each network. The VAE is all convolutions, which ONNX lacks in bf16 at opset 18."""
+    """The precision of each network. The VAE can't be bf16: ONNX opset 18 has no bf16 Conv."""
 
     vae: Literal["fp32", "fp16"] = FULL
     dit: Precision = FULL
     core: Precision = FULL
 
     def by_component(self) -> Precisions:
+        """Return component -> precision."""
         return {"vae": self.vae, "dit": self.dit, "core": self.core}

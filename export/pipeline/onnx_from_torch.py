@@ -1,7 +1,7 @@
-"""ONNX graphs from PyTorch stages: static shapes, opset 18, everything constant folded.
+"""Exports PyTorch stages to ONNX graphs with static shapes, opset 18 and folded constants.
 
-Weights stay where they are, mapped into memory from their checkpoint, until each is written: of a
-policy that is larger than the memory, only its largest weight has to fit.
+Weights stay memory-mapped in their checkpoint until each is written. So only the largest weight,
+not the whole policy, must fit into memory.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from v2a.bundle import TensorSpec
 from v2a.errors import BundleError
 
 OPSET = 18
-"""In TensorRT 10's parser (opset 9 to 20) and 11's; 23's Attention op fails in fp32 builds."""
+"""TensorRT 10 parses opset 9 to 20. Opset 23's Attention fails in fp32 builds of TensorRT 11."""
 
 _FOLD_LIMIT = 1 << 26  # elements
 INLINE_LIMIT_BYTES = 1 << 26
-"""Largest weights inside a graph's file. Protobuf ends at 2 GiB; well before that, a file that is
-built in memory as a whole costs more than it is worth."""
+"""Most bytes of weights inside a graph's file. Protobuf allows 2 GiB, but a file of that size would
+have to be built in memory."""
 _SCOPES = "pkg.torch.onnx.name_scopes"  # a list: modules from outside in, then the operator
-_SMALL_BYTES = 1 << 10  # axes and shapes stay in the graph, where shape inference reads them
+_SMALL_BYTES = 1 << 10  # smaller tensors (axes, shapes) stay in the graph for shape inference
 
 NOT_IN_TENSORRT = frozenset(
     {"AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
@@ -56,13 +56,13 @@ NOT_IN_TENSORRT = frozenset(
 """Standard operators that TensorRT 10's parser refuses (onnx-tensorrt, docs/operators.md)."""
 
 _RULES = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule is not slice_split_rule]
-"""All but the one that compares every Slice with every other: of a thousand in an unrolled solver,
-a million pairs, and no engine needs two Slices as one Split."""
+"""All rules but one, which compares each Slice with each other. An unrolled solver has a thousand
+of them, so a million pairs, and no engine needs two Slices merged into one Split."""
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Swallow what torch's exporter prints, warns and logs on success; errors still raise."""
+    """Silence the prints, warnings and logs of torch's exporter. Errors still raise."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -80,10 +80,11 @@ def onnx_from_torch(
     tensors: Mapping[str, Tensor],
     precision: Precision = FULL,
 ) -> ir.Model:
-    """Trace `graph` on example `tensors` (by key) into an ONNX model; `save` checks and writes it.
+    """Trace `graph` into an ONNX model; `save` checks and writes it.
 
-    What depends on weights alone (time embeddings of fixed steps, t = 0 modulation, rotary
-    tables) is folded into initializers. Raises BundleError naming an operator TensorRT has not.
+    `tensors` are examples for the inputs, key -> tensor in the shape of its spec. Values that
+    depend on weights alone (time embeddings, modulation at t = 0, rotary tables) become constants.
+    Raises BundleError if the graph uses an operator that TensorRT lacks.
     """
     own = graph.specs(specs)
     with _quiet():
@@ -95,7 +96,7 @@ def onnx_from_torch(
             external_data=False,
             input_names=[own[key].name for key in graph.inputs],
             output_names=[own[key].name for key in graph.outputs],
-            optimize=False,  # `_fold` does it, with weights counted as constants
+            optimize=False,  # `_fold` does it and treats weights as constants
             verbose=False,
         )
         assert program is not None  # it is None only for dynamo=False
@@ -116,8 +117,10 @@ def onnx_from_torch(
 
 
 def _transpose_weights(model: ir.Model) -> None:
-    """Linear layers read their weight transposed: made when it is written, and once, though every
-    solver step asks for it."""
+    """Replace the Transpose of each linear layer's weight by a transposed weight.
+
+    It is made once, on writing, and shared by all solver steps.
+    """
     done: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
     for node in list(model.graph.all_nodes()):
         weight = node.inputs[0] if node.op_type == "Transpose" else None
@@ -144,7 +147,7 @@ def _transposed(weight: ir.Value, tensor: ir.TensorProtocol, order: tuple[int, .
 
 
 def _fold(model: ir.Model) -> None:
-    """The steps of `onnxscript.optimizer.optimize`, with `_RULES`."""
+    """Run the steps of `onnxscript.optimizer.optimize` with `_RULES`."""
     fold = partial(
         onnxscript.optimizer.fold_constants_ir,
         onnx_shape_inference=True,
@@ -166,8 +169,10 @@ def _fold(model: ir.Model) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes (stack traces with this machine's paths): as big as the weights.
-    The module of a node stays, in its name: engines report the time of layers by it."""
+    """Drop the exporter's stack traces, which are as big as the weights and hold local paths.
+
+    A node keeps its module in its name, so that engines report times by module.
+    """
     del model.graph.value_info[:]
     del model.metadata_props[:], model.graph.metadata_props[:]
     for node in model.graph.node:
@@ -177,18 +182,20 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _module_of(node: onnx.NodeProto) -> str:
-    """`policy.core.blocks.0.attn.qkv`, the innermost module of the exporter's note on it; empty for
-    what belongs to none, such as the solver's own arithmetic."""
+    """Return a node's innermost module, such as `policy.core.blocks.0.attn.qkv`.
+
+    It is empty for nodes outside any module, such as the solver's arithmetic.
+    """
     noted = {prop.key: prop.value for prop in node.metadata_props}
     scopes: list[str] = ast.literal_eval(noted.get(_SCOPES, "[]"))
     return scopes[-2] if len(scopes) > 1 else ""
 
 
 def save(model: ir.Model, path: Path, inline_limit_bytes: int = INLINE_LIMIT_BYTES) -> Path | None:
-    """Check the model and write it; a half-written graph never bears its final name.
+    """Check the model and write it atomically.
 
-    Weights of more than `inline_limit_bytes` go one by one into a second file beside it, of which
-    the path is returned.
+    If the weights exceed `inline_limit_bytes`, they are written one by one to a second file beside
+    it. Returns that file's path, or None.
     """
     weights = [value.const_value for value in model.graph.initializers.values()]
     data = None
@@ -213,6 +220,6 @@ def _serialised(model: ir.Model) -> onnx.ModelProto:
         cause: BaseException | None = error
         while isinstance(cause, ir.serde.SerdeError):
             cause = cause.__cause__
-        if isinstance(cause, BundleError):  # a weight that could not be made
+        if isinstance(cause, BundleError):  # from the conversion of a weight
             raise cause from None
         raise

@@ -1,5 +1,7 @@
-"""Parity: each exported graph against its PyTorch stage, and the whole chain against the plain
-model, on seeded inputs."""
+"""The parity check: compares exported graphs with PyTorch on seeded inputs.
+
+Each graph is compared with its PyTorch stage, and the chain of all graphs with the plain model.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +21,28 @@ from v2a.bundle import GraphSpec
 from v2a.errors import BundleError
 
 MAX_ABS_ERROR = 1e-4
-"""Float32 rounding through a whole graph; measured errors of the demo policy are below 1e-5."""
+"""Allows float32 rounding through a graph. The demo policy's measured errors are below 1e-5."""
 
 LIMITS: Mapping[Precision, float] = {"fp32": MAX_ABS_ERROR, "fp16": 1e-2}
-"""Largest error that passes, of tensors within 1; of larger ones, of their largest value. A
-half-precision graph's is its type's eleven bits through a whole graph."""
+"""Largest error that passes, relative to the tensor's largest value if that is above 1. The fp16
+limit allows rounding to eleven bits through a whole graph."""
 
 _FIXES: Mapping[Precision, str] = {
     "fp32": "export with the tested versions of torch, onnx and onnxruntime",
     "fp16": "export this component as bf16 or fp32",
 }
 
-UNCHECKED: Precision = "bf16"  # ONNX Runtime's CPU has no kernels for it
+UNCHECKED: Precision = "bf16"  # ONNX Runtime has no CPU kernels for it
 
 
 def run_graph(
     split: Split, graph: Graph, engine: Engine, tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Run the exported `graph` on tensors by key; its outputs by key, as PyTorch has them."""
+    """Run the exported `graph` on `tensors`, key -> tensor in the shape of its spec.
+
+    Returns the graph's outputs by key, float32 in the shapes of their specs. Raises EngineError if
+    the engine fails.
+    """
     specs = graph.specs(split.specs)
     feeds = {
         specs[key].name: tensors[key].numpy().astype(specs[key].dtype, copy=False)
@@ -47,9 +53,10 @@ def run_graph(
 
 
 def graph_error(split: Split, graph: Graph, engine: Engine, tensors: dict[str, Tensor]) -> float:
-    """Largest |ONNX - PyTorch| over the graph's outputs, fed with the PyTorch chain's tensors.
+    """Return the largest |ONNX - PyTorch| over all outputs of one graph.
 
-    Raises BundleError past the limit of the graph's precision.
+    `tensors` are the PyTorch chain's, key -> tensor in the shape of its spec. Raises BundleError
+    above the limit of the graph's precision.
     """
     precision = split.precision[graph.name]
     outputs = run_graph(split, graph, engine, tensors)
@@ -61,9 +68,9 @@ def graph_error(split: Split, graph: Graph, engine: Engine, tensors: dict[str, T
 
 @torch.no_grad()
 def chain_error(split: Split, files: Mapping[str, GraphSpec], folder: Path) -> float:
-    """Largest |output of the exported graphs run in a chain - that of the plain model|.
+    """Return the largest difference between the chain of exported graphs and the plain model.
 
-    Raises BundleError past the limit of the narrowest precision in the chain.
+    Raises BundleError above the limit of the chain's lowest precision.
     """
     narrowest = max((split.precision[name] for name in files), key=LIMITS.__getitem__)
     tensors = dict(split.inputs)

@@ -1,10 +1,11 @@
-"""Half precision where the arithmetic is; float32 where it would overflow or lose its digits.
+"""Rewrites a graph to half precision where that is safe.
 
-Strongly typed networks (all of TensorRT 11, and 10 by choice) take each tensor's type from the ONNX
-graph, so a precision is a rewrite of the graph. Matrix products and convolutions, and what merely
-moves their operands, get the narrow type. Everything else stays float32: softmax, norms, rotary and
-time embeddings, activations, sums, the residual stream. Their exponentials, squares and long sums
-leave float16's range (65504) or bfloat16's eight bits, and they do a small part of the arithmetic.
+Strongly typed networks (all in TensorRT 11, optional in 10) take each tensor's type from the ONNX
+graph. So the exporter sets a precision by rewriting the graph. Matrix products, convolutions and
+operators that only move their operands get the narrow type. Everything else stays float32: softmax,
+norms, rotary and time embeddings, activations, sums, the residual stream. These do little of the
+arithmetic, but their exponentials, squares and long sums exceed float16's range (65504) or
+bfloat16's eight bits.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ STORED: Mapping[Precision, Literal["float32", "float16"]] = {
     "fp16": "float16",
     "bf16": "float32",  # numpy has no bfloat16
 }
-"""What a large tensor that leaves a graph of this precision is stored as."""
+"""The dtype of large tensors that leave a graph of this precision."""
 
 PRODUCTS: Mapping[Precision, frozenset[str]] = {
     "fp16": frozenset({"Conv", "Gemm", "MatMul"}),
@@ -41,8 +42,8 @@ MOVES = frozenset(
 def narrow(model: ir.Model, precision: Precision, borders: Mapping[str, str]) -> None:
     """Rewrite a float32 `model` for `precision`, in place.
 
-    `borders` gives the dtype of each input and output, as the manifest has it. A weight beyond the
-    narrow type's range raises BundleError when it is written.
+    `borders` maps each input and output to its dtype in the manifest. Weights are converted when
+    they are written. That raises BundleError if a weight exceeds the narrow type's range.
     """
     target = NARROW[precision]
     for value in model.graph.inputs:
@@ -58,7 +59,7 @@ _NAMES = {"float32": "FLOAT", "float16": "FLOAT16", "uint8": "UINT8", "int64": "
 
 
 class _Walk:
-    """Types along a graph, from its inputs on; each value is cast once at most."""
+    """Sets types along a graph, from its inputs on, and casts each value at most once."""
 
     def __init__(self, graph: ir.Graph, target: ir.DataType, products: frozenset[str]) -> None:
         self._graph = graph
@@ -76,7 +77,7 @@ class _Walk:
                 output.dtype = wanted
 
     def border(self, value: ir.Value, dtype: str) -> ir.Value:
-        """The graph's output `value` as `dtype`, under its own name."""
+        """Return the graph's output `value` as `dtype`, under the same name."""
         wanted = ir.DataType[_NAMES[dtype]]
         if value.dtype == wanted:
             return value
@@ -122,7 +123,7 @@ class _Walk:
 
 
 def _weight(value: ir.Value, tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.Value:
-    """The weight as `dtype`, converted when it is written: never two copies of all weights."""
+    """Return the weight as `dtype`, converted on writing: there are never two copies of all."""
     name = f"{value.name}_{dtype.short_name()}"
     shape = ir.Shape(tensor.shape.numpy())
     lazy = ir.LazyTensor(partial(_converted, tensor, dtype, name), dtype, shape, name=name)

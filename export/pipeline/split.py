@@ -1,4 +1,4 @@
-"""A policy cut into graphs by the rate at which their inputs change."""
+"""Describes how a policy is split into graphs by the rate at which their inputs change."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from v2a.names import Rate
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One exported graph: `run(policy, *inputs)`; inputs and outputs are keys of `Split.specs`.
+    """One exported graph, computed by `run(policy, *inputs)`.
 
-    A graph that runs more than once for a chunk has a row for each run, with other keys; `names`
-    then tells what its file calls them.
+    `inputs` and `outputs` are keys of `Split.specs`. A graph that runs several times per chunk has
+    one row per run, with different keys. `names` then maps these keys to the names in its file.
     """
 
     name: str
@@ -30,14 +30,14 @@ class Graph:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def specs(self, known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-        """Of its own tensors, by key, under the names that its file uses."""
+        """Return the specs of the graph's own tensors by key, with the names in its file."""
         return {
             key: known[key].model_copy(update={"name": self.names.get(key, known[key].name)})
             for key in (*self.inputs, *self.outputs)
         }
 
     def spec(self, known: Mapping[str, TensorSpec], file: str, **more: Any) -> GraphSpec:
-        """What a manifest says of it; `more` are further fields."""
+        """Return the graph's entry in the manifest. `more` adds fields."""
         specs = self.specs(known)
         return GraphSpec(
             name=self.name,
@@ -50,7 +50,7 @@ class Graph:
 
 
 class Stage(nn.Module):
-    """A policy seen as one graph: what the exporter traces."""
+    """The module that the exporter traces: one graph of a policy."""
 
     def __init__(self, policy: nn.Module, graph: Graph) -> None:
         super().__init__()
@@ -58,11 +58,12 @@ class Stage(nn.Module):
         self.graph = graph
 
     def forward(self, *inputs: Tensor) -> Any:
+        """Run the graph. Inputs have the shapes of their specs, in the graph's order."""
         return self.graph.run(self.policy, *inputs)
 
     @torch.no_grad()
     def outputs(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Run on the named tensors; the graph's outputs by key."""
+        """Run on `tensors` and return the outputs, key -> tensor in the shape of its spec."""
         out = self(*(tensors[key] for key in self.graph.inputs))
         return dict(zip(self.graph.outputs, out if isinstance(out, tuple) else (out,), strict=True))
 
@@ -70,7 +71,10 @@ class Stage(nn.Module):
 def chain(
     policy: nn.Module, inputs: dict[str, Tensor], graphs: Sequence[Graph]
 ) -> dict[str, Tensor]:
-    """Run every graph's PyTorch stage in order; all tensors by key."""
+    """Run every graph's PyTorch stage in order. Returns the inputs and all outputs by key.
+
+    Tensors have the shapes of their specs.
+    """
     tensors = dict(inputs)
     for graph in graphs:
         tensors |= Stage(policy, graph).outputs(tensors)
@@ -79,10 +83,10 @@ def chain(
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A policy cut into graphs: what the exporter and the parity check read.
+    """A policy split into graphs, for the exporter and the parity check.
 
-    `inputs` are example tensors for what no graph makes; on tensors by key, `plain` is the model
-    that caches nothing: what the last graph gives at the end of the chain.
+    `inputs` are example tensors for all inputs that no graph computes. `plain` is the whole model
+    without caches: it maps those tensors to the output of the last graph.
     """
 
     policy: nn.Module

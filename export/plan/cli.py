@@ -1,4 +1,4 @@
-"""`v2a plan`: what a policy can do at most on a device, from its file and data sheets."""
+"""`v2a plan`: estimates a policy's memory and highest rates on a device from data sheets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from export.own.costs import FILE, policy_cost
 from export.plan.devices import PRECISIONS, Precision
 from export.plan.plan import find_device, plan
 from export.plan.report import as_json_text, as_text
-from export.release.config import ReleaseConfig, Released
+from export.release.config import ExtraAllowed, ReleaseConfig
 from export.release.costs import DIT, ENCODER, TRAINED, VAE, release_cost
 from export.release.layout import layout_of
 from v2a.config import load_yaml
@@ -27,14 +27,14 @@ MARKS = {
     VAE: "encoder.conv1.weight",
     ENCODER: "vision_model.post_layernorm.weight",
 }
-"""A key by which each checkpoint file is known."""
+"""Checkpoint file -> a key that identifies it."""
 
 _PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A checkpoint's tensors without their values."""
+    """The shapes of a checkpoint's tensors."""
 
     path: Path
     shapes: Shapes
@@ -47,8 +47,8 @@ Headers = Mapping[str, Header]  # by file
 @click.argument("policy", type=_PATH)
 @click.option("--device", required=True, help="For example orin-agx-64 (docs/plan.md).")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True)
-@click.option("--power-mode", help="As nvpmodel names it; the fastest where left out.")
-@click.option("--checkpoint", type=_PATH, multiple=True, help="Weights, to compare the sizes with.")
+@click.option("--power-mode", help="nvpmodel's name of the mode; default: the fastest.")
+@click.option("--checkpoint", type=_PATH, multiple=True, help="Checkpoint to check sizes against.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan_command(
     policy: Path,
@@ -58,10 +58,11 @@ def plan_command(
     checkpoint: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Bound memory and rates of the policy that POLICY (a YAML or JSON file) describes.
+    """Estimate memory and rates of the policy that POLICY (a YAML or JSON file) describes.
 
-    From sizes and data sheets alone: nothing is loaded or run. Of a checkpoint only the header is
-    read; a released policy's files are given with one --checkpoint each.
+    The estimate uses sizes and data sheets only; nothing is loaded or run. Rates are upper bounds.
+    Only the header of a checkpoint is read. Give each file of a released policy with its own
+    --checkpoint.
     """
     found = find_device(device)
     made = plan(_cost(policy, _headers(checkpoint)), found, power_mode, precision)
@@ -69,16 +70,16 @@ def plan_command(
 
 
 def _cost(policy: Path, headers: Headers) -> PolicyCost:
-    """The keys of the policy's file tell which of the two kinds it is."""
-    keys = load_yaml(policy, Released).model_extra or {}
+    """Compute the cost of a policy; the keys of its file tell whether it is a released one."""
+    keys = load_yaml(policy, ExtraAllowed).model_extra or {}
     if "wan" in keys:
         cost = _release_cost(policy, headers)
     elif "dit" in keys:
         cost = policy_cost(load_yaml(policy, PolicyConfig))
     else:
         raise ConfigError(
-            f"{policy}: neither a policy of this project (it has 'dit') nor a released one (it has "
-            "'wan', see export/release/released.yaml); give one of these"
+            f"{policy}: not a policy file; it needs the key 'dit' (a policy of this project) or "
+            "'wan' (a released one, see export/release/released.yaml)"
         )
     for file, header in headers.items():
         _check(policy, cost, file, header)
@@ -90,7 +91,7 @@ def _release_cost(policy: Path, headers: Headers) -> PolicyCost:
     config = load_yaml(policy, ReleaseConfig)
     layout = layout_of(headers[TRAINED].shapes if TRAINED in headers else {})
     if (config.compressor in (None, False)) != (layout.compressors is None):
-        fix = "give the --checkpoint of this policy, whose shapes tell the compressors' sizes"
+        fix = "give this policy's --checkpoint, whose shapes hold the compressors' sizes"
         raise ConfigError(f"{policy}: compressor is {config.compressor!r}; {fix}")
     return release_cost(config, layout)
 
@@ -100,7 +101,7 @@ def _headers(checkpoints: Sequence[Path]) -> Headers:
 
 
 def _header(path: Path) -> tuple[str, Header]:
-    from export.release.headers import read_shapes  # here: a plan without one needs no torch
+    from export.release.headers import read_shapes  # here, so a plan without one needs no torch
 
     shapes = read_shapes(path)
     for file, mark in MARKS.items():
@@ -111,7 +112,7 @@ def _header(path: Path) -> tuple[str, Header]:
 
 
 def _check(policy: Path, cost: PolicyCost, file: str, header: Header) -> None:
-    """Raises ConfigError where the header's weights are not those that the policy's sizes give."""
+    """Raise ConfigError if the checkpoint's weights do not match the policy's sizes."""
     parts = [(graph.name, graph.parts[file]) for graph in cost.graphs if file in graph.parts]
     if not parts:
         raise ConfigError(f"{header.path}: no graph of {policy} has its weights; leave it out")
@@ -119,6 +120,6 @@ def _check(policy: Path, cost: PolicyCost, file: str, header: Header) -> None:
         found = part.weights_in(header.shapes)
         if found != part.work.weights:
             raise ConfigError(
-                f"{header.path}: has {found} weights for graph {name}, {policy} gives "
+                f"{header.path}: has {found} weights for graph {name}, but {policy} gives "
                 f"{part.work.weights}; use the policy file that this checkpoint was trained with"
             )

@@ -1,9 +1,8 @@
-"""The computers that a policy may run on: memory, bandwidth and dense arithmetic, with sources.
+"""The devices of `v2a plan`: memory, bandwidth and dense arithmetic rates, with sources.
 
-NVIDIA's headline TOPS count zeros that sparse weights would skip, add the DLAs, and on Thor are of
-4 bits. The rates here are dense and the GPU's alone: SMs x clock x operations of an SM in a clock.
-`tests/export/plan/test_plan.py` holds them against the figures that the data sheets print. None was
-measured by this project.
+NVIDIA's headline TOPS count the zeros that sparse weights skip, include the DLAs, and are FP4 on
+Thor. The rates here are dense and of the GPU alone: SMs x clock x operations per SM and clock.
+`tests/export/plan/test_plan.py` compares them with the data sheets. This project measured none.
 """
 
 from __future__ import annotations
@@ -18,8 +17,11 @@ PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Dense operations (a multiply-add is two) that one SM does in one clock, by the precision of
-    the factors; what is not there the tensor cores cannot do."""
+    """A GPU architecture.
+
+    `operations` gives the dense operations of one SM per clock by the precision of the factors; a
+    multiply-add counts as two. The tensor cores do not support a precision that is missing.
+    """
 
     compute_capability: str
     operations: Mapping[Precision, int]
@@ -28,7 +30,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class PowerMode:
-    """What `nvpmodel` leaves of a Jetson: SMs that are on, highest GPU clock, DRAM bandwidth."""
+    """A power mode of `nvpmodel`: active SMs, highest GPU clock, DRAM bandwidth."""
 
     sms: int
     gpu_mhz: float
@@ -37,13 +39,13 @@ class PowerMode:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`cache_mib`: L2 and what lies between it and the DRAM. The fastest power mode comes first."""
+    """One device. `cache_mib` is the L2 and any cache behind it. The fastest mode comes first."""
 
     name: str
     title: str
     architecture: Architecture
     memory_gib: float
-    shared: bool  # with the CPU
+    shared: bool  # whether CPU and GPU share the memory
     cache_mib: float
     software: str
     modes: Mapping[str, PowerMode]
@@ -51,13 +53,16 @@ class Device:
 
     @property
     def reserve_gb(self) -> float:
-        """Memory that is not the policy's. An assumption: on a Jetson 0.6 of 8 GiB are not visible
-        to Linux and 1.6 in use without a desktop (JetPack 6.2.1, as users report it), and CUDA and
-        TensorRT take their own; on a card the CUDA context and a display."""
+        """Memory that the policy cannot use, an assumption.
+
+        On a Jetson with 8 GiB, 0.6 GiB are invisible to Linux and 1.6 GiB are in use without a
+        desktop (user reports, JetPack 6.2.1); CUDA and TensorRT need more. On a desktop card it is
+        the CUDA context and a display.
+        """
         return 3.0 if self.shared else 1.0
 
     def operations_per_s(self, precision: Precision, mode: PowerMode) -> float:
-        """Dense; KeyError where the tensor cores have not this precision."""
+        """Return the dense peak rate. Raises KeyError if the device lacks this precision."""
         return mode.sms * mode.gpu_mhz * 1e6 * self.architecture.operations[precision]
 
 

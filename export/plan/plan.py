@@ -1,9 +1,10 @@
-"""Does a policy fit a device, and how often can each system run at most? Pure arithmetic.
+"""Computes whether a policy fits a device, and the highest rate of each system.
 
-A roofline: no graph takes less time than its FLOPs at the peak rate, nor than its compulsory bytes
-at the peak bandwidth: weights, inputs and outputs once, and in every later solver step again what a
-cache cannot have kept. All else is left out (launches, intermediate tensors, unfused softmax, the
-other system on the same GPU), so the times are lower bounds and the rates upper ones.
+This is a roofline model. A graph needs at least the time of its FLOPs at the peak rate, and the
+time of its compulsory bytes at the peak bandwidth. These bytes are weights, inputs and outputs
+once. Every later solver step adds what exceeds the cache. Launches, intermediate tensors, unfused
+softmax and the other system on the same GPU are left out. So times are lower bounds and rates are
+upper bounds.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ GIB = 2**30
 
 WEIGHT_BYTES: Mapping[Precision, float] = {
     "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1,
-    "fp4": 0.5 + 1 / 16,  # NVFP4: one 8-bit scale for 16 weights
+    "fp4": 0.5 + 1 / 16,  # NVFP4: one 8-bit scale per 16 weights
 }  # fmt: skip
 
 TENSOR_BYTES: Mapping[Precision, int] = {
     "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 2, "fp8": 2, "fp4": 2,
 }  # fmt: skip
-"""Between layers and graphs: a narrow type is one of weights and products, not of sums and K/V."""
+"""Bytes per element between layers and graphs. Only weights and products use 8 bits or fewer."""
 
 SYSTEM2: tuple[Rate, ...] = ("system2",)
 SYSTEM1: tuple[Rate, ...] = ("frame", "observe", "denoise")
@@ -37,7 +38,7 @@ SYSTEM1: tuple[Rate, ...] = ("frame", "observe", "denoise")
 
 @dataclass(frozen=True, slots=True)
 class GraphPlan:
-    """Bounds of one run of a graph, of which a chunk takes `runs`."""
+    """The bounds of one run of a graph. A chunk needs `runs` of them."""
 
     name: str
     rate: Rate
@@ -60,7 +61,10 @@ class GraphPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`twice_bytes`: weights of graphs that another graph, a network's other stream, also holds."""
+    """The plan of a policy on a device.
+
+    `twice_bytes` are weights that two graphs hold, one per video stream of the same network.
+    """
 
     policy: PolicyCost
     device: Device
@@ -95,41 +99,44 @@ class Plan:
 
     @property
     def system2_s(self) -> float:
-        """One condition."""
+        """Shortest time of one condition."""
         return sum(graph.time_s for graph in self.of(SYSTEM2))
 
     @property
     def system1_s(self) -> float:
-        """One chunk, with one new frame."""
+        """Shortest time of one chunk with one new frame."""
         return sum(graph.runs * graph.time_s for graph in self.of(SYSTEM1))
 
     @property
     def frame_to_chunk_s(self) -> float:
-        """From the newest frame to the chunk, the older frames' K/V being there."""
+        """Shortest time from the newest frame to the chunk; older frames' K/V are cached."""
         return sum(graph.time_s for graph in self.of(SYSTEM1))
 
     def of(self, rates: tuple[Rate, ...]) -> list[GraphPlan]:
+        """Return the graphs that run at these rates."""
         return [graph for graph in self.graphs if graph.rate in rates]
 
     def worst(self, rates: tuple[Rate, ...]) -> GraphPlan:
-        """The graph of these rates that takes the largest share of the time."""
+        """Return the graph of these rates with the largest share of the time."""
         return max(self.of(rates), key=lambda graph: graph.runs * graph.time_s)
 
 
 def find_device(name: str) -> Device:
+    """Return the device of this name. Raises ConfigError if it is unknown."""
     if name not in DEVICES:
         raise ConfigError(f"no device {name!r} is known; {suggest(name, list(DEVICES))}")
     return DEVICES[name]
 
 
 def missing_precisions(device: Device) -> list[Precision]:
+    """Return the precisions that the device's tensor cores lack."""
     return [name for name in PRECISIONS if name not in device.architecture.operations]
 
 
 def plan(policy: PolicyCost, device: Device, power_mode: str | None, precision: Precision) -> Plan:
-    """Bounds in that power mode, the fastest where none is given.
+    """Compute the bounds in a power mode, by default the fastest.
 
-    Raises ConfigError where the device has not this mode, or its tensor cores not this precision.
+    Raises ConfigError if the device lacks the mode or its tensor cores lack the precision.
     """
     power_mode = power_mode or next(iter(device.modes))
     if power_mode not in device.modes:
@@ -172,7 +179,7 @@ def _graph(cost: GraphCost, device: Device, mode: PowerMode, precision: Precisio
 
 
 def _held_twice(graphs: Iterable[GraphCost]) -> int:
-    """Weights of parts that have the same keys in the same file as an earlier graph's."""
+    """Count the weights of parts with the same keys and file as an earlier graph's."""
     seen, twice = set(), 0
     for graph in graphs:
         for file, part in graph.parts.items():

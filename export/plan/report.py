@@ -1,4 +1,4 @@
-"""A plan as a table for people, and as JSON."""
+"""Formats a plan as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ BOUND = (
 LAUNCHES = "so small a policy is limited by kernel launches, which are not counted"
 
 _PREFIXES = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1), ("m", 1e-3))
-_LAUNCHES_S = 1e-3  # chunks that take less than this have more launches than arithmetic
+_LAUNCHES_S = 1e-3  # below this time per chunk, launches take longer than the arithmetic
 _ROW = "{:<18}{:<12}{:>9}{:>13}{:>12}{:>9}{:>10}  {}"
 _HEADINGS = ("graph", "runs when", "weights", "activations", "FLOPs", "moved", "at least", "limit")
 
 
 def as_text(plan: Plan) -> str:
+    """Format the plan as a table."""
     device, policy = plan.device, plan.policy
     shared = " shared with the CPU" if device.shared else ""
     able, lacks = device.architecture.operations, missing_precisions(device)
@@ -85,7 +86,7 @@ def _hz(time_s: float) -> str:
 
 
 def _si(value: float, unit: str) -> str:
-    """Three digits and a prefix: 264 MB, 10.7 TFLOP, 3.58 us."""
+    """Format with three digits and a prefix: 264 MB, 10.7 TFLOP, 3.58 us."""
     for prefix, size in _PREFIXES:
         if value >= 0.9995 * size:
             return f"{value / size:.3g} {prefix}{unit}"
@@ -93,7 +94,7 @@ def _si(value: float, unit: str) -> str:
 
 
 def as_json_text(plan: Plan) -> str:
-    """SI units: bytes, FLOPs, seconds, hertz."""
+    """Format the plan as JSON in SI units: bytes, FLOPs, seconds, hertz."""
     device = plan.device
     return json.dumps(
         {

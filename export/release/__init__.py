@@ -1,1 +1,1 @@
-"""The authors' released policies: their key names, their arithmetic."""
+"""The authors' released policies, with their key names and their arithmetic."""

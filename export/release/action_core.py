@@ -1,6 +1,6 @@
 """The released action core (RDT with video tokens), with its key names.
 
-Its weights carry three habits of the libraries they were trained with, marked "as released" below.
+Its weights depend on three peculiarities of their training code, marked "as released" below.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ from torch import Tensor, nn
 from export.layers.blocks import NORM_EPS, attend, split_heads
 from export.release.config import ReleaseConfig
 
-FREQUENCIES = 256  # features of a timestep or control frequency before their MLP
+FREQUENCIES = 256  # sinusoid features of a timestep or control frequency
 
 KeyValue = tuple[Tensor, Tensor]
-"""What one block's cross-attention reads: keys and values [B, heads, L, hd]."""
+"""The keys and values that one block's cross-attention reads, each [B, heads, L, hd]."""
 
 
 def unit_variance(x: Tensor) -> Tensor:
-    """x / standard deviation over the last axis, the mean left in."""
-    # Written out: torch's `var` exports to twice the nodes.
+    """Divide x [..., D] by its standard deviation over the last axis; the shape stays.
+
+    The mean is not subtracted.
+    """
+    # torch's `var` would export to twice as many nodes.
     centred = x - x.mean(-1, keepdim=True)
     variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
     return x / (variance + NORM_EPS).sqrt()
 
 
 class VarianceNorm(nn.Module):
-    """x / standard deviation, times a learned weight.
+    """Divides by the standard deviation and multiplies by a learned weight.
 
     As released: timm 1.0.3's RmsNorm divides by the root of the unbiased variance, not by the root
     mean square, and subtracts no mean (`rms_norm` in timm/layers/fast_norm.py; later timm differs).
@@ -41,10 +44,13 @@ class VarianceNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [..., D]; the shape stays."""
         return unit_variance(x) * self.weight
 
 
 class Mlp(nn.Module):
+    """Linear, GELU (tanh form), linear."""
+
     def __init__(self, dim: int, outputs: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, dim)
@@ -52,11 +58,14 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(dim, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, L, D] to [B, L, outputs]."""
         out: Tensor = self.fc2(self.act(self.fc1(x)))
         return out
 
 
 class SelfAttention(nn.Module):
+    """Self-attention with queries and keys normalised per head."""
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -66,13 +75,14 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mix tokens x [B, L, D]; the shape stays."""
         query, key, value = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, dim=-1))
         out: Tensor = self.proj(attend(self.q_norm(query), self.k_norm(key), value))
         return out
 
 
 class CrossAttention(nn.Module):
-    """Attention to keys and values that `keys_values` made before, once for all solver steps."""
+    """Cross-attention to K/V that `keys_values` computes once for all solver steps."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -84,15 +94,16 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def keys_values(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L, D] -> normalised keys and values [2, B, heads, L, hd].
+        """Project tokens [B, L, D] to normalised keys and values [2, B, heads, L, hd].
 
-        The weight of the keys' norm is the query's (`forward`): it meets the keys in a product
-        only, and there are far fewer queries.
+        `forward` multiplies the queries by the weight of the keys' norm. The product is the same,
+        and there are far fewer queries than keys.
         """
         key, value = (split_heads(y, self.heads) for y in self.kv(tokens).chunk(2, dim=-1))
         return torch.stack([unit_variance(key), value])
 
     def forward(self, x: Tensor, read: KeyValue, bias: Tensor | None) -> Tensor:
+        """Read K/V with tokens x [B, L, D]; the shape stays. `bias` is added to the scores."""
         query = unit_variance(split_heads(self.q(x), self.heads))
         query = query * (self.q_norm.weight * self.k_norm.weight)
         out: Tensor = self.proj(attend(query, *read, bias))
@@ -100,6 +111,8 @@ class CrossAttention(nn.Module):
 
 
 class CoreBlock(nn.Module):
+    """Self-attention, cross-attention to given K/V, feed-forward."""
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm1 = VarianceNorm(dim)
@@ -110,6 +123,7 @@ class CoreBlock(nn.Module):
         self.ffn = Mlp(dim, dim)
 
     def forward(self, x: Tensor, read: KeyValue, bias: Tensor | None) -> Tensor:
+        """Update tokens x [B, L, D] from K/V; the shape stays. `bias` is added to the scores."""
         x = x + self.attn(self.norm1(x))
         x = x + self.cross_attn(self.norm2(x), read, bias)
         out: Tensor = x + self.ffn(self.norm3(x))
@@ -117,42 +131,52 @@ class CoreBlock(nn.Module):
 
 
 class ScalarEmbedder(nn.Module):
-    """A timestep or a control frequency in Hz [B] -> one token [B, 1, D]."""
+    """Embeds a timestep or a control frequency as one token."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, scalar: Tensor) -> Tensor:
+        """Embed values [B], timesteps or Hz, as tokens [B, 1, D]."""
         half = FREQUENCIES // 2
         steps = torch.arange(half, dtype=torch.float32, device=scalar.device)
-        # In this order of operations, as released: timesteps near 1000 enlarge any other rounding.
+        # The order of operations is as released: any other rounding grows at timesteps near 1000.
         angle = scalar[:, None] * torch.exp(-math.log(10_000) * steps / half)
         out: Tensor = self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
         return out.unsqueeze(1)
 
 
 class FinalLayer(nn.Module):
+    """The output norm and MLP."""
+
     def __init__(self, dim: int, outputs: int) -> None:
         super().__init__()
         self.norm_final = VarianceNorm(dim)
         self.ffn_final = Mlp(dim, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map tokens x [B, L, D] to [B, L, outputs]."""
         out: Tensor = self.ffn_final(self.norm_final(x))
         return out
 
 
 def joined(*stacks: Tensor) -> list[KeyValue]:
-    """Stacks [blocks, 2, B, heads, L, hd] of several sources -> what each block reads of all."""
+    """Join the K/V of several sources, [blocks, 2, B, heads, L, hd] each, on the token axis.
+
+    Returns one `KeyValue` per block.
+    """
     pieces = zip(*(stack.flatten(0, 1).unbind(0) for stack in stacks), strict=True)
     reads = [torch.cat(parts, dim=2) for parts in pieces]
     return list(zip(reads[::2], reads[1::2], strict=True))
 
 
 class ActionCore(nn.Module):
-    """Denoiser of [timestep, control frequency, state, actions]; even blocks read language, odd
-    blocks read image and video."""
+    """Predicts clean actions from noisy ones.
+
+    Its tokens are timestep, control frequency, state and actions. Even blocks read language, odd
+    blocks read image and video.
+    """
 
     def __init__(self, config: ReleaseConfig) -> None:
         super().__init__()
@@ -167,23 +191,25 @@ class ActionCore(nn.Module):
         self.final_layer = FinalLayer(dim, config.state_dim)
 
     def language_kv(self, tokens: Tensor) -> Tensor:
-        """Adapted language [B, L, D] -> [even blocks, 2, B, heads, L, hd]."""
+        """Project adapted language [B, L, D] to K/V [even blocks, 2, B, heads, L, hd]."""
         return self._keys_values(0, tokens + self.lang_cond_pos_embed[:, : tokens.shape[1]])
 
     def image_kv(self, tokens: Tensor) -> Tensor:
-        """Adapted image tokens [B, Ni, D] -> [odd blocks, 2, B, heads, Ni, hd]."""
+        """Project adapted image tokens [B, Ni, D] to K/V [odd blocks, 2, B, heads, Ni, hd]."""
         return self._keys_values(1, tokens + self.img_cond_pos_embed)
 
     def frame_kv(self, tokens: Tensor, slot: Tensor) -> Tensor:
-        """The part of `image_kv` that is one frame's: tokens [B, N, D] of all its cameras, and
-        its place in the history, int64 [1], 0 the oldest."""
+        """Project one frame's tokens [B, N, D], of all cameras, to its part of `image_kv`.
+
+        `slot` is its place in the history, int64 [1], where 0 is the oldest.
+        """
         positions = self.img_cond_pos_embed.unflatten(1, (-1, tokens.shape[1]))
         return self._keys_values(1, tokens + positions.index_select(1, slot).squeeze(1))
 
     def video_kv(self, tokens: Tensor) -> Tensor:
-        """Condition tokens [B, Nv, D] -> [odd blocks, 2, B, heads, Nv, hd].
+        """Project condition tokens [B, Nv, D] to K/V [odd blocks, 2, B, heads, Nv, hd].
 
-        As released: without positions, though the checkpoint has `video_cond_pos_embed`.
+        As released, it adds no positions, although the checkpoint has `video_cond_pos_embed`.
         """
         return self._keys_values(1, tokens)
 
@@ -206,10 +232,10 @@ class ActionCore(nn.Module):
             trajectory: adapted state and noisy actions [B, 1 + K, D].
             timestep: [B], 0..999 of the training grid.
             ctrl_freq: [B], Hz.
-            language: from `language_kv`, `joined`; for the even blocks.
-            visual: from `image_kv` and `video_kv`, `joined`; for the odd blocks.
-            lang_mask: [B, L], 1 for valid tokens, 0 for masked ones. As released: it is added to
-                the scores, so masked tokens are read too, with a weight e times smaller.
+            language: K/V for the even blocks, from `language_kv` and `joined`.
+            visual: K/V for the odd blocks, from `image_kv`, `video_kv` and `joined`.
+            lang_mask: [B, L], 1 for valid tokens, 0 for masked ones. As released, it is added to
+                the scores, so masked tokens still count, with a weight e times smaller.
         """
         x = torch.cat([self.t_embedder(timestep), self.freq_embedder(ctrl_freq), trajectory], dim=1)
         x = x + self.x_pos_embed

@@ -1,4 +1,4 @@
-"""A released policy's file and checkpoints, as the source of a bundle."""
+"""Prepares a released policy's file and checkpoints for export."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from v2a.config import Strict, load_yaml
 
 
 class CheckpointPaths(Strict):
-    """Where the weights are, from the policy file's folder: files, or folders as released."""
+    """Paths of the weights, relative to the policy file: files, or folders as released."""
 
     policy: Path = Path("policy.safetensors")
     dit: Path = Path("wan_dit.safetensors")
     vae: Path = Path("vae_encoder.safetensors")
-    image_encoder: Path | None = None  # a folder of SigLIP; without it, its tokens are an input
+    image_encoder: Path | None = None  # SigLIP's folder; without it, image tokens are an input
 
 
 class ReleasedFile(ReleaseConfig):
-    """What `v2a export` reads: a golden folder's `config.json`, or a YAML file with these too.
+    """A released policy's file: a golden folder's `config.json`, or YAML with more options.
 
     Attributes:
-        joints: names and limits of the joints in `agilex_state_indices`, in that order. Where left
-            out they are the release's names, and the limits let everything pass: those of the
-            robot's own file hold (docs/run.md).
-        video_channels: order in which the VAE was trained to see a picture's channels.
-        condition_age_max_s: oldest condition to act on; where left out, the length of a chunk.
+        joints: names and limits of the joints in `agilex_state_indices`, in that order. The
+            default is the release's names with wide limits; those in the robot's own file apply
+            (docs/robot_yaml.md).
+        video_channels: the order of image channels with which the VAE was trained.
+        condition_age_max_s: the oldest condition to act on; default: the length of a chunk.
     """
 
     name: str = "released"
@@ -56,14 +56,16 @@ class ReleasedFile(ReleaseConfig):
         if self.joints and len(self.joints) != len(self.agilex_state_indices):
             raise ValueError(
                 f"{len(self.joints)} joints for {len(self.agilex_state_indices)} "
-                "agilex_state_indices: name one for each"
+                "agilex_state_indices: name one joint per index"
             )
         return self
 
 
 def released_policy(file: Path) -> Source:
-    """Raises ConfigError, one line per fault, where file, checkpoints and instructions don't fit
-    each other."""
+    """Load a released policy from its file.
+
+    Raises ConfigError, with one line per fault, if file, checkpoints and instructions don't match.
+    """
     config = load_yaml(file, ReleasedFile)
     named = config.checkpoints
     paths = {name: file.parent / path for name, path in named if path is not None}
@@ -97,7 +99,7 @@ def _manifest(config: ReleasedFile, paths: Mapping[str, Path]) -> Manifest:
 
 
 def _camera(name: str, stream: StreamConfig, config: ReleasedFile) -> CameraSpec:
-    """One picture that the video model wants: both are of the head camera."""
+    """Describe one video stream's images. Both streams use the head camera."""
     height, width = stream.video_size
     interval_s = 1.0 / config.filter_fps
     return CameraSpec(
@@ -122,7 +124,7 @@ def _joints(config: ReleasedFile) -> list[JointSpec]:
 
 
 def _unlimited(slot: int) -> JointSpec:
-    """A whole turn, or the gripper's whole way, in a second."""
+    """Return wide limits: a full turn, or a gripper's full range, and once that way per second."""
     name = slot_name(slot)
     if is_gripper(slot):
         return JointSpec(name=name, unit="1", lower=0.0, upper=1.0, velocity_limit=1.0)
@@ -130,7 +132,7 @@ def _unlimited(slot: int) -> JointSpec:
 
 
 def _sha256(path: Path) -> str:
-    """Of all files of a checkpoint, one after the other."""
+    """Return the SHA-256 over all files of a checkpoint, in order."""
     digest = hashlib.sha256()
     for file in files_of(path):
         with file.open("rb") as content:

@@ -1,4 +1,4 @@
-"""A released policy from its three checkpoints: trained part, video DiT, VAE."""
+"""Loads a released policy from its three checkpoints: trained part, video DiT, VAE."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from v2a.errors import ConfigError
 
 UNREAD_TRAINED = ("model.video_cond_pos_embed", "model.video_encoder_pos_embed")
 UNREAD_VAE = ("decoder.*", "conv2.*")
-"""Weights that no stage reads: they may be there or not."""
+"""Weights that no stage reads. A checkpoint may lack them."""
 
 _LARGE = 1 << 20  # elements
 
 _FIX = "use the configuration that this checkpoint was trained with"
 
-# Of the 48 latent channels of Wan2.2's VAE, which its own checkpoint leaves out
+# Mean and deviation of the 48 latent channels of Wan2.2's VAE. Its checkpoint lacks them
 # (Wan-Video/Wan2.2, wan/modules/vae2_2.py).
 # fmt: off
 WAN22_LATENT_MEAN = (
@@ -45,12 +45,12 @@ WAN22_LATENT_STD = (
 
 
 def load_released(config: ReleaseConfig, trained: Path, dit: Path, vae: Path) -> ReleasedPolicy:
-    """The policy that `config` describes, float32, in evaluation mode.
+    """Load the policy that `config` describes as float32 in evaluation mode.
 
-    Each path is a file or folder that `read_weights` takes. Weights that are stored as float32 stay
-    mapped to their file; others are converted one by one, large ones into files of their own.
-    Raises ConfigError, one line per fault, when keys are missing or unexpected, shapes are not the
-    configuration's, or a weight is not finite.
+    Each path is a file or folder as for `read_weights`. Float32 weights stay memory-mapped. Others
+    are converted one by one, large ones in temporary files.
+    Raises ConfigError, with one line per fault, if keys are missing or unexpected, shapes differ
+    from the configuration's, or a weight is not finite.
     """
     weights = read_weights(trained)
     layout = layout_of({key: tuple(value.shape) for key, value in weights.items()})
@@ -73,13 +73,13 @@ def _check_compressors(config: ReleaseConfig, layout: Layout, path: Path) -> Non
         tokens = math.prod(getattr(config, name).token_grid)
         if tokens % compressor.frames:
             raise ConfigError(
-                f"{path}: its compressor reads {compressor.frames} frames, the {tokens} tokens of "
-                f"{name} are no multiple of that; {_FIX}"
+                f"{path}: its compressor reads {compressor.frames} frames, but the {tokens} tokens "
+                f"of {name} are no multiple of that; {_FIX}"
             )
 
 
 def _unread_dit(config: ReleaseConfig) -> tuple[str, ...]:
-    """Keys of what follows the last block that is run."""
+    """Return patterns of the keys after the last block that is run."""
     later = range(config.wan_layers_used, config.wan.num_layers)
     return ("head.*", *(f"blocks.{block}.*" for block in later))
 
@@ -108,14 +108,14 @@ def _load(module: nn.Module, weights: Weights, path: Path, unread: tuple[str, ..
 
 def _key_faults(expected: Weights, found: Weights) -> Iterator[str]:
     if missing := expected.keys() - found.keys():
-        yield f"misses {listed(missing)}; {_FIX}"
+        yield f"lacks {listed(missing)}; {_FIX}"
     if unexpected := found.keys() - expected.keys():
         yield f"has unexpected {listed(unexpected)}; {_FIX}"
     both = expected.keys() & found.keys()
     if wrong := {key for key in both if expected[key].shape != found[key].shape}:
         key = min(wrong)
         yield (
-            f"shapes differ in {listed(wrong)}; {key} is {list(found[key].shape)}, the "
+            f"shapes differ in {listed(wrong)}; {key} is {list(found[key].shape)}, but the "
             f"configuration gives {list(expected[key].shape)}; {_FIX}"
         )
 
@@ -129,8 +129,10 @@ def _finite(key: str, weight: Tensor, path: Path) -> Tensor:
 
 
 def _widened(weight: Tensor) -> Tensor:
-    """As float32. A large one is in a temporary file, whose pages need not stay in memory; the
-    file goes with the tensor."""
+    """Convert to float32. A large weight is mapped to a temporary file, to keep it out of memory.
+
+    The file is freed with the tensor.
+    """
     if weight.numel() < _LARGE:
         return weight.float()
     with tempfile.NamedTemporaryFile() as file:

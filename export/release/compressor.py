@@ -1,4 +1,4 @@
-"""The release's token compressor: a perceiver, with or without attention over time."""
+"""The release's token compressor: a perceiver with optional attention over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from export.release.layout import HEAD_DIM, CompressorLayout
 
 
 class PerceiverAttention(nn.Module):
-    """Latents [N, Q, D] read features [N, L, D] and themselves."""
+    """Attention from latents to features and to the latents themselves."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -24,6 +24,7 @@ class PerceiverAttention(nn.Module):
         self.to_out = nn.Linear(inner, dim, bias=False)
 
     def forward(self, features: Tensor, latents: Tensor) -> Tensor:
+        """Read features [N, L, D] with latents [N, Q, D]; the latents' shape stays."""
         latents = self.norm_latents(latents)
         read = torch.cat([self.norm_media(features), latents], dim=1)
         projected = (self.to_q(latents), self.to_k(read), self.to_v(read))
@@ -32,9 +33,10 @@ class PerceiverAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Each latent [N, T, D] reads itself in the other frames.
+    """Attention of each latent to itself in the other frames.
 
-    The release adds a mask of ones to the scores, which changes no softmax and is left out.
+    The release adds a mask of ones to the scores. That does not change the softmax, so it is left
+    out here.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -44,16 +46,20 @@ class TemporalAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mix latents x [N, T, D] over time T; the shape stays."""
         parts = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, dim=-1))
         out: Tensor = self.proj(attend(*parts))
         return out
 
 
 class CompressorLayer(nn.ModuleList):
-    """Perceiver attention, attention over time if there is one, feed-forward: a list, since the
-    released key names number them."""
+    """Perceiver attention, optional attention over time, feed-forward.
+
+    It is a list because the released key names number the parts.
+    """
 
     def forward(self, read: Tensor, latents: Tensor) -> Tensor:
+        """Update latents [T, Q, D] from features `read` [T, L, D]; the latents' shape stays."""
         attention, *temporal, feed_forward = self
         x = latents + attention(read, latents)
         for over_time in temporal:
@@ -63,13 +69,14 @@ class CompressorLayer(nn.ModuleList):
 
 
 def feed_forward(dim: int) -> nn.Sequential:
+    """Build LayerNorm and an MLP."""
     return nn.Sequential(nn.LayerNorm(dim), *mlp(dim, 4 * dim, dim))
 
 
 class TokenCompressor(nn.Module):
-    """Features [1, T * N, D] of the video DiT -> tokens [1, frames * tokens, dim]; batch 1.
+    """Compresses the video DiT's features to a few tokens. The batch size is 1.
 
-    With no layers (the release's template) the tokens are constants: they tell of no video.
+    With no layers, as in the release's template, the tokens are constants and ignore the video.
     """
 
     def __init__(self, layout: CompressorLayout, features: int) -> None:
@@ -92,6 +99,7 @@ class TokenCompressor(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Compress features [1, T * N, D] to tokens [1, frames * tokens, dim]."""
         frames = features.reshape(self.frames, -1, features.shape[-1])
         read = self.goal_emb(frames) + self.time_pos_emb[: self.frames]
         x: Tensor = self.latents

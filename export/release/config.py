@@ -1,7 +1,7 @@
-"""Sizes and options of a released policy: the layout of a golden folder's `config.json`.
+"""Sizes and options of a released policy, in the format of a golden folder's `config.json`.
 
-What the file leaves out (depth of the adaptors, all sizes of the compressors) is read from the
-shapes of the weights, see `export/release/layout.py`.
+The file leaves out the adaptors' depth and the compressors' sizes. `export/release/layout.py` reads
+them from the shapes of the weights.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from export.layers.config import DitConfig, Place, Positive
 from v2a.config import Strict
 
-VAE_STRIDE = 16  # pixels a latent, each way
-VAE_TIME_STRIDE = 4  # frames a latent, after the first
-PATCH = (1, 2, 2)  # latents a token of the video DiT: time, rows, columns
-SMALLEST = VAE_STRIDE * PATCH[1]  # pixels each way, of one token
+VAE_STRIDE = 16  # pixels per latent in each direction
+VAE_TIME_STRIDE = 4  # frames per latent, after the first
+PATCH = (1, 2, 2)  # latents per token of the video DiT: time, rows, columns
+SMALLEST = VAE_STRIDE * PATCH[1]  # pixels per token in each direction
 
 LANGUAGE_TOKENS = 32
-"""Of one sentence, `max_lang_len` is the most. A graph has the length of its bundle's longest
-instruction; this one without any."""
+"""Tokens of an instruction in a policy without instructions. Otherwise a graph has the length of
+its bundle's longest instruction, at most `max_lang_len`."""
 
 WAN_TEXT_TOKENS = 512
-"""As released (`llama_vec` in scripts/agilex_model.py): Wan pads every text to its `text_len`, and
-reads the padding too."""
+"""As released (`llama_vec` in scripts/agilex_model.py): Wan pads every text to its `text_len` and
+also reads the padding."""
 
 Extraction = Literal["sobel", "scharr", "laplace", "fft", "fft+sobel", "sobel+fft", "moft"]
 
 
-class Released(Strict):
-    """Options that the arithmetic does not use are kept, for `unused_options` to name them: a
-    training configuration holds many."""
+class ExtraAllowed(Strict):
+    """Base of models that keep unknown options, so that `unused_options` can name them.
+
+    A training configuration has many options that the arithmetic does not use.
+    """
 
     model_config = ConfigDict(extra="allow")
 
 
-class WanConfig(Released):
-    """Video DiT; `num_layers` in the checkpoint, of which the first `wan_layers_used` are run."""
+class WanConfig(ExtraAllowed):
+    """The video DiT. The checkpoint has `num_layers`; the first `wan_layers_used` are run."""
 
     dim: Positive
     in_dim: Positive
@@ -50,24 +52,24 @@ class WanConfig(Released):
     num_layers: Positive
 
 
-class CoreConfig(Released):
-    """Blocks read language and video in turn, so there are two at least."""
+class CoreConfig(ExtraAllowed):
+    """The action core. Blocks read language and video in turn, so it has at least two."""
 
     hidden_size: Positive
     depth: Annotated[int, Ge(2)]
     num_heads: Positive
 
 
-class VaeConfig(Released):
-    """Channels of the first of the encoder's four stages; its latents have `wan.in_dim`."""
+class VaeConfig(ExtraAllowed):
+    """The video VAE. `dim` is the channels of the encoder's first stage."""
 
     dim: Positive
 
 
-class StreamConfig(Released):
-    """One stream of video: frames, picture size [height, width] and the filter, if any.
+class StreamConfig(ExtraAllowed):
+    """One video stream: its frames, their size [height, width] and its filter, if any.
 
-    `latent_num_frames`: how many of the newest latent frames are used, all where left out.
+    `latent_num_frames` is the number of newest latent frames to use; default: all.
     """
 
     num_frames: Positive
@@ -80,8 +82,8 @@ class StreamConfig(Released):
     def _sizes_fit(self) -> StreamConfig:
         if any(size % VAE_STRIDE or size < SMALLEST for size in self.video_size):
             raise ValueError(
-                f"video_size {list(self.video_size)} must be multiples of {VAE_STRIDE}, "
-                f"{SMALLEST} at least"
+                f"video_size {list(self.video_size)} must be multiples of {VAE_STRIDE} and at "
+                f"least {SMALLEST}"
             )
         if self.latent_frames > self.encoded_frames:
             raise ValueError(
@@ -89,22 +91,22 @@ class StreamConfig(Released):
                 f"that the VAE makes of {self.num_frames} frames"
             )
         if self.extraction == "moft" and self.latent_frames == 1:
-            raise ValueError("extraction moft ranks channels by change over time: use 5 frames")
+            raise ValueError("extraction moft needs change over time: use at least 5 frames")
         return self
 
     @property
     def encoded_frames(self) -> int:
-        """Latent frames that the VAE makes of the stream's video."""
+        """Number of latent frames of the stream's video."""
         return 1 + (self.num_frames - 1) // VAE_TIME_STRIDE
 
     @property
     def latent_frames(self) -> int:
-        """The newest of them, which the filter and the video DiT see."""
+        """Number of newest latent frames that the filter and the video DiT use."""
         return self.latent_num_frames or self.encoded_frames
 
     @property
     def latent_size(self) -> tuple[int, int]:
-        """Height and width of a latent frame."""
+        """Rows and columns of a latent frame."""
         return self.video_size[0] // VAE_STRIDE, self.video_size[1] // VAE_STRIDE
 
     @property
@@ -115,13 +117,14 @@ class StreamConfig(Released):
 
 
 class RawStreamConfig(StreamConfig):
-    """The newest picture, encoded by itself; the release can also reuse the motion stream's."""
+    """The newest frame, encoded alone. The release's option to reuse the motion stream's latent
+    is not supported."""
 
     latent_source: Literal["raw"] = "raw"
 
 
-class MotionExtraction(Released):
-    """Temporal filters: the band in Hz; the share of channels that `moft` keeps."""
+class MotionExtraction(ExtraAllowed):
+    """The temporal filters: the band in Hz, and the share of channels that `moft` keeps."""
 
     filter_type: Literal["bandpass", "lowpass"] = "bandpass"
     freq_low: float = 1.0
@@ -129,9 +132,12 @@ class MotionExtraction(Released):
     prop_motion: Annotated[float, Gt(0), Le(1)] = 0.04
 
 
-class ReleaseConfig(Released):
-    """A released policy. `filter_place`: on the latents, as released, or on the video DiT's
-    features, as the paper's figure draws it."""
+class ReleaseConfig(ExtraAllowed):
+    """A released policy.
+
+    `filter_place` puts the filters on the latents, as released, or on the video DiT's features, as
+    the paper's figure draws it.
+    """
 
     wan: WanConfig
     wan_layers_used: Positive
@@ -182,7 +188,7 @@ class ReleaseConfig(Released):
 
     @property
     def dit(self) -> DitConfig:
-        """The blocks of the video DiT that are run."""
+        """The video DiT, with only the blocks that are run."""
         wan = self.wan
         frames = max(self.raw_stream.latent_frames, self.motion_stream.latent_frames)
         return DitConfig(
@@ -197,7 +203,7 @@ class ReleaseConfig(Released):
 
 
 def unused_options(config: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the options in `config` that no code reads."""
+    """Yield the dotted names of options in `config` that no code reads."""
     yield from (prefix + name for name in config.model_extra or {})
     for name in type(config).model_fields:
         value = getattr(config, name)

@@ -1,4 +1,4 @@
-"""What each graph of a released policy costs, split by the rates of docs/design.md."""
+"""Computes the cost of each graph of a released policy, split by rate (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -41,13 +41,16 @@ from export.release.network_costs import (
 
 TRAINED, DIT, VAE, ENCODER = "trained", "dit", "vae", "image encoder"  # the checkpoint files
 
-PLAIN_TOKENS = 2  # of the core: timestep, control frequency
+PLAIN_TOKENS = 2  # the core's tokens for timestep and control frequency
 
 _CORE_KV = r"cross_attn\.(kv|k_norm)\..*"
 
 
 def release_cost(config: ReleaseConfig, layout: Layout) -> PolicyCost:
-    """The policy's graphs; `layout` tells the adaptors and compressors, which the file does not."""
+    """Return the costs of the policy's graphs.
+
+    `layout` holds the adaptors and compressors, which the policy file does not describe.
+    """
     encoder = IMAGE_ENCODERS.get((config.patches_per_image, config.img_token_dim))
     core, steps = config.core, config.denoise_steps
     dim, heads, odd = core.hidden_size, core.num_heads, core.depth // 2
@@ -120,7 +123,7 @@ def _instruction_video(config: ReleaseConfig) -> GraphCost:
 
 
 def _frame_encode(config: ReleaseConfig, layout: Layout, encoder: ImageEncoder | None) -> GraphCost:
-    """One frame of every camera; where the encoder is not known, its tokens are the input."""
+    """Cost of one frame of every camera. An unknown image encoder is not counted."""
     tokens, dim = config.image_tokens // config.img_history, config.core.hidden_size
     work = _adaptor(tokens, layout.adaptors["img"], config.img_token_dim, dim)
     parts = {TRAINED: Part(work, r"img_adaptor\..*")}
@@ -157,7 +160,7 @@ def _filter(stream: StreamConfig, elements: int) -> Work:
     work = band_pass(stream.latent_frames, elements) if "fft" in kind else Work()
     if kind == "laplace":
         return work + gradient_filter(1, elements)
-    # Alone, or behind the temporal filter.
+    # A gradient filter runs alone or after the temporal filter.
     return work + (gradient_filter(2, elements) if "sobel" in kind or kind == "scharr" else Work())
 
 
@@ -184,7 +187,7 @@ def _condition(config: ReleaseConfig, layout: Layout) -> GraphCost:
 
 
 def _observe(config: ReleaseConfig) -> GraphCost:
-    """One frame's K/V in its place of the history; a chunk takes those of every place."""
+    """Cost of one frame's K/V at one place of the history. A chunk needs every place."""
     core, tokens = config.core, config.image_tokens // config.img_history
     dim, odd = core.hidden_size, core.depth // 2
     work = kv(tokens, dim, core.num_heads) * odd + norm(config.image_tokens * dim)
@@ -200,7 +203,7 @@ def _observe(config: ReleaseConfig) -> GraphCost:
 
 
 def _core_step(config: ReleaseConfig, condition: int) -> Work:
-    """One call of the action core over K/V made before."""
+    """Cost of one call of the action core over cached K/V."""
     core, dim = config.core, config.core.hidden_size
     tokens = PLAIN_TOKENS + 1 + config.action_chunk
     visual, language = config.image_tokens + condition, _language_tokens(config)

@@ -1,4 +1,4 @@
-"""The released filters of a stream's maps [B, C, T, h, w]; none changes the shape."""
+"""The released filters of a stream's maps [B, C, T, h, w]. No filter changes the shape."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MOTION = ("fft", "fft+sobel", "sobel+fft", "moft")
 
 
 def temporal_filter(options: MotionExtraction, frames: int, fps: float) -> BandPass:
-    """The release's FFT filter as a constant T x T matrix.
+    """Build the release's FFT filter as a constant matrix [T, T].
 
-    Frequencies are compared as float32, as released: at a band's edge float64 decides otherwise.
+    Frequencies are compared in float32, as released: float64 differs at the edge of a band.
     """
     frequency = torch.fft.rfftfreq(frames, d=1.0 / fps, dtype=torch.float32)
     keep = frequency <= options.freq_high
@@ -25,13 +25,14 @@ def temporal_filter(options: MotionExtraction, frames: int, fps: float) -> BandP
 
 
 class Moft(nn.Module):
-    """Keep the channels that change most over time, zero the others; batch 1."""
+    """Keeps the channels that change most over time and zeroes the others. The batch size is 1."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Filter maps [1, C, T, h, w]; the shape stays."""
         channels = maps.shape[1]
         variance = maps.var(dim=2).mean(dim=(0, 2, 3))
         kept = variance.topk(max(1, int(channels * self.share))).indices
@@ -40,7 +41,7 @@ class Moft(nn.Module):
 
 
 def stream_filter(name: str | None, frames: int, config: ReleaseConfig) -> nn.Module:
-    """The filter called `name` (of `SPATIAL` or `MOTION`) for maps of that many frames."""
+    """Build the filter `name`, of `SPATIAL` or `MOTION`, for maps with `frames` frames."""
     if name is None:
         return nn.Identity()
     if name in SPATIAL:
@@ -48,5 +49,5 @@ def stream_filter(name: str | None, frames: int, config: ReleaseConfig) -> nn.Mo
     if name == "moft":
         return Moft(config.motion_extraction.prop_motion)
     temporal = temporal_filter(config.motion_extraction, frames, config.filter_fps)
-    # Both orders of the name mean this one in the release.
+    # The release treats both orders of the name alike.
     return temporal if name == "fft" else nn.Sequential(temporal, SpatialFilter("sobel"))

@@ -1,4 +1,4 @@
-"""Parity with the release: every tensor of a golden folder, by PyTorch and by ONNX Runtime."""
+"""Compares every tensor of a golden folder with PyTorch and with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from v2a.config import load_yaml
 from v2a.errors import ConfigError
 
 MAX_ABS_ERROR = 2e-4
-MAX_RELATIVE_ERROR = 1e-3  # of the golden tensor's largest value
+MAX_RELATIVE_ERROR = 1e-3  # relative to the golden tensor's largest value
 ENGINES = ("torch", "onnx")
 
 Tensors = dict[str, Tensor]
@@ -40,7 +40,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One golden tensor against one engine; the error is None where nothing comparable was made."""
+    """One golden tensor compared with one engine. The error is None if nothing is comparable."""
 
     tensor: str
     engine: str
@@ -55,7 +55,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A folder in golden's layout, loaded."""
+    """A golden folder after loading."""
 
     policy: ReleasedPolicy
     tensors: Tensors
@@ -63,16 +63,20 @@ class Golden:
 
     @property
     def comparisons(self) -> int:
-        """How many results `compare_golden` has."""
+        """Number of results of `compare_golden`."""
         return len(ENGINES) * len(self.expected)
 
     @property
     def expected(self) -> Tensors:
+        """The tensors to compare with, in the shapes that the folder records."""
         return {key: value for key, value in self.tensors.items() if not key.startswith("in.")}
 
 
 def load_golden(folder: Path) -> Golden:
-    """Raises ConfigError, one line per fault, where the folder's parts don't fit each other."""
+    """Load a golden folder: policy, weights and tensors.
+
+    Raises ConfigError, with one line per fault, if a part is missing or parts don't match.
+    """
     config = load_yaml(folder / "config.json", ReleaseConfig)
     policy = load_released(
         config,
@@ -89,7 +93,7 @@ def load_golden(folder: Path) -> Golden:
 
 
 def _tensor_faults(config: ReleaseConfig, tensors: Tensors) -> Iterator[str]:
-    fix = "make the folder again"
+    fix = "create the folder again"
     if all(key.startswith("in.") for key in tensors):
         yield f"holds no tensor to compare with; {fix}"
     for key, value in tensors.items():
@@ -97,17 +101,17 @@ def _tensor_faults(config: ReleaseConfig, tensors: Tensors) -> Iterator[str]:
             yield f"{key} holds NaN or infinity; {fix}"
     for key, shape in input_shapes(config, tensors).items():
         if key in tensors and list(tensors[key].shape) != shape:
-            yield f"{key} is {list(tensors[key].shape)}, config.json gives {shape}; {fix}"
+            yield f"{key} is {list(tensors[key].shape)}, but config.json gives {shape}; {fix}"
 
 
 def compare_golden(golden: Golden) -> Iterator[Result]:
-    """A result for each tensor of the folder that is no input, and each engine."""
+    """Yield one result per engine for each tensor of the folder that is no input."""
     tensors = language_masks(golden.tensors) | golden.tensors
     expected = golden.expected
     graphs = (*STAGES, *filter_stages(golden.policy.config, tensors))
     made = set()
     for graph in graphs:
-        # A graph whose inputs are not there makes nothing: its tensors are reported below.
+        # A graph without its inputs is skipped; its tensors are reported below.
         if tensors.keys() >= set(graph.inputs):
             for result in _check_graph(golden.policy, graph, tensors):
                 made.add(result.tensor)
@@ -119,7 +123,7 @@ def compare_golden(golden: Golden) -> Iterator[Result]:
 
 
 def _lacking(graphs: Iterable[Graph], tensors: Tensors) -> dict[str, str]:
-    """By tensor: which of those that it is computed from are not in the folder."""
+    """Return tensor -> the missing tensors that it is computed from."""
     filters = {f"filter.{name}": f"needs {source}" for name, source in FILTER_INPUT.items()}
     return filters | {
         made: "needs " + ", ".join(sorted(set(run.feeds.values()) - tensors.keys()))
@@ -130,12 +134,12 @@ def _lacking(graphs: Iterable[Graph], tensors: Tensors) -> dict[str, str]:
 
 
 def limit_of(expected: Tensor) -> float:
-    """The largest absolute error that passes."""
+    """Return the largest absolute error that passes, for an expected tensor of any shape."""
     return max(MAX_ABS_ERROR, MAX_RELATIVE_ERROR * float(expected.abs().max()))
 
 
 def compare(tensor: str, engine: str, made: Tensor, expected: Tensor) -> Result:
-    """Largest absolute error against its limit; another shape or a NaN is a fault."""
+    """Compare the largest absolute error with its limit. Another shape or a NaN is a fault."""
     limit = limit_of(expected)
     if made.shape != expected.shape:
         fault = f"shape {list(made.shape)}, expected {list(expected.shape)}"
@@ -168,7 +172,7 @@ def _by_engine(stage: Stage, engine: Engine, inputs: Tensors) -> dict[str, Tenso
 
 @contextmanager
 def _onnx_engine(stage: Stage, tensors: Tensors) -> Iterator[Engine]:
-    """The stage exported to ONNX and loaded in ONNX Runtime; its folder goes with the context."""
+    """Export the stage to a temporary folder and load it in ONNX Runtime."""
     graph, known = stage.graph, tensors | stage.outputs(tensors)
     specs = {
         key: TensorSpec(name=key, dtype="float32", shape=list(known[key].shape), meaning="golden")

@@ -1,4 +1,4 @@
-"""The shapes of a checkpoint's tensors, from the headers of its files: no tensor is read."""
+"""Reads the shapes of a checkpoint's tensors from its files' headers, without the tensors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from export.release.weight_files import files_of, read_weights
 from v2a.errors import ConfigError
 
 _LENGTH = struct.Struct("<Q")
-"""Of the JSON text that follows it (github.com/huggingface/safetensors)."""
+"""The length of the JSON header that follows (github.com/huggingface/safetensors)."""
 
 
 def read_shapes(path: Path) -> Shapes:
-    """By key, of all files at `path`, a file or folder as `read_weights` takes it.
+    """Return key -> shape for all files at `path`, a file or folder as for `read_weights`.
 
-    Raises ConfigError when nothing is there, a file is cut off, or it holds other things.
+    Raises ConfigError if `path` is missing, or if a file is truncated or no checkpoint.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files_of(path):
@@ -26,7 +26,7 @@ def read_shapes(path: Path) -> Shapes:
 
 
 def _torch(file: Path) -> dict[str, tuple[int, ...]]:
-    # Mapped into memory, so its tensors stay on the disk; safetensors' reader would fetch them.
+    # Memory-mapped, so the tensors stay on disk; safetensors' own reader would read them.
     return {key: tuple(tensor.shape) for key, tensor in read_weights(file).items()}
 
 

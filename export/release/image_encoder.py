@@ -1,4 +1,4 @@
-"""SigLIP, the release's image encoder, as `transformers` saves it (extra `[siglip]`)."""
+"""SigLIP, the release's image encoder, loaded with `transformers` (extra `[siglip]`)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from v2a.errors import ConfigError
 
 
 class SiglipEncoder(nn.Module):
-    """Frames uint8 [1, cameras, H, W, 3], RGB -> patch tokens [1, cameras * patches, width].
+    """Encodes one frame of every camera as patch tokens.
 
-    The size of the frames is the encoder's: the release pads each picture to a square and scales
-    it. Its mean and deviation are 0.5, which `pixels_to_unit` is.
+    The caller pads each image to a square and scales it to `size`, as in the release. The
+    encoder's mean and deviation are 0.5, so `pixels_to_unit` normalises its input.
     """
 
     def __init__(self, folder: Path, config: ReleaseConfig) -> None:
@@ -31,23 +31,24 @@ class SiglipEncoder(nn.Module):
         patches = (self.size // found.patch_size) ** 2
         if (patches, found.hidden_size) != (config.patches_per_image, config.img_token_dim):
             raise ConfigError(
-                f"{folder}: gives {patches} tokens of {found.hidden_size}, the policy reads "
+                f"{folder}: gives {patches} tokens of {found.hidden_size}, but the policy reads "
                 f"{config.patches_per_image} of {config.img_token_dim}; use its own encoder"
             )
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Encode RGB images, uint8 [1, cameras, H, W, 3], as [1, cameras * patches, width]."""
         pixels = pixels_to_unit(image).flatten(0, 1).permute(0, 3, 1, 2)
         tokens: Tensor = self.vision(pixel_values=pixels).last_hidden_state
         return tokens.flatten(0, 1).unsqueeze(0)
 
 
 def _vision(folder: Path) -> Any:
-    """The model in `folder`, float32. Raises ConfigError where it is not there or not whole."""
+    """Load the model in `folder` as float32. Raises ConfigError if it is missing or damaged."""
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder}: no SigLIP model; give a folder with its config.json")
     try:
-        from transformers import SiglipVisionModel  # here: only who has the encoder needs it
+        from transformers import SiglipVisionModel  # here, as only this encoder needs it
     except ImportError:
         raise ConfigError(f"{folder}: SigLIP needs transformers; pip install '.[siglip]'") from None
     try:
@@ -57,9 +58,9 @@ def _vision(folder: Path) -> Any:
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise unreadable(folder, error) from None
-    # transformers would go on with random weights in their place.
+    # transformers would silently use random weights in their place.
     if missing := set(loaded["missing_keys"]):
-        raise ConfigError(f"{folder}: misses {listed(missing)}; copy it again")
+        raise ConfigError(f"{folder}: lacks {listed(missing)}; copy it again")
     if bad := {key for key, weight in vision.state_dict().items() if not weight.isfinite().all()}:
         raise ConfigError(f"{folder}: NaN or infinity in {listed(bad)}; copy it again")
     return vision

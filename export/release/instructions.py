@@ -1,6 +1,6 @@
-"""Embedded instructions as the release writes them: T5 for the policy, UMT5 for the video model.
+"""Reads the release's instruction embeddings: T5 for the policy, UMT5 for the video model.
 
-Both are files of `torch.save`, whatever their ending. Nothing in them is executed.
+Both are files of `torch.save` with any suffix. No code in them is executed.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from export.release.config import LANGUAGE_TOKENS, WAN_TEXT_TOKENS, ReleaseConfig
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from export.release.weight_files import load_torch
 from v2a.config import Strict
 from v2a.errors import ConfigError
 
 T5_KEY = "embeddings"
-"""Of `set_language_instruction` in the release's `model.py`; the file may hold the tensor alone."""
+"""From `set_language_instruction` in the release's `model.py`. A file may also hold only the
+tensor."""
 
 UMT5_KEY = "llama_vec"
-"""Of `scripts/precompute_wan_text_embeddings.py`, whose files end in .pkl."""
+"""From `scripts/precompute_wan_text_embeddings.py`, whose files end in .pkl."""
 
 
 class Instruction(Strict):
-    """Files of one instruction, from the policy file's folder."""
+    """The embedding files of one instruction, relative to the policy file."""
 
     lang: Path
     video: Path
@@ -34,23 +35,25 @@ class Instruction(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Embeddings by instruction, float32 [tokens, width], all of a kind equally long."""
+    """Instruction -> embedding, float32 [tokens, width]. Each mapping has one length."""
 
     lang: Mapping[str, Tensor]
     video: Mapping[str, Tensor]
-    lengths: Texts
+    lengths: TextLengths
 
 
 def read_instructions(
     config: ReleaseConfig, files: Mapping[str, Instruction], folder: Path
 ) -> Embedded:
-    """The embeddings in `files`. Those of the policy are padded with zeros to the longest, which
-    the graph `instruction` leaves unread.
+    """Read the embeddings in `files`.
 
-    Raises ConfigError when a file is missing or is no such embedding.
+    The policy's embeddings are padded with zeros to the longest; the graph `instruction` ignores
+    the padding. Raises ConfigError if a file is missing or holds no such embedding.
     """
     if not files:
-        return Embedded({}, {}, Texts(min(LANGUAGE_TOKENS, config.max_lang_len), WAN_TEXT_TOKENS))
+        return Embedded(
+            {}, {}, TextLengths(min(LANGUAGE_TOKENS, config.max_lang_len), WAN_TEXT_TOKENS)
+        )
     lang = {
         text: _read(folder / file.lang, T5_KEY, config.lang_token_dim)
         for text, file in files.items()
@@ -62,19 +65,20 @@ def read_instructions(
     longest = max(len(tokens) for tokens in lang.values())
     if longest > config.max_lang_len:
         raise ConfigError(
-            f"an instruction has {longest} tokens, max_lang_len is {config.max_lang_len}"
+            f"an instruction has {longest} tokens, but max_lang_len is {config.max_lang_len}; "
+            "use a shorter instruction"
         )
     lengths = {len(tokens) for tokens in video.values()}
     if len(lengths) > 1:
         raise ConfigError(
-            f"the video model's texts have {sorted(lengths)} tokens; embed all with one padding"
+            f"the video model's texts have {sorted(lengths)} tokens; pad all to one length"
         )
     padded = {t: functional.pad(x, (0, 0, 0, longest - len(x))) for t, x in lang.items()}
-    return Embedded(padded, video, Texts(longest, lengths.pop()))
+    return Embedded(padded, video, TextLengths(longest, lengths.pop()))
 
 
 def _read(path: Path, key: str, width: int) -> Tensor:
-    """[tokens, width] from a file that holds the tensor, or a mapping with it under `key`."""
+    """Read [tokens, width] from a file with the tensor, or with a mapping that has it at `key`."""
     content = load_torch(path)
     tokens = content.get(key) if isinstance(content, dict) else content
     if not isinstance(tokens, Tensor):
@@ -82,7 +86,7 @@ def _read(path: Path, key: str, width: int) -> Tensor:
     one = tokens[0] if tokens.dim() == 3 and len(tokens) == 1 else tokens  # a batch of one
     if one.dim() != 2 or not len(one) or one.shape[1] != width or not one.isfinite().all():
         raise ConfigError(
-            f"{path}: {list(tokens.shape)}, expected finite [tokens, {width}] by the policy file; "
+            f"{path}: {list(tokens.shape)}, but the policy file gives finite [tokens, {width}]; "
             "embed the text with the text encoder that the policy was trained with"
         )
     return one.float()

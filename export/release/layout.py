@@ -1,7 +1,7 @@
-"""What a released checkpoint's shapes tell and its configuration does not: adaptors, compressors.
+"""Reads the sizes of adaptors and compressors from the shapes of a released checkpoint.
 
-The sizes of the compressors are spread over the release's options, with defaults that depend on
-each other; the weights hold them all.
+The release spreads these sizes over many options, with defaults that depend on each other. The
+shapes contain them all.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 Shapes = Mapping[str, Sequence[int]]
 
 ADAPTORS = {"lang": 2, "img": 2, "state": 3, "video": 2, "motion": 2}
-"""Linear layers of each adaptor, `mlp2x_gelu` and `mlp3x_gelu` of the release's template."""
+"""Linear layers of each adaptor in the release's template (`mlp2x_gelu`, `mlp3x_gelu`)."""
 
 HEAD_DIM = 64  # of the perceiver's attention, fixed in the release
 
 
 @dataclass(frozen=True, slots=True)
 class CompressorLayout:
-    """One perceiver: `frames` x `tokens` latents of width `dim`, positions for `time_embeds`."""
+    """One perceiver: `frames` x `tokens` latents of width `dim`, and `time_embeds` positions."""
 
     dim: int
     depth: int
@@ -32,16 +32,16 @@ class CompressorLayout:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Layers of each adaptor (0: one plain linear layer); both compressors, or none."""
+    """The layers of each adaptor (0: one linear layer), and both compressors or none."""
 
     adaptors: Mapping[str, int]
     compressors: tuple[CompressorLayout, CompressorLayout] | None = None
 
 
 def layout_of(shapes: Shapes) -> Layout:
-    """The layout of a policy whose state dict has these shapes.
+    """Return the layout of a policy whose state dict has these shapes.
 
-    What is not there gets the template's value, so that the loader can list the missing keys.
+    Missing parts get the template's sizes, so that the loader can list the missing keys.
     """
     adaptors = {name: _adaptor_layers(shapes, name, usual) for name, usual in ADAPTORS.items()}
     if "video_token_compressor.latents" not in shapes:
@@ -54,7 +54,7 @@ def layout_of(shapes: Shapes) -> Layout:
 def _adaptor_layers(shapes: Shapes, name: str, usual: int) -> int:
     if f"{name}_adaptor.weight" in shapes:
         return 0
-    # Linear layers have even places, activations odd ones.
+    # Linear layers have even numbers, activations odd ones.
     return _count(shapes, f"{name}_adaptor.", ".weight") or usual
 
 
@@ -75,7 +75,7 @@ def _compressor(shapes: Shapes, prefix: str) -> CompressorLayout:
 
 
 def _count(shapes: Shapes, prefix: str, suffix: str) -> int:
-    """How many keys are `prefix`, one number, `suffix`."""
+    """Count the keys that consist of `prefix`, a number and `suffix`."""
     return sum(
         key[len(prefix) : len(key) - len(suffix)].isdigit()
         for key in shapes

@@ -1,4 +1,4 @@
-"""What the frozen networks of a released policy cost, and its token compressors."""
+"""Computes the cost of a released policy's frozen networks and token compressors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from export.release.layout import HEAD_DIM, CompressorLayout
 
 @dataclass(frozen=True, slots=True)
 class ImageEncoder:
-    """A vision transformer over `tokens` patches: the last hidden states, after the last norm."""
+    """A vision transformer without its pooling head; `patch` is in pixels."""
 
     patch: int
     layers: int
@@ -20,11 +20,12 @@ class ImageEncoder:
 
 
 IMAGE_ENCODERS = {(729, 1152): ImageEncoder(patch=14, layers=27, ffn=4304)}
-"""By tokens and width of its output. The release's is google/siglip-so400m-patch14-384 (its
-config.json), of whose pooling head nothing is used."""
+"""(tokens, width) of the output -> encoder. The release uses google/siglip-so400m-patch14-384
+(its config.json) without the pooling head."""
 
 
 def image_encoder(config: ReleaseConfig, encoder: ImageEncoder) -> Work:
+    """Cost of encoding one frame of every camera."""
     images, tokens, dim = config.num_cameras, config.patches_per_image, config.img_token_dim
     layer = linear(images * tokens, dim, dim) * 4 + norm(dim, vectors=4)
     layer += mlp(images * tokens, dim, encoder.ffn, dim)
@@ -35,10 +36,10 @@ def image_encoder(config: ReleaseConfig, encoder: ImageEncoder) -> Work:
 
 
 def vae_encoder(config: ReleaseConfig, stream: StreamConfig) -> Work:
-    """The encoder of `export.release.wan_vae`: convolutions of 27 taps over causal time."""
+    """Cost of the encoder in `export.release.wan_vae`. Its convolutions have 27 taps."""
     dim, latent = config.vae.dim, 2 * config.wan.in_dim
     frames = 1 + (stream.num_frames - 1) // VAE_TIME_STRIDE * VAE_TIME_STRIDE
-    pixels = prod(stream.video_size) // 4  # the other three of 2 x 2 have become channels
+    pixels = prod(stream.video_size) // 4  # each 2 x 2 block becomes one position
     work, channels = _causal(frames * pixels, 3 * 4, dim), dim
     for multiple, halves_time in ((1, False), (2, True), (4, True)):
         outputs = multiple * dim
@@ -47,7 +48,7 @@ def vae_encoder(config: ReleaseConfig, stream: StreamConfig) -> Work:
         work += convolve(frames * pixels, frames * pixels // 4, outputs, outputs, 9)
         pixels //= 4
         if halves_time:
-            later = frames // 2  # after the first frame, which passes as it is
+            later = frames // 2  # the first frame passes unchanged
             half = convolve(frames * pixels, later * pixels, outputs, outputs, 3)
             work += half if frames > 1 else norm(half.weights)
             frames = 1 + later
@@ -72,6 +73,7 @@ def _residual(positions: int, inputs: int, outputs: int) -> Work:
 
 
 def token_compressor(layout: CompressorLayout, read: int, features: int) -> Work:
+    """Cost of one token compressor over `read` tokens of width `features`."""
     dim, inner = layout.dim, layout.heads * HEAD_DIM
     latents = layout.frames * layout.tokens
     layer = norm(dim, vectors=6)  # of media, of latents, of the feed-forward

@@ -1,4 +1,4 @@
-"""A released policy, whole: one method a stage, with the tensors that its golden folders name."""
+"""A whole released policy: one method per stage, on the tensors that golden folders name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from export.release.wan_vae import WanVaeEncoder
 
 
 class Stream(nn.Module):
-    """What is constant in one stream of video: its filter and its rotary table."""
+    """The constants of one video stream: its filter and its rotary table."""
 
     def __init__(self, stream: StreamConfig, config: ReleaseConfig) -> None:
         super().__init__()
@@ -29,11 +29,11 @@ class Stream(nn.Module):
 
 
 class ReleasedPolicy(nn.Module):
-    """Frozen video model (`vae`, `dit`) and trained part; batch 1. The image encoder is optional:
-    without it, its tokens are an input.
+    """The frozen video model (`vae`, `dit`) and the trained part. The batch size is 1.
 
-    Args of the stages: videos are [B, 3, T, H, W] in [-1, 1], latents [B, C, t, h, w], states and
-    actions [B, K, state_dim] with the robot's joints in their `slots`.
+    The image encoder is optional; without it, its tokens are an input. In all stages, videos are
+    [B, 3, T, H, W] in -1..1 and latents [B, C, t, h, w]. States are [B, 1, S] and actions
+    [B, K, S], where S is `state_dim` and the robot's joints have fixed `slots`.
     """
 
     def __init__(self, config: ReleaseConfig, layout: Layout) -> None:
@@ -43,26 +43,26 @@ class ReleasedPolicy(nn.Module):
         self.dit = WanDit(config.dit, config.wan.in_dim, config.wan.text_dim)
         self.trained = TrainedPart(config, layout)
         self.image_encoder: SiglipEncoder | None = None
-        with torch.device("cpu"):  # constants have values even where weights have no storage yet
+        with torch.device("cpu"):  # constants need values even while weights have no storage
             self.raw = Stream(config.raw_stream, config)
             self.motion = Stream(config.motion_stream, config)
             self.slots = Slots(config.agilex_state_indices, config.state_dim)
 
     def vae_encode(self, video: Tensor) -> Tensor:
-        """Either stream's video -> normalised latents."""
+        """Encode a stream's video [B, 3, T, H, W] as normalised latents [B, C, t, h, w]."""
         latents: Tensor = self.vae(video)
         return latents
 
     def vdm_spatial(self, latent: Tensor, text: Tensor) -> Tensor:
-        """The newest frame's latent and Wan's text [B, L, Dt] -> features [B, N, Dd]."""
+        """Map the newest frame's latent and Wan's text [B, L, Dt] to features [B, N, Dd]."""
         return self.features(self.raw, latent, self.dit.text_kv(text))
 
     def vdm_motion(self, latents: Tensor, text: Tensor) -> Tensor:
-        """The clip's latents and Wan's text [B, L, Dt] -> features [B, N, Dd]."""
+        """Map the clip's latents and Wan's text [B, L, Dt] to features [B, N, Dd]."""
         return self.features(self.motion, latents, self.dit.text_kv(text))
 
     def features(self, stream: Stream, latents: Tensor, text_kv: Tensor) -> Tensor:
-        """A stream's latents and the text's K/V -> features [B, N, Dd]."""
+        """Map a stream's latents and the text's K/V to features [B, N, Dd]."""
         latents = latents[:, :, -stream.frames :]
         if self.config.filter_place == "latent":
             features = self.dit(stream.filter(latents), stream.rotary(), text_kv)
@@ -72,7 +72,7 @@ class ReleasedPolicy(nn.Module):
         return tokens
 
     def condition(self, raw_features: Tensor, motion_features: Tensor) -> Tensor:
-        """Features of both streams -> condition tokens [B, Nv, D]."""
+        """Map both streams' features [B, N, Dd] to condition tokens [B, Nv, D]."""
         return self.trained.video_tokens(raw_features, motion_features)
 
     def step(
@@ -87,7 +87,10 @@ class ReleasedPolicy(nn.Module):
         img_tokens: Tensor,
         video_tokens: Tensor,
     ) -> Tensor:
-        """One denoiser call from plain tokens, at a fixed timestep."""
+        """Run the denoiser once without caches: noisy actions [B, K, S] to clean ones [B, K, S].
+
+        The other arguments are those of `TrainedPart`.
+        """
         return self.trained.predict(
             noisy, torch.tensor([timestep]), self.trained.adapt_state(state, action_mask),
             action_mask, ctrl_freq, joined(self.trained.language_kv(lang_tokens)),
@@ -106,7 +109,10 @@ class ReleasedPolicy(nn.Module):
         video_tokens: Tensor,
         prefix: Prefix | None = None,
     ) -> Tensor:
-        """The whole sampler from plain tokens; keys and values are made once for all its steps."""
+        """Run the whole sampler: noise [B, K, S] to actions [B, K, S].
+
+        K/V are computed once for all steps. The other arguments are those of `TrainedPart`.
+        """
         return self.trained.sample(
             noise, self.trained.adapt_state(state, action_mask), action_mask, ctrl_freq,
             joined(self.trained.language_kv(lang_tokens)),
@@ -114,7 +120,7 @@ class ReleasedPolicy(nn.Module):
         )  # fmt: skip
 
     def solver_grid(self) -> tuple[Tensor, Tensor]:
-        """Timesteps [steps] and sigmas [steps + 1] of the sampler, float32."""
+        """Return the sampler's timesteps [steps] and sigmas [steps + 1], float32."""
         timesteps, sigmas = solver_grid(self.config.denoise_steps)
         return torch.from_numpy(timesteps).float(), torch.from_numpy(sigmas).float()
 
@@ -132,7 +138,7 @@ class ReleasedPolicy(nn.Module):
         img_tokens: Tensor,
         prefix: Prefix | None = None,
     ) -> Tensor:
-        """All stages in a row: pictures, tokens and noise -> actions [B, K, state_dim]."""
+        """Run all stages: videos [B, 3, T, H, W], tokens and noise to actions [B, K, S]."""
         video_tokens = self.condition(
             self.vdm_spatial(self.vae_encode(raw_video), wan_text),
             self.vdm_motion(self.vae_encode(motion_video), wan_text),

@@ -1,10 +1,9 @@
-"""The released policy cut by rate: which graph computes what, and the tensors between them.
+"""Splits a released policy by rate into graphs, and lists the tensors between them.
 
-What is worth keeping from one event to the next is kept where it is smallest. A frame's tokens are
-encoded and adapted once (`frame_encode`), whatever places in the history the frame will take; its
-keys and values, 2 x blocks as large, are made for one place (`observe`). So the older frame's are
-ready before the newest one comes, and the newest frame's path to the chunk is its own tokens, its
-own keys and values, and the solver.
+We cache a frame's tokens, not its keys and values: those are 2 x blocks as large. `frame_encode`
+makes the tokens once per frame. `observe` makes K/V from them for one place in the history, so an
+older frame's K/V are ready before the newest frame arrives. From the newest frame to a chunk only
+its tokens, its K/V and the solver remain.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from export.pipeline.split import Graph, Split
 from export.release.action_core import joined
 from export.release.config import ReleaseConfig
 from export.release.policy import ReleasedPolicy
-from export.release.tensors import Sizes, Texts, tensor_specs
+from export.release.tensors import Sizes, TextLengths, tensor_specs
 from export.release.trained import Prefix
 from v2a.bundle import TensorSpec
 
@@ -38,14 +37,14 @@ COMPONENT_OF: Mapping[str, Component] = {
     "observe": "core",
     "denoise": "core",
 }
-"""Whose weights each graph holds; a component has one precision."""
+"""Graph -> the network that its weights belong to. A network has one precision."""
 
 PADDED = -1e4
-"""Added to the scores of a token that is only padding: its weight is then exactly 0."""
+"""Added to the scores of padding tokens, which makes their weight exactly 0."""
 
 
 def _instruction(policy: ReleasedPolicy, lang_tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """T5 tokens [1, L, Dl], padded with zeros -> K/V, and what is added to their scores [1, L]."""
+    """Project T5 tokens [1, L, Dl], padded with zeros, to K/V and the bias of scores [1, L]."""
     padding = (lang_tokens.abs().amax(-1) == 0).to(lang_tokens.dtype)
     return policy.trained.language_kv(lang_tokens), padding * PADDED
 
@@ -55,8 +54,11 @@ def _instruction_video(policy: ReleasedPolicy, text_tokens: Tensor) -> Tensor:
 
 
 def _frame_encode(policy: ReleasedPolicy, frame: Tensor) -> Tensor:
-    """One frame of all cameras, uint8 [1, cameras, H, W, 3], or as image tokens where the encoder
-    is not part of the policy [1, N, Di] -> [1, N, D]."""
+    """Encode one frame of all cameras as tokens [1, N, D].
+
+    The frame is uint8 [1, cameras, H, W, 3], or image tokens [1, N, Di] if the policy has no image
+    encoder.
+    """
     tokens: Tensor = policy.trained.img_adaptor(_image_tokens(policy, frame))
     return tokens
 
@@ -66,7 +68,10 @@ def _image_tokens(policy: ReleasedPolicy, frame: Tensor) -> Tensor:
 
 
 def _video(order: list[int], frames: Tensor) -> Tensor:
-    """RGB frames uint8 [1, T, H, W, 3] -> video [1, 3, T, H, W] in [-1, 1], channels in `order`."""
+    """Convert RGB frames, uint8 [1, T, H, W, 3], to video [1, 3, T, H, W] in -1..1.
+
+    `order` gives the channels of the video.
+    """
     return pixels_to_unit(frames)[..., order].permute(0, 4, 1, 2, 3)
 
 
@@ -112,16 +117,18 @@ def _denoise(
 
 Channels = Literal["rgb", "bgr"]
 CHANNELS: Mapping[Channels, list[int]] = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}
-"""Order in which the VAE sees a picture's channels. The release's training and its deployment turn
-them round (`to_rgb_array_for_vae` in its `scripts/agilex_model.py`)."""
+"""The order of an image's channels for the VAE. The release reverses them, in training and on the
+robot (`to_rgb_array_for_vae` in its `scripts/agilex_model.py`)."""
 
 
 def graphs_of(
     config: ReleaseConfig, image: str = "image_tokens", channels: Channels = "bgr"
 ) -> tuple[Graph, ...]:
-    """A row a call, in an order in which each row's inputs are external or made by a row before it:
-    `frame_encode` and `observe` run for each frame of the history, oldest first. `image` is what
-    the former is given: `image` or `image_tokens`."""
+    """Return one row per run of a graph, in running order.
+
+    `frame_encode` and `observe` run once per frame of the history, oldest first. `image` names the
+    input of `frame_encode`: `image` or `image_tokens`.
+    """
     vae = partial(_vae, CHANNELS[channels])
     slots = range(config.img_history)
     image_kv = tuple(f"image_kv_{slot}" for slot in slots)
@@ -154,7 +161,10 @@ def graphs_of(
 
 
 def example_inputs(specs: Mapping[str, TensorSpec], graphs: Sequence[Graph]) -> dict[str, Tensor]:
-    """Seeded tensors for every input that no graph makes; half of the prefix holds."""
+    """Return seeded tensors for every input that no graph computes, in the shapes of their specs.
+
+    The first half of the prefix mask is 1.
+    """
     generator = torch.Generator().manual_seed(0)
     made = {key for graph in graphs for key in graph.outputs}
     inputs = {}
@@ -171,9 +181,9 @@ def example_inputs(specs: Mapping[str, TensorSpec], graphs: Sequence[Graph]) -> 
 
 
 def split_of(
-    policy: ReleasedPolicy, texts: Texts, precision: Precisions, channels: Channels = "bgr"
+    policy: ReleasedPolicy, texts: TextLengths, precision: Precisions, channels: Channels = "bgr"
 ) -> Split:
-    """The released policy for the exporter."""
+    """Split a released policy into graphs for the exporter."""
     encoder = policy.image_encoder
     graphs = graphs_of(policy.config, "image" if encoder else "image_tokens", channels)
     sizes = Sizes(texts, policy.trained.condition_tokens, encoder.size if encoder else 0)
@@ -189,7 +199,7 @@ def split_of(
 
 
 def _plain(policy: ReleasedPolicy, channels: Channels, tensors: dict[str, Tensor]) -> Tensor:
-    """The whole policy on the inputs of the graphs; no instruction in it is padded."""
+    """Run the whole policy without caches on the graphs' inputs. Instructions have no padding."""
     state, action_mask = policy.slots.to_state(tensors["position_rad"][:, None])
     image = "image" if policy.image_encoder else "image_tokens"
     images = [

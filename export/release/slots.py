@@ -1,7 +1,7 @@
-"""The release's unified state: a robot's joints in fixed slots of a long vector, others zero.
+"""The release's unified state: a long vector with fixed slots for joints; unused slots are zero.
 
-For the two AgileX arms: six joints and a gripper each, left arm first (RDT's state vector,
-`configs/state_vec.py`). The release scales no joint: radians, and grippers in 0..1.
+The two AgileX arms have six joints and a gripper each, left arm first (RDT's state vector,
+`configs/state_vec.py`). Joints are in rad and grippers in 0..1, without scaling.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ PARTS = (
     (range(50, 60), "left_arm_joint_{}"),
     (range(60, 65), "left_gripper_{}"),
 )
-"""Which slots hold joint positions (RDT's `configs/state_vec.py`)."""
+"""The slots that hold joint positions (RDT's `configs/state_vec.py`)."""
 
 
 def slot_name(slot: int) -> str:
-    """`left_arm_joint_0`; the number alone where the slot is no joint's."""
+    """Return a slot's name, such as `left_arm_joint_0`, or `slot_N` for a slot of no joint."""
     for slots, name in PARTS:
         if slot in slots:
             return name.format(slot - slots.start)
@@ -30,11 +30,12 @@ def slot_name(slot: int) -> str:
 
 
 def is_gripper(slot: int) -> bool:
+    """Whether the slot is a gripper's."""
     return "gripper" in slot_name(slot)
 
 
 class Slots(nn.Module):
-    """Joints [B, N, J] to state vectors [B, N, S] and back."""
+    """Converts between joints [B, N, J] and state vectors [B, N, S]."""
 
     scatter: Tensor
 
@@ -45,10 +46,10 @@ class Slots(nn.Module):
         self.register_buffer("scatter", one_hot, persistent=False)
 
     def to_state(self, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Joints [B, N, J] -> state [B, N, S] and `action_mask` [B, 1, S], 1 where a joint is."""
+        """Return joints [B, N, J] as state [B, N, S], and `action_mask` [B, 1, S], 1 for joints."""
         mask = self.scatter.sum(0).expand(joints.shape[0], 1, -1)
         return joints @ self.scatter, mask
 
     def to_joints(self, actions: Tensor) -> Tensor:
-        """Actions [B, K, S] -> joints [B, K, J]."""
+        """Return the joints [B, K, J] of actions [B, K, S]."""
         return actions[..., self.indices]

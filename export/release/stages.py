@@ -1,4 +1,4 @@
-"""The stages that a golden folder documents, as graphs over its own tensor names."""
+"""The stages that a golden folder records, as graphs over its tensor names."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ STAGES: tuple[Graph, ...] = (
     Graph("denoise", "denoise", _P.denoise, _TOKENS, ("out.action",)),
     Graph("solver_grid", "denoise", _P.solver_grid, (), ("sched.timesteps", "sched.sigmas")),
 )  # fmt: skip
-"""Each is fed with golden tensors, so that an error shows in the stage that makes it."""
+"""Each stage runs on golden tensors, so that an error shows in the stage that causes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a graph: which tensor feeds each input, which one each output is to equal."""
+    """One run of a graph: input -> golden tensor, and output -> expected golden tensor."""
 
     feeds: Mapping[str, str]
     results: Mapping[str, str]
 
 
 def runs_of(graph: Graph) -> list[Run]:
-    """The plain run; the sampler runs once more with half of the language masked."""
+    """Return the runs of a graph. The sampler runs twice, once with half of the language masked."""
     feeds = {key: key for key in graph.inputs}
     runs = [Run(feeds, {key: key for key in graph.outputs})]
     if graph.name == "denoise":
@@ -63,7 +63,10 @@ FILTER_INPUT = dict.fromkeys(SPATIAL, "vae.raw_latent") | dict.fromkeys(MOTION, 
 
 
 def filter_stages(config: ReleaseConfig, tensors: Mapping[str, Tensor]) -> Iterator[Graph]:
-    """A stage for each `filter.NAME` in the folder, whichever filter the policy itself uses."""
+    """Yield a stage for each `filter.NAME` in the folder, even if the policy does not use it.
+
+    A filter's input and output have shape [1, C, T, h, w].
+    """
     for name, source in FILTER_INPUT.items():
         if f"filter.{name}" in tensors and source in tensors:
             keep = stream_filter(name, tensors[source].shape[2], config)
@@ -74,7 +77,10 @@ def filter_stages(config: ReleaseConfig, tensors: Mapping[str, Tensor]) -> Itera
 
 
 def language_masks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The two masks that golden folders only tell of: all valid, and the second half masked."""
+    """Return the two masks [1, L] that golden folders do not contain.
+
+    One has all tokens valid, the other has the second half masked.
+    """
     if "in.lang_tokens" not in tensors:
         return {}
     tokens = tensors["in.lang_tokens"].shape[1]
@@ -84,7 +90,7 @@ def language_masks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def input_shapes(config: ReleaseConfig, tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """What the configuration says of all that is fed to a stage; a text has its own length."""
+    """Return the expected shape of every stage input. Texts keep their own length."""
     raw, motion, state = config.raw_stream, config.motion_stream, config.state_dim
     channels, features = config.wan.in_dim, config.wan.dim
 

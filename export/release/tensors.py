@@ -1,4 +1,4 @@
-"""Every tensor that passes between the graphs of a released policy: its type, shape and meaning."""
+"""The type, shape and meaning of every tensor between the graphs of a released policy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from v2a.bundle import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """Tokens of every instruction: of the policy's text encoder, of the video model's."""
+class TextLengths:
+    """Tokens per instruction: of the policy's text encoder and of the video model's."""
 
     lang: int
     video: int
@@ -21,10 +21,12 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a policy's configuration does not tell; `image` is the side of the pictures that its
-    image encoder reads, 0 without one."""
+    """Sizes that a policy's configuration does not contain.
 
-    texts: Texts
+    `image` is the side of the image encoder's input in pixels, or 0 without an image encoder.
+    """
+
+    texts: TextLengths
     condition_tokens: int
     image: int = 0
 
@@ -32,10 +34,9 @@ class Sizes:
 def tensor_specs(
     config: ReleaseConfig, sizes: Sizes, precision: Precisions
 ) -> dict[str, TensorSpec]:
-    """Every tensor that crosses a graph's border, by key; batch 1, static shapes.
+    """Return the spec of every graph input and output by key, with batch 1 and static shapes.
 
-    Keys and values, by far the most bytes, have the precision of the network that made them where
-    numpy knows it.
+    K/V tensors, by far the largest, have the precision of their network if numpy supports it.
     """
     texts = sizes.texts
     core, wan, joints = config.core, config.wan, len(config.agilex_state_indices)
@@ -92,7 +93,7 @@ def tensor_specs(
     }  # fmt: skip
 
 
-_FRAMES = {"frames_spatial": "frames", "frames_motion": "frames"}  # what both graphs call them
+_FRAMES = {"frames_spatial": "frames", "frames_motion": "frames"}  # key -> name in both graphs
 
 
 def _latents(stream: StreamConfig, channels: int) -> list[int]:

@@ -1,6 +1,6 @@
-"""What the release trained and saves as the policy: adaptors, compressors and the action core.
+"""The trained part of a released policy: adaptors, compressors and the action core.
 
-The video model around it is frozen and lies in checkpoints of its own.
+The frozen video model has checkpoints of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from export.release.layout import Layout
 
 
 def adaptor(layers: int, inputs: int, outputs: int) -> nn.Module:
-    """`layers` linear layers with GELU (tanh) between; 0 is the release's `linear`."""
+    """Build `layers` linear layers with GELU (tanh form) between; 0 is the release's `linear`."""
     if layers == 0:
         return nn.Linear(inputs, outputs)
     modules: list[nn.Module] = [nn.Linear(inputs, outputs)]
@@ -30,14 +30,17 @@ def adaptor(layers: int, inputs: int, outputs: int) -> nn.Module:
 
 
 class Prefix(NamedTuple):
-    """Actions that are already decided: [B, K, S], and where [B, K, 1], 1 decided, 0 free."""
+    """Actions that are already decided [B, K, S], and their mask [B, K, 1]: 1 decided, 0 free."""
 
     actions: Tensor
     mask: Tensor
 
 
 class TrainedPart(nn.Module):
-    """Adaptors, compressors and core; its state dict has the key names of `policy.safetensors`."""
+    """The adaptors, compressors and core. The key names are those of `policy.safetensors`.
+
+    S is the width of the state vector, with unused slots zero.
+    """
 
     def __init__(self, config: ReleaseConfig, layout: Layout) -> None:
         super().__init__()
@@ -46,7 +49,7 @@ class TrainedPart(nn.Module):
         depth = layout.adaptors
         self.lang_adaptor = adaptor(depth["lang"], config.lang_token_dim, dim)
         self.img_adaptor = adaptor(depth["img"], config.img_token_dim, dim)
-        # Values and the mask that says which of them this robot has.
+        # Its input is the state's values and the mask of slots that this robot has.
         self.state_adaptor = adaptor(depth["state"], 2 * config.state_dim, dim)
         self.video_layernorm = nn.LayerNorm(features)
         self.motion_layernorm = nn.LayerNorm(features)
@@ -64,7 +67,7 @@ class TrainedPart(nn.Module):
 
     @property
     def condition_tokens(self) -> int:
-        """Tokens that `video_tokens` makes."""
+        """Number of tokens that `video_tokens` returns."""
         if self.compressed:
             latents = self.video_token_compressor.latents, self.motion_token_compressor.latents
             return sum(latent.shape[0] * latent.shape[1] for latent in latents)
@@ -72,7 +75,7 @@ class TrainedPart(nn.Module):
         return sum(math.prod(stream.token_grid) for stream in streams)
 
     def video_tokens(self, raw_features: Tensor, motion_features: Tensor) -> Tensor:
-        """Features [B, N, Dd] of both streams -> condition tokens [B, Nv, D]."""
+        """Map both streams' features [B, N, Dd] to condition tokens [B, Nv, D]."""
         raw, motion = self.video_layernorm(raw_features), self.motion_layernorm(motion_features)
         if self.compressed:
             raw, motion = self.video_token_compressor(raw), self.motion_token_compressor(motion)
@@ -81,16 +84,16 @@ class TrainedPart(nn.Module):
         return torch.cat([self.video_adaptor(raw), self.motion_adaptor(motion)], dim=1)
 
     def language_kv(self, lang_tokens: Tensor) -> Tensor:
-        """T5 tokens [B, L, Dl] -> K/V of the core's even blocks."""
+        """Project T5 tokens [B, L, Dl] to the K/V of the core's even blocks."""
         return self.model.language_kv(self.lang_adaptor(lang_tokens))
 
     def visual_reads(self, img_tokens: Tensor, video_tokens: Tensor) -> list[KeyValue]:
-        """Image-encoder tokens and condition tokens -> what the core's odd blocks read."""
+        """Project image tokens [B, Ni, Di] and condition tokens [B, Nv, D] to odd blocks' K/V."""
         image_kv = self.model.image_kv(self.img_adaptor(img_tokens))
         return joined(image_kv, self.model.video_kv(video_tokens))
 
     def adapt_state(self, values: Tensor, action_mask: Tensor) -> Tensor:
-        """States or actions [B, N, S], mask [B, 1, S] -> tokens [B, N, D]."""
+        """Project states or actions [B, N, S] with their mask [B, 1, S] to tokens [B, N, D]."""
         mask = action_mask.expand(-1, values.shape[1], -1)
         tokens: Tensor = self.state_adaptor(torch.cat([values, mask], dim=2))
         return tokens
@@ -106,10 +109,10 @@ class TrainedPart(nn.Module):
         visual: Sequence[KeyValue],
         lang_mask: Tensor,
     ) -> Tensor:
-        """One denoiser call: noisy actions [B, K, S] -> predicted clean actions.
+        """Run the denoiser once: noisy actions [B, K, S] to predicted clean actions [B, K, S].
 
-        `state_token` [B, 1, D] is from `adapt_state`, `action_mask` is [B, 1, S]; the others as in
-        `ActionCore.forward`.
+        `state_token` [B, 1, D] comes from `adapt_state`, and `action_mask` is [B, 1, S]. The other
+        arguments are those of `ActionCore.forward`.
         """
         trajectory = torch.cat([state_token, self.adapt_state(noisy, action_mask)], dim=1)
         out: Tensor = self.model(trajectory, timestep, ctrl_freq, language, visual, lang_mask)
@@ -126,11 +129,11 @@ class TrainedPart(nn.Module):
         lang_mask: Tensor,
         prefix: Prefix | None = None,
     ) -> Tensor:
-        """Noise [B, K, S] -> actions [B, K, S], zero where `action_mask` is: all solver steps.
+        """Run all solver steps: noise [B, K, S] to actions [B, K, S], zero where the mask is zero.
 
-        Where a prefix is given, each step's prediction is replaced by it. The solver is linear, so
-        its next sample is then the prefix with exactly that step's noise, and the last one is the
-        prefix: the free actions are denoised beside neighbours that are already decided.
+        A prefix replaces the prediction of its actions in each step. As the solver is linear, the
+        next sample of these actions is the prefix with exactly that step's noise, and the last
+        sample is the prefix. So the free actions are denoised beside decided neighbours.
         """
         x, x0 = noise, noise
         for step in self.solver:

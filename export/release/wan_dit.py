@@ -1,6 +1,6 @@
-"""Wan2.2's video DiT as a one-pass feature extractor: first blocks, no noise, no head.
+"""Wan2.2's video DiT as a one-pass feature extractor: its first blocks, without noise or head.
 
-Key names and arithmetic of Wan2.2 TI2V-5B as the release runs it: one timestep, 0, for all tokens.
+Key names and arithmetic are those of Wan2.2 TI2V-5B. As in the release, all tokens have timestep 0.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ Rotary = tuple[Tensor, Tensor]
 
 
 def mlp_tanh(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear, GELU, linear. Wan's and RDT's weights were trained with GELU's tanh form, not with
-    the erf form of `export.layers.blocks.mlp`."""
+    """Build linear, GELU, linear with GELU's tanh form, with which Wan and RDT were trained.
+
+    `export.layers.blocks.mlp` uses the erf form.
+    """
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs)
     )
 
 
 class WanBlock(DitBlock):
-    """This project's DiT block with Wan's GELU; every other step and key name is the same."""
+    """`DitBlock` with Wan's GELU. All other steps and key names are the same."""
 
     def __init__(self, config: DitConfig) -> None:
         super().__init__(config)
@@ -32,7 +34,7 @@ class WanBlock(DitBlock):
 
 
 class WanDit(nn.Module):
-    """Latents [B, C, T, h, w] to token features [B, T, rows, columns, D]."""
+    """The video DiT's first blocks, which map latents to token features."""
 
     clean: Tensor
 
@@ -47,16 +49,19 @@ class WanDit(nn.Module):
         )
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(WanBlock(config) for _ in range(config.blocks))
-        # A buffer, so that what follows from timestep 0 alone can be folded; on the CPU, so that it
-        # has its value even where the weights have no storage yet.
+        # A buffer, so that the exporter can fold what depends on timestep 0 alone. On the CPU, so
+        # that it has a value even while the weights have no storage.
         self.register_buffer("clean", torch.zeros(1, 1, device="cpu"), persistent=False)
 
     def text_kv(self, text_tokens: Tensor) -> Tensor:
-        """Text [B, L, text_dim] -> K/V of every block [blocks, 2, B, heads, L, hd]."""
+        """Project text [B, L, text_dim] to the K/V of every block [blocks, 2, B, heads, L, hd]."""
         return stacked_kv(self.blocks, self.text_embedding(text_tokens))
 
     def forward(self, latents: Tensor, rotary: Rotary, text_kv: Tensor) -> Tensor:
-        """Features after the last block; `rotary` is that of the latents' token grid."""
+        """Map latents [B, C, T, h, w] to features [B, T, rows, columns, D] of the last block.
+
+        `rotary` belongs to the latents' token grid.
+        """
         embedded_time = self.time_embedding(sinusoid(self.clean, self.config.freq_dim))
         shifts = self.time_projection(embedded_time).unflatten(-1, (6, -1))
         patches = self.patch_embedding(latents)
@@ -68,7 +73,7 @@ class WanDit(nn.Module):
 
 
 class RotaryTable(nn.Module):
-    """cos and sin [tokens, hd / 2] of one token grid: constants, in no checkpoint."""
+    """The constants cos and sin of one token grid, each of shape [tokens, hd / 2]."""
 
     cos: Tensor
     sin: Tensor

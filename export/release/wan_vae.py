@@ -1,10 +1,9 @@
-"""Encoder of Wan2.2's causal video VAE (`Wan2.2_VAE.pth`), with its key names.
+"""The encoder of Wan2.2's causal video VAE (`Wan2.2_VAE.pth`), with its key names.
 
-The release feeds it frame 1 alone and then groups of 4, and carries the last two frames of every
-convolution's input over to the next group. That is a causal convolution over the whole clip, cut
-into pieces: each piece's missing past is the cache, and before frame 1 it is zeros. Here the clip
-goes through whole, so the cache is the tensor itself, and the graph has one copy of each layer
-whatever the clip's length.
+The release encodes frame 1 alone, then groups of 4 frames. For each convolution it caches the last
+two input frames for the next group; before frame 1 these are zeros. That equals a causal
+convolution over the whole clip. So this encoder takes the clip at once, without a cache, and its
+graph has one copy of each layer for any clip length.
 """
 
 from __future__ import annotations
@@ -16,36 +15,40 @@ from torch.nn import functional
 from export.layers.blocks import attend
 
 STAGES = ((1, False), (2, True), (4, True), (4, None))
-"""Of each stage: channels in units of `dim`; whether it halves time (None: it halves nothing)."""
+"""Per stage: channels in units of `dim`, and whether it halves time (None: it halves nothing)."""
 
-GROUP = 4  # frames that become one latent, after the first
-PATCH = 2  # pixels each way that become channels before the first convolution
+GROUP = 4  # frames per latent, after the first
+PATCH = 2  # side of the pixel blocks that become channels before the first convolution
 
 
 class CausalConv3d(nn.Conv3d):
-    """3-D convolution [B, C, T, h, w], size-preserving, zero-padded in front only along time."""
+    """3-D convolution that pads time only at the front, so no output depends on later frames."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel, padding=(0, kernel // 2, kernel // 2))
         self.past = kernel - 1
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve x [B, C, T, h, w]; T, h and w stay."""
         return super().forward(functional.pad(x, (0, 0, 0, 0, self.past, 0)))
 
 
 class ChannelNorm(nn.Module):
-    """Each pixel's channels brought to length sqrt(C), times a learned weight."""
+    """Scales each pixel's channels to length sqrt(C) and multiplies by a learned weight."""
 
     def __init__(self, channels: int, axes: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * axes))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x along its channels, axis 1; the shape stays."""
         out: Tensor = functional.normalize(x, dim=1) * len(self.gamma) ** 0.5 * self.gamma
         return out
 
 
 class ResidualBlock(nn.Module):
+    """Two causal convolutions with norms, beside a shortcut."""
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(
@@ -54,19 +57,20 @@ class ResidualBlock(nn.Module):
             CausalConv3d(inputs, outputs, 3),
             ChannelNorm(outputs, 3),
             nn.SiLU(),
-            nn.Identity(),  # dropout in training; holds the place in the key names
+            nn.Identity(),  # dropout in training; keeps the numbers in the key names
             CausalConv3d(outputs, outputs, 3),
         )
         same = inputs == outputs
         self.shortcut = nn.Identity() if same else CausalConv3d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, inputs, T, h, w] to [B, outputs, T, h, w]."""
         out: Tensor = self.shortcut(x) + self.residual(x)
         return out
 
 
 class Resample(nn.Module):
-    """Halve height and width; with `in_time`, also time: 1 + 2n frames become 1 + n."""
+    """Halves height and width. With `in_time` it also turns 1 + 2n frames into 1 + n."""
 
     def __init__(self, channels: int, in_time: bool) -> None:
         super().__init__()
@@ -78,17 +82,22 @@ class Resample(nn.Module):
             self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Reduce x [B, C, T, h, w]; C stays."""
         planes = self.resample(x.transpose(1, 2).flatten(0, 1))
         x = planes.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
         if not self.in_time or x.shape[2] == 1:
             return x
-        # The first frame, encoded alone, passes as it is; the next pairs look one frame back.
+        # The first frame passes unchanged; each later pair also reads the frame before it.
         return torch.cat([x[:, :, :1], self.time_conv(x)], dim=2)
 
 
 def average_down(x: Tensor, outputs: int, time: int, space: int) -> Tensor:
-    """The shortcut of a stage: blocks of time x space x space pixels become channels, of which
-    neighbours are averaged into `outputs`; a clip of odd length gets a zero frame in front."""
+    """Compute the shortcut of a stage: x [B, C, T, h, w] to [B, outputs, T', h', w'].
+
+    T' is T / time (rounded up), h' is h / space and w' is w / space. Blocks of time x space x space
+    pixels become channels, and neighbouring channels are averaged. A clip of odd length gets a
+    zero frame in front.
+    """
     x = functional.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
     batch, channels, frames, height, width = x.shape
     x = x.reshape(
@@ -100,7 +109,7 @@ def average_down(x: Tensor, outputs: int, time: int, space: int) -> Tensor:
 
 
 class DownStage(nn.Module):
-    """Two residual blocks, then half the size, beside `average_down`."""
+    """Two residual blocks and `Resample`, beside the shortcut `average_down`."""
 
     def __init__(self, inputs: int, outputs: int, halves_time: bool | None) -> None:
         super().__init__()
@@ -112,12 +121,13 @@ class DownStage(nn.Module):
         self.downsamples = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, inputs, T, h, w] to `outputs` channels and the stage's size."""
         out: Tensor = self.downsamples(x) + average_down(x, self.outputs, *self.factors)
         return out
 
 
 class FrameAttention(nn.Module):
-    """Single-head attention between the pixels of each frame."""
+    """Single-head attention among the pixels of each frame."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -126,6 +136,7 @@ class FrameAttention(nn.Module):
         self.proj = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mix the pixels of x [B, C, T, h, w] within each frame; the shape stays."""
         batch, _, frames, height, width = x.shape
         planes = x.transpose(1, 2).flatten(0, 1)
         tokens = self.to_qkv(self.norm(planes)).flatten(2).transpose(1, 2).unsqueeze(1)
@@ -135,6 +146,8 @@ class FrameAttention(nn.Module):
 
 
 class Encoder(nn.Module):
+    """The convolutional encoder: four stages, a middle block and a head."""
+
     def __init__(self, dim: int, outputs: int) -> None:
         super().__init__()
         self.conv1 = CausalConv3d(3 * PATCH**2, dim, 3)
@@ -153,15 +166,13 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Encode x [B, 12, 1 + 4n, h, w] as [B, outputs, 1 + n, h / 8, w / 8]."""
         out: Tensor = self.head(self.middle(self.downsamples(self.conv1(x))))
         return out
 
 
 class WanVaeEncoder(nn.Module):
-    """Video [B, 3, T, H, W] in [-1, 1] -> normalised latents [B, C, 1 + n, H/16, W/16].
-
-    T is 1 + 4n; as released, up to three frames more are not looked at.
-    """
+    """The whole encoder, from video to normalised latents."""
 
     _latent_mean: Tensor
     _latent_std: Tensor
@@ -174,8 +185,12 @@ class WanVaeEncoder(nn.Module):
         self.register_buffer("_latent_std", torch.ones(channels))
 
     def forward(self, video: Tensor) -> Tensor:
+        """Encode video [B, 3, T, H, W] in -1..1 as latents [B, C, 1 + n, h, w].
+
+        h is H / 16 and w is W / 16. T is 1 + 4n; up to three more frames are ignored, as released.
+        """
         grouped = video[:, :, : 1 + (video.shape[2] - 1) // GROUP * GROUP]
-        # The upper half of the channels is the log-variance, of use in training only.
+        # The second half of the channels is the log-variance, which only training uses.
         mean, _ = self.conv1(self.encoder(pixels_to_channels(grouped))).chunk(2, dim=1)
         shape = (1, -1, 1, 1, 1)
         out: Tensor = (mean - self._latent_mean.view(shape)) / self._latent_std.view(shape)
@@ -183,7 +198,10 @@ class WanVaeEncoder(nn.Module):
 
 
 def pixels_to_channels(video: Tensor) -> Tensor:
-    """[B, C, T, H, W] -> [B, 4 C, T, H / 2, W / 2]; of the four, columns change slowest."""
+    """Turn each 2 x 2 block of pixels of video [B, C, T, H, W] into four channels.
+
+    In the result, of shape [B, 4C, T, H / 2, W / 2], a block's columns change slowest.
+    """
     batch, channels, frames, height, width = video.shape
     x = video.reshape(batch, channels, frames, height // PATCH, PATCH, width // PATCH, PATCH)
     return x.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)

@@ -1,7 +1,7 @@
-"""Reading what the release and Wan2.2 write: one mapping of key to tensor, whatever the layout.
+"""Reads the weight files of the release and of Wan2.2 in any layout, as key -> tensor.
 
-Tensors stay in the files, mapped into memory, until someone reads them: a checkpoint may be larger
-than the memory that is free. Nothing in a file is executed.
+Tensors stay memory-mapped until they are read, as a checkpoint may exceed the free memory. No code
+in a file is executed.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from v2a.errors import ConfigError
 Weights = Mapping[str, Tensor]
 
 FILES_OF_A_FOLDER = (
-    "pytorch_model.bin",  # the end of training; also in the folder `ema/` of a checkpoint
-    "pytorch_model/mp_rank_00_model_states.pt",  # a checkpoint under DeepSpeed
-    "*.index.json",  # which shard holds which tensor
+    "pytorch_model.bin",  # written at the end of training; also in a checkpoint's `ema/`
+    "pytorch_model/mp_rank_00_model_states.pt",  # written by DeepSpeed
+    "*.index.json",  # maps tensors to shards
     "*.safetensors",
 )
-"""What a folder may hold; the first that is there counts."""
+"""The files that a checkpoint folder may hold. The first match is read."""
 
 WRAPPERS = ("module", "state_dict", "model_state", "policy")
-"""Keys under which DeepSpeed, Lightning, Wan's VAE and this project's training put the tensors."""
+"""Keys under which DeepSpeed, Lightning, Wan's VAE and this project's training save tensors."""
 
 _SHOWN_KEYS = 10
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors at `path`: a file, or a folder as in `FILES_OF_A_FOLDER`.
+    """Read the tensors at `path`, a file or a folder as in `FILES_OF_A_FOLDER`.
 
-    Raises ConfigError when nothing is there, a file is cut off, or it holds other things.
+    Raises ConfigError if `path` is missing, or if a file is truncated or no checkpoint.
     """
     merged: dict[str, Tensor] = {}
     for file in files_of(path):
@@ -49,14 +49,14 @@ def read_weights(path: Path) -> Weights:
 
 
 def listed(keys: set[str]) -> str:
-    """`3 keys: a, b, c`: the first ten and the count."""
+    """Format keys as `3 keys: a, b, c`, with at most ten names."""
     first = ", ".join(sorted(keys)[:_SHOWN_KEYS])
     more = ", ..." if len(keys) > _SHOWN_KEYS else ""
     return f"{len(keys)} key{'s' if len(keys) > 1 else ''}: {first}{more}"
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that a checkpoint at `path` lies in; ConfigError where there is none."""
+    """Return the files of the checkpoint at `path`. Raises ConfigError if there is none."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; give a checkpoint")
     if path.name.endswith(".index.json"):
@@ -77,7 +77,7 @@ def _shards(index: Path) -> list[Path]:
         fix = "copy it again"
         raise ConfigError(f"{index}: not an index of shards ('weight_map'); {fix}") from None
     if absent := {name for name, file in shards.items() if not file.is_file()}:
-        raise ConfigError(f"{index}: names shards that are not there: {', '.join(sorted(absent))}")
+        raise ConfigError(f"{index}: names missing shards: {', '.join(sorted(absent))}")
     return sorted(shards.values())
 
 
@@ -90,16 +90,16 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def load_torch(file: Path) -> Any:
-    """What torch.save wrote: tensors in plain containers, mapped where the format allows.
+    """Read a file of torch.save: tensors in plain containers, memory-mapped if possible.
 
-    Raises ConfigError when the file is not there, is cut off, or holds other things.
+    Raises ConfigError if the file is missing, truncated, or holds anything but tensors.
     """
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file; give one that torch.save wrote") from None
     except pickle.UnpicklingError:
-        fix = "save the tensors alone, with torch.save, or copy it again"
+        fix = "save only tensors with torch.save, or copy it again"
         raise ConfigError(f"{file}: damaged, or holds other things than tensors; {fix}") from None
     except Exception as error:  # a damaged pickle also raises IndexError, KeyError, struct.error...
         raise unreadable(file, error) from None
@@ -113,17 +113,18 @@ def _read_torch(file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: holds a {type(content).__name__}; expected a state_dict")
     if others := {str(key) for key, value in content.items() if not isinstance(value, Tensor)}:
-        fix = "save the state_dict alone"
+        fix = "save only the state_dict"
         raise ConfigError(f"{file}: not a tensor in {listed(others)}; {fix}")
     return {str(key): value for key, value in content.items()}
 
 
 def _is_zip(file: Path) -> bool:
-    """Whether torch 1.6 or later wrote the file: only then can it be mapped."""
+    """Whether torch 1.6 or later wrote the file. Only then can it be memory-mapped."""
     with file.open("rb") as content:
         return content.read(2) == b"PK"
 
 
 def unreadable(file: Path, error: Exception) -> ConfigError:
+    """Build the error for a damaged checkpoint."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ConfigError(f"{file}: cut off, or not a checkpoint ({reason}); copy it again")

@@ -1,4 +1,4 @@
-"""A block of registers that lie together, of many servos: which bytes it is, and what they say."""
+"""A block of neighbouring registers of many servos: which bytes, and what they mean."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-NO_RAW = np.iinfo(np.int64).min  # in a raw value that is not valid; no register holds it
-NEVER_NS = np.iinfo(np.int64).max  # the age of what was never heard
+NO_RAW = np.iinfo(np.int64).min  # the raw value of an invalid reading; no register can hold it
+NEVER_NS = np.iinfo(np.int64).max  # the age of a value that never arrived
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One quantity of n servos, in SI units: `value` float64 [n] is NaN where `valid` bool [n] is
-    False. `age_ns` int64 [n] counts from the request that last brought a value (NEVER_NS: none)."""
+    """One quantity of n servos in SI units.
+
+    `value` float64 [n] is NaN where `valid` bool [n] is False. `age_ns` int64 [n] is the time since
+    the last request that brought a value, NEVER_NS if none did.
+    """
 
     value: F64
     valid: Mask
@@ -38,24 +41,27 @@ class _Field:
 
 
 class Block:
-    """The registers `names` of servos that may be of several models."""
+    """The registers `names` of n servos, which may be of several models."""
 
     def __init__(self, models: Mapping[int, Model], names: Sequence[str]) -> None:
-        """`models`: id -> model, in the order of all results. A servo that lacks a register is not
-        valid in it. Raises BusError where a register is nowhere, or not everywhere at one place."""
+        """`models`: id -> model, in the order of all results.
+
+        Where a servo lacks a register, its reading is not valid. Raises BusError if no servo has
+        the register, or if it lies at different addresses.
+        """
         self.ids = tuple(models)
         self._fields = {name: _field(models, name) for name in names}
         items = [field.item for field in self._fields.values()]
         self.address = min(item.address for item in items)
         self.size = max(item.address + item.size for item in items) - self.address
-        if self.size % 2 and self.address:  # so that a CRC may be taken two bytes at a time
+        if self.size % 2 and self.address:  # an even size: the CRC is computed two bytes at a time
             self.address, self.size = self.address - 1, self.size + 1
 
     def __contains__(self, name: str) -> bool:
         return name in self._fields
 
     def dtype(self, address: int, data_at: int, row_bytes: int) -> np.dtype[np.void]:
-        """Rows of `row_bytes` whose byte `data_at` is the register at `address`."""
+        """The dtype of rows of `row_bytes`, in which the register at `address` is at `data_at`."""
         offsets = [field.item.address - address + data_at for field in self._fields.values()]
         formats = [_format(field.item) for field in self._fields.values()]
         names = list(self._fields)
@@ -64,7 +70,7 @@ class Block:
         )
 
     def raw(self, name: str, rows: npt.NDArray[np.void]) -> npt.NDArray[Any]:
-        """The register's raw values, integers [n]."""
+        """The register's raw values, integers [n], from `rows` [n] of this block's dtype."""
         raw: npt.NDArray[Any] = rows[name]
         sign_bit = self._fields[name].item.sign_bit
         if sign_bit is None:
@@ -73,7 +79,7 @@ class Block:
         return np.where(raw >> sign_bit & 1, -magnitude, magnitude)
 
     def known(self, name: str) -> Mask:
-        """Which servos have this register, bool [n]."""
+        """bool [n]: which servos have this register."""
         return self._fields[name].known
 
     def scale(self, name: str) -> F64:
@@ -83,9 +89,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockReading:
-    """What n servos answered to one reading, begun at `t_ns`. `valid` bool [n]: it answered, and
-    did not refuse. `error` uint8 [n]: the error byte of its answer, 0 without one; in a valid
-    answer it tells of an alarm. `age_ns` int64 [n]: since each was last heard."""
+    """The answers of n servos to one reading, which began at `t_ns`.
+
+    `valid` bool [n]: the servo answered and did not refuse. `error` uint8 [n]: the error byte of
+    its answer, 0 without one; in a valid answer it reports an alarm. `age_ns` int64 [n]: the time
+    since its last answer. `rows` [n] hold the bytes.
+    """
 
     t_ns: int
     valid: Mask
@@ -96,18 +105,17 @@ class BlockReading:
     rows: npt.NDArray[np.void]
 
     def raw(self, name: str) -> I64:
-        """Raw values int64 [n], NO_RAW where not valid."""
+        """The raw values int64 [n], NO_RAW where not valid."""
         raw = self.block.raw(name, self.rows).astype(np.int64)
         return np.where(self.valid & self.block.known(name), raw, NO_RAW)
 
     def si(self, name: str) -> F64:
-        """Values in SI units float64 [n], NaN where not valid; of the registers that every servo
-        has."""
+        """The values in SI units, float64 [n], NaN where not valid. Every servo has `name`."""
         value: F64 = self.block.raw(name, self.rows) * self.block.scale(name)
         return value if self.all_valid else np.where(self.valid, value, np.nan)
 
     def reading(self, name: str, now_ns: int) -> Reading:
-        """The same with its validity and its age at `now_ns`."""
+        """The values in SI units, with their validity and their age at `now_ns`."""
         valid = self.valid & self.block.known(name)
         value = np.where(valid, self.block.raw(name, self.rows) * self.block.scale(name), np.nan)
         heard = self.age_ns != NEVER_NS

@@ -1,9 +1,9 @@
-"""A bus of servos, whatever they speak.
+"""The bus: reads and writes registers of servos of any family.
 
-BusWire        one request and its answers, by a deadline      hw_drivers/bus/wire.py
-Block          which registers, and what their bytes say       hw_drivers/bus/block.py
-BlockReader    the same block of all servos, cycle by cycle    hw_drivers/bus/reader.py
-ServoBus       all of it together; a child for each protocol   here
+BusWire        sends one request and collects its answers          hw_drivers/bus/wire.py
+Block          which registers to read, and what their bytes mean  hw_drivers/bus/block.py
+BlockReader    reads the same block of all servos in every cycle   hw_drivers/bus/reader.py
+ServoBus       puts these together; each family has a subclass     here
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hw_drivers.bus.wire import BusWire, Heard, Parser, Status
 from v2a.clock import Clock
 from v2a.errors import BusError
 
-PING_TRIES = _READ_TRIES = 3  # a byte lost to noise is no reason to give up
+PING_TRIES = _READ_TRIES = 3  # noise may destroy one answer
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """What a servo says of itself when pinged."""
+    """A servo's answer to a ping."""
 
     model_number: int
     firmware_version: int
@@ -36,9 +36,12 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class SyncRead:
-    """One register of n servos, in the order asked. A servo that did not answer, or answered with
-    an error number, has valid False and raw NO_RAW; `error` is its error byte (0 for no answer),
-    which may tell of an alarm in a valid answer, too."""
+    """One register of n servos, in the order of the request.
+
+    `raw` int64 [n] is the register's value. A servo that did not answer or refused has `valid`
+    bool [n] False and `raw` NO_RAW. `error` uint8 [n] is the error byte of its answer, 0 without
+    one. In a valid answer it may report an alarm.
+    """
 
     raw: npt.NDArray[np.int64]
     valid: npt.NDArray[np.bool_]
@@ -46,17 +49,16 @@ class SyncRead:
 
 
 class ServoBus(abc.ABC):
-    """Servos on one port. Not for use by two threads at a time.
+    """Servos on one port. Two threads must not use it at the same time.
 
-    Every method raises PortError when the port is gone. A request begins by throwing away what has
-    been received, so that an answer that came too late is not taken for the next one.
+    Every method raises PortError when the port is gone. A request first discards the bytes that
+    have arrived, so that a late answer is not taken for the next one.
     """
 
     def __init__(
         self, port: Port, clock: Clock, models: Mapping[int, Model], timeout_s: float = 0.02
     ) -> None:
-        """`models`: servo id -> its model. `timeout_s`: from a request to its last answer, or to
-        that of its repetition."""
+        """`models`: servo id -> its model. `timeout_s`: the longest wait for answers."""
         self.wire = BusWire(port, clock)
         self.models = models
         self.timeout_s = timeout_s
@@ -68,26 +70,26 @@ class ServoBus(abc.ABC):
 
     @abc.abstractmethod
     def ping(self, servo_id: int) -> Pong | None:
-        """What the servo says of itself; None without an answer."""
+        """Ask the servo for its model and firmware; None if it does not answer."""
 
     @abc.abstractmethod
     def scan(self) -> dict[int, Pong]:
-        """Every servo that is there, by id. Takes about a second."""
+        """Find every servo on the bus: id -> its answer. Takes about a second."""
 
     def read(self, servo_id: int, name: str) -> int:
-        """The raw value of register `name`. Raises BusError on no answer or an error number."""
+        """Read register `name`, raw. Raises BusError if the servo does not answer or refuses."""
         item = self.item(servo_id, name)
         packet = self._read_packet(servo_id, item)
         status = self._request(servo_id, f"read {name}", packet, item.size, _READ_TRIES)
         return item.unpack(status.params)
 
     def write(self, servo_id: int, name: str, raw: int) -> None:
-        """Write register `name`. Raises BusError on no answer or an error number."""
+        """Write register `name`. Raises BusError if the servo does not answer or refuses."""
         item = self.item(servo_id, name)
         self._request(servo_id, f"write {name} = {raw}", self._write_packet(servo_id, item, raw), 0)
 
     def sync_read(self, name: str, ids: tuple[int, ...]) -> SyncRead:
-        """Register `name` of all `ids` in one request; a missing servo leaves the others valid."""
+        """Read register `name` of all `ids`. A missing servo leaves the others valid."""
         key = (name, ids)
         if key not in self._sync_reads:
             self.shared_item(name, ids)
@@ -97,34 +99,36 @@ class ServoBus(abc.ABC):
         return SyncRead(found.raw(name), found.valid, found.error)
 
     def block(self, names: Sequence[str], ids: Sequence[int]) -> Block:
-        """The registers `names` of `ids`, as one block. Raises BusError where they can't be."""
+        """The block of registers `names` of `ids`. Raises BusError if they are no common block."""
         return Block({servo_id: self.models[servo_id] for servo_id in ids}, names)
 
     def cycle_reader(self, block: Block) -> BlockReader:
-        """To read `block`, and others of the same servos, again and again, the quickest way."""
+        """A reader for `block`, and other blocks of the same servos, by the quickest request."""
         return self.reader(block.ids)
 
     @abc.abstractmethod
     def sync_write(self, name: str, ids: tuple[int, ...], raw: Sequence[int]) -> None:
-        """Write `raw[k]` to register `name` of `ids[k]` in one request. Nobody answers: a servo
-        that refuses the value or is missing goes unnoticed."""
+        """Write `raw[k]` to register `name` of `ids[k]`, for every k, in one request.
+
+        Nobody answers, so a servo that refuses or is missing goes unnoticed.
+        """
 
     def learn_return_delays(self) -> None:
-        """Ask each servo how long it waits before it answers: that much longer to wait for it."""
+        """Read each servo's delay before an answer, and wait that much longer from now on."""
         for servo_id, model in self.models.items():
             item = model.items["return_delay_time"]
             delay_s = self.read(servo_id, "return_delay_time") * item.scale
             self.wire.return_delay_ns[servo_id] = round(delay_s * 1e9)
 
     def item(self, servo_id: int, name: str) -> Item:
-        """The register `name` of this servo. Raises BusError where it has none."""
+        """The register `name` of this servo. Raises BusError if it has none."""
         model = self.models[servo_id]
         if name not in model.items:
             raise BusError(f"servo {servo_id}: a {model.name} has no register {name!r}")
         return model.items[name]
 
     def shared_item(self, name: str, ids: Sequence[int]) -> Item:
-        """The register `name` that all of `ids` have in one place. Raises BusError if not."""
+        """The register `name`, at one address in all of `ids`. Raises BusError if it is not."""
         for servo_id in ids:
             self.item(servo_id, name)
         self.block((name,), ids)
@@ -144,7 +148,7 @@ class ServoBus(abc.ABC):
         return answers[servo_id]
 
     def _answers(self, packet: bytes, size: int, ids: Sequence[int], tries: int) -> Heard:
-        """Ask up to `tries` times for answers of `size` bytes: what does no harm when repeated."""
+        """Send `packet` up to `tries` times, until answers of `size` bytes come."""
 
         def fits(status: Status) -> bool:
             return len(status.params) == size or bool(self._refusal(status.error))
@@ -159,7 +163,7 @@ class ServoBus(abc.ABC):
 
     @abc.abstractmethod
     def reader(self, ids: tuple[int, ...]) -> BlockReader:
-        """To read blocks of `ids` again and again."""
+        """A reader for blocks of `ids`."""
 
     @abc.abstractmethod
     def _read_packet(self, servo_id: int, item: Item) -> bytes: ...
@@ -169,8 +173,8 @@ class ServoBus(abc.ABC):
 
     @abc.abstractmethod
     def _parser(self, packet: bytes, size: int) -> Parser:
-        """For the answers of `size` bytes to `packet`."""
+        """A parser for the answers of `size` bytes to `packet`."""
 
     @abc.abstractmethod
     def _refusal(self, error: int) -> str:
-        """Why a servo did not do what it was asked to; '' where it did."""
+        """Why a servo with this error byte refused the request; '' if it did not refuse."""

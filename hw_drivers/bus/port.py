@@ -1,4 +1,4 @@
-"""Serial ports: what a bus needs of one, and the one that pyserial opens."""
+"""Serial ports: the interface that a bus needs, and the port that pyserial opens."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from v2a.errors import PortError
 BITS_PER_BYTE = 10  # 8N1: start bit, eight data bits, stop bit
 
 _READ_BYTES = 4096
-# A line that takes no bytes for so long is hung; to wait for it would stop the control loop.
+# A port that takes no bytes for this long hangs. Waiting longer would stop the control loop.
 _WRITE_TIMEOUT_S = 0.25
 _PSEUDO_TERMINALS = "/dev/pts/"
 _BY_ID = Path("/dev/serial/by-id")
 _USB_SERIAL = Path("/sys/bus/usb-serial/devices")
 
-# What open() failed with -> what to do about it.
+# errno of a failed open() -> what to do.
 _OPEN_ADVICE = {
     errno.EACCES: "no permission; add yourself: sudo usermod -aG dialout $USER, and log in again",
     errno.EPERM: "no permission; add yourself: sudo usermod -aG dialout $USER, and log in again",
-    errno.EBUSY: "in use by another program; close that one (sudo fuser -v PORT names it)",
-    errno.EAGAIN: "in use by another program; close that one (sudo fuser -v PORT names it)",
+    errno.EBUSY: "in use by another program; close that program (sudo fuser -v PORT names it)",
+    errno.EAGAIN: "in use by another program; close that program (sudo fuser -v PORT names it)",
 }
 
 
 class Port(Protocol):
-    """Bytes out, bytes in. Every method raises PortError once the port is gone."""
+    """Sends and receives bytes. Every method raises PortError once the port is gone."""
 
     @property
     def ns_per_byte(self) -> int:
-        """How long a byte takes on the wire; 0 where it takes no time."""
+        """How long a byte takes on the wire; 0 if it takes no time."""
         ...
 
     @property
     def latency_ns(self) -> int:
-        """How long the adapter may hold back what has arrived."""
+        """How long the adapter may hold back bytes that have arrived."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -53,27 +53,27 @@ class Port(Protocol):
         ...
 
     def read(self, timeout_s: float) -> bytes:
-        """Whatever has arrived; waits up to `timeout_s` for the first byte, b"" if none comes."""
+        """The bytes that have arrived. Waits up to `timeout_s` for the first; b"" if none comes."""
         ...
 
     def reset_input(self) -> None:
-        """Throw away what has arrived."""
+        """Discard the bytes that have arrived."""
         ...
 
     def close(self) -> None:
-        """Give the port back; a second call does nothing."""
+        """Close the port. A second call does nothing."""
         ...
 
 
 class SerialPort:
-    """A serial port at 8N1, for this process alone.
+    """A serial port at 8N1 that no other process can open.
 
-    pyserial opens it and sets it up. Bytes go through the file descriptor: a layer less in every
-    cycle, and its own read(timeout) sets up the port anew whenever the timeout changes.
+    pyserial opens and configures it. Bytes go through the file descriptor, because pyserial's own
+    read(timeout) configures the port anew whenever the timeout changes.
     """
 
     def __init__(self, path: str, baud: int) -> None:
-        """Raises PortError with one line that says what to do."""
+        """Open the port at `path`. Raises PortError with one line that says what to do."""
         self._path = path
         try:
             self._serial = serial.Serial(path, baud, timeout=0, exclusive=True)
@@ -84,16 +84,18 @@ class SerialPort:
         self._poll.register(self._fd, select.POLLIN)
         self.ns_per_byte = BITS_PER_BYTE * 1_000_000_000 // baud
         self._refuse_others()
-        # FTDI adapters hold bytes back for up to 16 ms (ROBOTIS-GIT/DynamixelSDK#288) until told
-        # not to; ports without such a timer (CDC-ACM, pseudo terminals) refuse, and need nothing.
+        # FTDI adapters hold bytes back for up to 16 ms by default (ROBOTIS-GIT/DynamixelSDK#288).
+        # Ports without such a timer (CDC-ACM, pseudo terminals) refuse this, and do not need it.
         with contextlib.suppress(ValueError, OSError):
             self._serial.set_low_latency_mode(True)
         self.latency_timer_ms = shorten_latency_timer(path)
         self.latency_ns = (self.latency_timer_ms or 0) * 1_000_000
 
     def _refuse_others(self) -> None:
-        """pyserial's lock holds off those who ask for one; the kernel everyone but root. Not where
-        the mark would outlive a killed owner: the other end of a pseudo terminal keeps it alive."""
+        """Let the kernel refuse other programs: pyserial's lock stops only those that ask for it.
+
+        Not on a pseudo terminal: its other end would keep the mark after this process was killed.
+        """
         if not os.path.realpath(self._path).startswith(_PSEUDO_TERMINALS):
             fcntl.ioctl(self._fd, termios.TIOCEXCL)
 
@@ -112,12 +114,12 @@ class SerialPort:
             raise OSError(errno.ETIMEDOUT, "it takes no more bytes")
 
     def read(self, timeout_s: float) -> bytes:
-        """See `Port`. Looks once more when the time is over: after a stop of this process, `poll`
-        says so without having looked (CPython, select_poll_poll_impl on EINTR)."""
+        """See `Port`. After the timeout it reads once more: if this process was stopped, `poll` may
+        time out without having looked (CPython, select_poll_poll_impl on EINTR)."""
         try:
             ready = self._poll.poll(math.ceil(timeout_s * 1e3))
             data = os.read(self._fd, _READ_BYTES)
-            if ready and not data:  # ready and empty: the end of a terminal that was hung up
+            if ready and not data:  # ready but empty: the terminal was hung up
                 raise OSError(errno.EIO, "hung up")
             return data
         except BlockingIOError:
@@ -145,10 +147,10 @@ class SerialPort:
 
 
 def shorten_latency_timer(path: str) -> int | None:
-    """Set the adapter's latency timer to 1 ms; what it then says it is, in ms, None without one.
+    """Set the adapter's latency timer to 1 ms. Returns the ms read back; None without a timer.
 
-    The kernel's low-latency mode does not reach it on every driver, and an ordinary user may not
-    write it, so the value read back is the only one to believe (ROBOTIS-GIT/DynamixelSDK#116).
+    Only the value read back is certain (ROBOTIS-GIT/DynamixelSDK#116): the kernel's low-latency
+    mode does not set the timer on every driver, and an ordinary user may not write it.
     """
     timer = _USB_SERIAL / Path(os.path.realpath(path)).name / "latency_timer"
     if not timer.exists():
@@ -159,8 +161,7 @@ def shorten_latency_timer(path: str) -> int | None:
 
 
 def stable_path(path: str) -> str | None:
-    """The name of the port at `path` under /dev/serial/by-id, which is the same after a replug and
-    at any socket; None where it has none."""
+    """The port's name under /dev/serial/by-id, which survives a replug; None if it has none."""
     links = sorted(_BY_ID.iterdir()) if _BY_ID.is_dir() else []
     device = os.path.realpath(path)
     return next((str(link) for link in links if os.path.realpath(link) == device), None)

@@ -1,8 +1,8 @@
-"""Reads blocks of many servos again and again: one request a cycle, and again for who is missing.
+"""Reads blocks of many servos in every cycle: one request, and repetitions for silent servos.
 
-What a silent servo costs is bounded. It is asked once more, and a second time, within the cycle's
-budget; after three silent cycles it counts as gone: it is asked last, where it holds up nobody, and
-not waited for beyond the time that a good answer takes.
+The cost of a silent servo is bounded. It is asked again up to two times within the cycle's budget.
+After three silent cycles it counts as gone. Then it is asked last, so that it delays no other
+servo, and the reader waits for it no longer than a good answer takes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 _GONE_AFTER = 3
 _FAST_FAILURES = _PROBES = 3
-# Protocols number no answers. One that comes too late, by as much as several cycles, looks like one
-# to the request at hand; so after a silence the requests differ in the bytes they ask for.
+# Answers carry no number, so an answer that is late, even by several cycles, looks like one to the
+# current request. After a silence, successive requests therefore ask for different sizes.
 _SIZES = 8
 _SIZE_STEP = 2
 _SIZES_DIFFER_NS = 1_000_000_000
@@ -36,7 +36,7 @@ class _Ask(NamedTuple):
 
 
 class BlockReader:
-    """Reads blocks of `ids`. `one_by_one`: the servos know no request to several of them."""
+    """Reads blocks of `ids`. `one_by_one`: the servos know no request to several servos."""
 
     def __init__(
         self,
@@ -47,8 +47,11 @@ class BlockReader:
         *,
         one_by_one: bool = False,
     ) -> None:
-        """`fast`: another request for the same, less often understood. It is given up where the
-        plain one finds more three times in a row, and never repeated in a cycle."""
+        """`fast`: a quicker request that not every servo or adapter understands.
+
+        It is never repeated in a cycle, and given up once the plain request finds more servos in
+        three cycles in a row.
+        """
         self._ids: Final = ids
         self._wire = wire
         self._framing = framing
@@ -59,8 +62,8 @@ class BlockReader:
         self._silent_cycles = dict.fromkeys(ids, 0)
         self._order = ids
         self._gone: frozenset[int] = frozenset()
-        self._number = 0  # of the size asked for
-        self._silence_ns: int | None = None  # the last one; None: none lately
+        self._number = 0  # picks the size to ask for
+        self._silence_ns: int | None = None  # time of the last silence; None: none lately
         self._asks: dict[tuple[Block, Framing, tuple[int, ...], int], _Ask] = {}
         n = len(ids)
         self._heard_ns = np.full(n, NEVER_NS, np.int64)
@@ -73,7 +76,7 @@ class BlockReader:
         return self._fast is not None
 
     def probe(self, block: Block, timeout_s: float) -> None:
-        """Find out whether the fast request is understood: of three, one answer must be clean."""
+        """Try the fast request three times, and give it up unless one answer is clean."""
         if self._fast is None:
             return
         ask = self._ask(block, self._fast, self._ids)
@@ -86,7 +89,7 @@ class BlockReader:
             self._fast = None
 
     def read(self, block: Block, budget_s: float) -> BlockReading:
-        """Ask everyone, and within `budget_s` once more who was not heard."""
+        """Read `block` of all servos. Silent ones are asked again within `budget_s`."""
         start_ns = self._wire.clock.now_ns()
         budget_ns = round(budget_s * 1e9)
         if self._one_by_one:
@@ -113,13 +116,16 @@ class BlockReader:
         return self._asks[key]
 
     def _span(self, block: Block) -> tuple[int, int]:
-        """(address, size) to ask for now: the block, and something before it after a silence."""
+        """(address, size) to ask for now: the block, plus some bytes before it after a silence."""
         more = min(self._number * _SIZE_STEP, block.address)
         return block.address - more, block.size + more
 
     def _ask_again(self, block: Block, heard: Heard, end_ns: int) -> Heard:
-        """Twice at most, and never the fast way: there a silent servo silences those behind it. The
-        first one missing may be the one that holds up the others, so it is asked last."""
+        """Ask missing servos again, at most twice, by the plain request.
+
+        In a fast answer a silent servo silences those behind it. The first missing servo may block
+        the others, so it is asked last.
+        """
         was_fast, clock = self._fast, self._wire.clock
         for share in (2, 1):
             missing = [i for i in self._order if i not in heard and i not in self._gone]
@@ -193,6 +199,6 @@ def _heard(request: Request, answer: bytes) -> Heard:
 
 
 def _fixed(array: npt.NDArray[ScalarT]) -> npt.NDArray[ScalarT]:
-    """Shared by many results, so nobody may write into it."""
+    """Make `array` [n] read only: many results share it."""
     array.flags.writeable = False
     return array

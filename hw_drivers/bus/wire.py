@@ -1,4 +1,4 @@
-"""One request on a bus and the answers to it, each judged by itself, by a deadline."""
+"""Sends one request on a bus and collects its answers until a deadline."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 from hw_drivers.bus.port import Port
 from v2a.clock import Clock
 
-# Adapters pass bytes on once or twice a millisecond (USB full speed), servos are no faster.
+# Adapters pass bytes on once or twice a millisecond (USB full speed). Servos are no faster.
 _GRACE_NS = 3_000_000
 
 
 class Status(Protocol):
-    """A servo's answer, of any protocol."""
+    """A servo's answer, in any protocol."""
 
     @property
     def id(self) -> int: ...
@@ -25,17 +25,20 @@ class Status(Protocol):
 
 
 class Parser(Protocol):
-    """Answers out of what a port received, in any pieces."""
+    """Finds answers in the bytes from a port, which come in any pieces."""
 
     def feed(self, data: bytes) -> Sequence[Status]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request for `size` bytes from `address` of each of `ids`, and its answer: after
-    `head_bytes` one row of `row_bytes` a servo, in which the data begin at `data_at`. `clean` says
-    whether received bytes are just that, without an alarm; if not, `parser()` sorts them out.
-    `refusal` masks the bits of an error byte that mean that the servo did not do it."""
+    """A request for `size` bytes from `address` of each of `ids`, and the shape of its answer.
+
+    After `head_bytes` the answer has one row of `row_bytes` for each servo, and the data begin at
+    byte `data_at` of the row. `clean(received)` says whether the bytes are exactly that, without an
+    alarm. If not, `parser()` finds the answers. `refusal` masks the bits of an error byte by which
+    a servo refuses.
+    """
 
     packet: bytes
     ids: tuple[int, ...]
@@ -49,22 +52,25 @@ class Request:
     refusal: int = 0
 
     def answers(self, status: Status) -> bool:
-        """Whether this can be an answer to this request: one to another is of another size."""
+        """Whether `status` fits this request. Answers to other requests have another size."""
         return len(status.params) == self.size or self.refused(status)
 
     def refused(self, status: Status) -> bool:
-        """Whether the servo says that it did not do it."""
+        """Whether the servo refused the request."""
         return bool(status.error & self.refusal)
 
     @property
     def answer_bytes(self) -> int:
-        """Length of the whole answer."""
+        """The length of the whole answer."""
         return self.head_bytes + self.row_bytes * len(self.ids)
 
 
 class Heard(dict[int, Status]):
-    """Who answered, by id. The servos answer in the order in which they were asked (`ids`): an
-    answer ahead of its turn was to an earlier request, and the next one in turn shows it."""
+    """The answers so far, by servo id.
+
+    Servos answer in the order of `ids`. An answer ahead of its turn belongs to an earlier request,
+    and is dropped when the next answer in turn shows that.
+    """
 
     def __init__(self, ids: Sequence[int]) -> None:
         super().__init__()
@@ -72,11 +78,11 @@ class Heard(dict[int, Status]):
 
     @property
     def complete(self) -> bool:
-        """Whether everyone who was asked has answered."""
+        """Whether every servo has answered."""
         return len(self) == len(self._turn)
 
     def take(self, status: Status) -> None:
-        """Note an answer; one of a servo that was not asked is passed over."""
+        """Take an answer. Answers of servos that were not asked are ignored."""
         turn = self._turn.get(status.id)
         if turn is None:
             return
@@ -86,39 +92,41 @@ class Heard(dict[int, Status]):
 
 
 class BusWire:
-    """Sends requests and waits for their answers. Not for use by two threads at a time.
+    """Sends requests and waits for their answers. Two threads must not use it at the same time.
 
-    A request begins by throwing away what has been received, unless nobody owed an answer. Every
-    method raises PortError when the port is gone.
+    A request first discards the bytes that have arrived, unless no answer was missing. Every method
+    raises PortError when the port is gone.
     """
 
     def __init__(self, port: Port, clock: Clock) -> None:
         self._port = port
         self.clock = clock
-        self._all_taken = False  # nobody owes an answer, and all that came has been read
-        self._owed = False  # somebody was asked and has not answered
-        self._free_ns = 0  # when the wire has carried all that was sent
-        self.return_delay_ns: dict[int, int] = {}  # id -> how long it waits before it answers
+        self._all_taken = False  # no answer is missing, and all bytes have been read
+        self._owed = False  # an answer is missing
+        self._free_ns = 0  # when the wire has carried all bytes sent
+        self.return_delay_ns: dict[int, int] = {}  # id -> delay before its answer
 
     def close(self) -> None:
         """Close the port."""
         self._port.close()
 
     def send(self, packet: bytes) -> None:
-        """Send what nobody answers."""
+        """Send a packet that nobody answers."""
         self._port.write(packet)
         now_ns = self.clock.now_ns()
         self._free_ns = max(self._free_ns, now_ns) + len(packet) * self._port.ns_per_byte
 
     def settle(self, timeout_s: float) -> None:
-        """Give answers that are owed `timeout_s` more to come: a servo's late answer looks like the
-        one to its next request, and may be the value of another register."""
+        """Wait up to `timeout_s` for missing answers.
+
+        A late answer looks like the answer to the next request, and may be of another register.
+        """
         until_ns = self.clock.now_ns() + round(timeout_s * 1e9)
         while self._owed and (left_ns := until_ns - self.clock.now_ns()) > 0:
             self._owed = bool(self._port.read(left_ns * 1e-9))
 
     def answer_ns(self, ids: Sequence[int], n_bytes: int) -> int:
-        """How long an answer of `n_bytes` by `ids` takes at the least; 0 where no time passes."""
+        """The shortest time that `ids` need for an answer of `n_bytes`; 0 if no time passes."""
         if not self._port.ns_per_byte:
             return 0
         delays_ns = sum(self.return_delay_ns.get(servo_id, 0) for servo_id in ids)
@@ -127,8 +135,11 @@ class BusWire:
     def ask(
         self, request: Request, answer_ns: int, given_up: Collection[int], until_ns: int
     ) -> bytes | Heard:
-        """The answer as received where it is clean, else who was heard. Waits until `until_ns`, or
-        as long as a good answer takes where that is later; for those `given_up` no longer."""
+        """Send `request`. Returns the bytes of a clean answer, else the answers found in them.
+
+        Waits until `until_ns`, or for the duration of a good answer if that is longer. If only
+        servos in `given_up` are missing, waits for the duration of a good answer.
+        """
         port, clock = self._port, self.clock
         if not self._all_taken:
             port.reset_input()
@@ -163,7 +174,7 @@ class BusWire:
         timeout_s: float,
         fits: Callable[[Status], bool] = lambda _: True,
     ) -> Heard:
-        """Send `packet`; the answers of `ids` that fit, as many as come within `timeout_s`."""
+        """Send `packet`. Returns the fitting answers of `ids` that come within `timeout_s`."""
         self._port.reset_input()
         self._all_taken, self._owed = False, True
         self.send(packet)
@@ -178,9 +189,10 @@ class BusWire:
         until_ns: Callable[[Heard], int],
         fits: Callable[[Status], bool],
     ) -> Heard:
-        """Sort out what has been and will be received until all are heard, or the time is over.
-        What has arrived by then is still looked at: a host that was stopped past the deadline has
-        the answers waiting."""
+        """Find answers in `received` and in further bytes until all have come or time is over.
+
+        After the deadline it reads once more, in case this process was stopped until then.
+        """
         left_ns = 1
         while True:
             for status in parser.feed(received):

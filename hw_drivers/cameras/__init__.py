@@ -1,1 +1,1 @@
-"""Camera sources, one module each; `camera.open_camera` picks one by its prefix."""
+"""Camera sources, one module each. `camera.open_camera` selects one by its prefix."""

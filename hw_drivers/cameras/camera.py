@@ -1,4 +1,4 @@
-"""Cameras: one picture at a time, with the time at which it was taken."""
+"""The camera interface: one picture at a time, with its capture time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture: RGB uint8[H, W, 3] as large as the source delivers it. `epoch` counts the resets
-    of the scene, where the source knows of them."""
+    """One picture: `image` is RGB, uint8 [H, W, 3], in the size that the source delivers.
+
+    `t_capture_ns` is its capture time on the monotonic clock. `epoch` counts the resets of the
+    scene, if the source knows of them.
+    """
 
     seq: int
     t_capture_ns: int
@@ -30,16 +33,16 @@ class Camera(Protocol):
     """A source of frames."""
 
     def read(self, timeout_s: float) -> Frame:
-        """The next frame. Raises CameraError at the end, or when none comes within `timeout_s`."""
+        """Wait for the next frame. Raises CameraError at the end, or after `timeout_s`."""
         ...
 
     def close(self) -> None:
-        """Give the source back; a second call does nothing."""
+        """Close the source. A second call does nothing."""
         ...
 
 
-# Prefix of a source -> the opener (module, function), imported when it is used. The openers take
-# what follows the prefix, the size (width, height), the frames per second, and the clock.
+# Prefix of a source -> its opener (module, function), imported when it is used. An opener takes the
+# text after the prefix, the size (width, height), the frames per second, and the clock.
 _SOURCES = {
     "file:": ("hw_drivers.cameras.video", "open_file"),
     "/dev/video": ("hw_drivers.cameras.video", "open_device"),

@@ -1,4 +1,4 @@
-"""Pictures from another process on this machine, one per Unix datagram: the simulated camera.
+"""The simulated camera: pictures from another process on this machine, one per Unix datagram.
 
 Datagram: "V2AF", seq uint32, t_capture_ns int64, epoch int64, height uint16, width uint16, then
 height * width * 3 bytes RGB; little-endian.
@@ -26,14 +26,14 @@ _MAX_DATAGRAM = 1 << 20
 
 
 def pack_frame(frame: Frame) -> bytes:
-    """The datagram of a frame. Senders of more than 200 KB set SO_SNDBUF first."""
+    """Build the datagram of a frame. Above 200 KB, a sender must raise SO_SNDBUF first."""
     height, width, _ = frame.image.shape
     header = _HEADER.pack(_MAGIC, frame.seq, frame.t_capture_ns, frame.epoch, height, width)
     return header + frame.image.tobytes()
 
 
 def unpack_frame(datagram: bytes | memoryview) -> Frame:
-    """The frame of a datagram. Raises CameraError where it is none."""
+    """Parse a datagram into its frame. Raises CameraError if it is not a picture."""
     if len(datagram) < _HEADER.size:
         raise CameraError(f"a datagram of {len(datagram)} bytes is no picture; what sends it?")
     magic, seq, t_capture_ns, epoch, height, width = _HEADER.unpack_from(datagram)
@@ -48,7 +48,7 @@ def unpack_frame(datagram: bytes | memoryview) -> Frame:
 
 
 class SocketCamera:
-    """Reads to the newest picture; older ones that wait are dropped."""
+    """Reads the newest picture that has arrived, and drops older ones."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class SocketCamera:
                 f"socket:{self._path}: no picture within {timeout_s} s; is the simulator running?"
             )
         size = 0
-        with contextlib.suppress(BlockingIOError):  # raised when none is left
+        with contextlib.suppress(BlockingIOError):  # no datagram is left
             while True:
                 size = self._socket.recv_into(self._buffer)
         return unpack_frame(self._buffer[:size])
@@ -85,11 +85,11 @@ class SocketCamera:
 
 
 def open_socket(path: str, _size: tuple[int, int], _fps: float, _clock: Clock) -> SocketCamera:
-    """The socket at `path`; size, rate and time stamps are the sender's."""
+    """Open the socket at `path`. Size, rate and time stamps are the sender's."""
     return SocketCamera(Path(path))
 
 
 def _remove_stale(path: Path) -> None:
-    """A socket that a killed run left behind; anything else at that path is not ours."""
+    """Remove a socket that a killed run left behind, but nothing else."""
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         path.unlink()

@@ -1,4 +1,4 @@
-"""Pictures without a camera: noise of the size and rate that is asked for."""
+"""Pictures without a camera: noise in a given size, at a given rate."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import numpy as np
 from hw_drivers.cameras.camera import Frame, Image
 from v2a.clock import Clock
 
-PICTURES = 8  # made once: a camera costs the processor next to nothing, and so must this
+PICTURES = 8  # made once, because a real camera costs almost no processor time either
 
 
 class SyntheticCamera:
-    """Picture k is due k periods after the first read; when nobody read in time, those due
-    meanwhile are left out, as a camera's would be."""
+    """Delivers picture k at k periods after the first read.
+
+    If nobody reads in time, it skips pictures, as a camera does.
+    """
 
     def __init__(self, size: tuple[int, int], fps: float, clock: Clock) -> None:
         width, height = size
@@ -36,9 +38,9 @@ class SyntheticCamera:
         return Frame(self._seq, due_ns, 0, self._pictures[self._seq % PICTURES])
 
     def close(self) -> None:
-        """Nothing is held."""
+        """See `Camera`. There is nothing to close."""
 
 
 def open_synthetic(_what: str, size: tuple[int, int], fps: float, clock: Clock) -> SyntheticCamera:
-    """Noise: what the policy makes of it means nothing, what it costs does."""
+    """Open a source of noise, to measure what a policy costs. Its actions mean nothing."""
     return SyntheticCamera(size, fps, clock)

@@ -14,7 +14,7 @@ from v2a.errors import CameraEnded, CameraError
 
 
 class LiveCamera:
-    """A camera that sets its own pace. `read` waits for OpenCV, which has timeouts of its own."""
+    """A camera with a pace of its own. `read` waits for OpenCV, which has its own timeouts."""
 
     def __init__(self, name: str, capture: cv2.VideoCapture, clock: Clock) -> None:
         self._name = name
@@ -36,15 +36,17 @@ class LiveCamera:
             return Frame(self._seq, t_capture_ns, 0, _retrieve(self._name, self._capture))
 
     def close(self) -> None:
-        """See `Camera`. One that hangs in `read` is left to the end of the process: OpenCV may
-        crash when a capture is released under a reader."""
+        """See `Camera`. A camera that hangs in `read` stays open until the process ends.
+
+        OpenCV may crash if a capture is released while another thread reads from it.
+        """
         if self._in_use.acquire(blocking=False):
             self._capture.release()
             self._in_use.release()
 
 
 class FileCamera:
-    """A video file as a camera: frame k is due k periods after the first read."""
+    """A video file as a camera: it delivers frame k at k periods after the first read."""
 
     def __init__(self, name: str, capture: cv2.VideoCapture, fps: float, clock: Clock) -> None:
         self._name = name
@@ -77,7 +79,7 @@ class FileCamera:
 
 
 def open_file(path: str, _size: tuple[int, int], fps: float, clock: Clock) -> FileCamera:
-    """A video file; `fps` counts only where the file does not say."""
+    """Open a video file. `fps` is used only if the file does not name its rate."""
     if not Path(path).is_file():
         what = "is a directory" if Path(path).is_dir() else "no such file"
         raise CameraError(f"{path}: {what}; expected a video file")
@@ -88,7 +90,7 @@ def open_file(path: str, _size: tuple[int, int], fps: float, clock: Clock) -> Fi
 
 
 def open_device(number: str, size: tuple[int, int], fps: float, clock: Clock) -> LiveCamera:
-    """/dev/video`number`."""
+    """Open /dev/video`number`."""
     path = f"/dev/video{number}"
     if not Path(path).exists():
         found = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none"
@@ -103,12 +105,12 @@ def open_device(number: str, size: tuple[int, int], fps: float, clock: Clock) ->
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
     capture.set(cv2.CAP_PROP_FPS, fps)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a queue of pictures would only make them old
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a queue would only make pictures old
     return LiveCamera(path, capture, clock)
 
 
 def open_gstreamer(pipeline: str, _size: tuple[int, int], _fps: float, clock: Clock) -> LiveCamera:
-    """A pipeline that sets size and rate itself, e.g. `nvarguscamerasrc ! ... ! appsink drop=1`."""
+    """Open a pipeline, which sets size and rate: `nvarguscamerasrc ! ... ! appsink drop=1`."""
     capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise CameraError(

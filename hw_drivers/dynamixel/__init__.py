@@ -1,1 +1,1 @@
-"""Dynamixel Protocol 2.0: packets, control tables, and the bus that speaks them."""
+"""Dynamixel X servos, Protocol 2.0: packets, register tables, bus and virtual servos."""

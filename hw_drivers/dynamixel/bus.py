@@ -1,4 +1,4 @@
-"""The Dynamixel bus."""
+"""The bus of Dynamixel servos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hw_drivers.bus.port import Port
 from hw_drivers.bus.reader import BlockReader
 from hw_drivers.bus.registers import Item, Model
 from hw_drivers.bus.wire import Heard
-from hw_drivers.dynamixel.frames import SyncWriter, fast_read_request, sync_read_request
+from hw_drivers.dynamixel.cycle_requests import SyncWriter, fast_read_request, sync_read_request
 from hw_drivers.dynamixel.packet import (
     ALERT_BIT,
     BROADCAST_ID,
@@ -25,7 +25,7 @@ from hw_drivers.dynamixel.packet import (
 )
 from v2a.clock import Clock
 
-# On a broadcast ping every possible ID has its own 3 ms to answer in (DynamixelSDK, broadcastPing).
+# On a broadcast ping every possible id has its own 3 ms to answer (DynamixelSDK, broadcastPing).
 _SCAN_TIMEOUT_S = 0.003 * (MAX_ID + 1)
 
 
@@ -49,7 +49,7 @@ class DynamixelBus(ServoBus):
         return _pongs(self.wire.ask_one(packet, StatusParser(), everyone, _SCAN_TIMEOUT_S))
 
     def reboot(self, servo_id: int) -> None:
-        """Restart the servo: clears its hardware error, drops its torque."""
+        """Restart the servo. This clears its hardware error and switches torque off."""
         self._request(servo_id, "reboot", make_reboot(servo_id), 0)
 
     def sync_write(self, name: str, ids: tuple[int, ...], raw: Sequence[int]) -> None:
@@ -60,8 +60,10 @@ class DynamixelBus(ServoBus):
         self.wire.send(self._writers[key].packet(raw))
 
     def cycle_reader(self, block: Block) -> BlockReader:
-        """By fast sync read where every servo understands it: by its firmware, and by a trial,
-        since some adapters do not let it through (ROBOTIS-GIT/dynamixel_hardware_interface#79)."""
+        """See `ServoBus`. Uses fast sync read if every servo's firmware has it and a trial works.
+
+        Some adapters do not let it through (ROBOTIS-GIT/dynamixel_hardware_interface#79).
+        """
         pongs = {servo_id: self.ping(servo_id) for servo_id in block.ids}
         known = all(pong and self._knows_fast_read(i, pong) for i, pong in pongs.items())
         fast = fast_read_request if known else None
@@ -74,6 +76,7 @@ class DynamixelBus(ServoBus):
         return since is not None and pong.firmware_version >= since
 
     def reader(self, ids: tuple[int, ...]) -> BlockReader:
+        """See `ServoBus`."""
         return BlockReader(self.wire, ids, sync_read_request)
 
     def _read_packet(self, servo_id: int, item: Item) -> bytes:

@@ -1,8 +1,8 @@
-"""Control tables: where each Dynamixel model keeps what, in which range and unit.
+"""Control tables of the Dynamixel X models: address, range and unit of every register.
 
 Sources: the e-manual's page of each model (https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/,
-.../xl330-m288/ and so on). `scale` turns a raw value into the SI `unit`. Where a goal's range
-depends on another register, `limits` are the widest that the other one allows.
+.../xl330-m288/ and so on). `scale` converts a raw value to the SI `unit`. If a goal's range depends
+on another register, `limits` are the widest range that the other register allows.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from hw_drivers.bus.registers import Item, Model
 TICKS_PER_TURN = 4096
 RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
 CENTRE_TICK = 2048
-EEPROM_END = 64  # registers below it survive power off, and are locked while torque is on
+EEPROM_END = 64  # below it, registers survive power off and are locked while torque is on
 POSITION_MODE = 3
-# e-manual, "Drive Mode(10)": bit 0 turns the direction round; bit 2 makes profile_velocity a time,
-# bit 3 turns torque on with a goal.
-DRIVE_MODES = (0, 1)
 WATCHDOG_TICK_S = 0.020  # unit of bus_watchdog
-WATCHDOG_TRIPPED = 255  # -1: no instruction came in time, the servo stopped and ignores goals
+WATCHDOG_TRIPPED = 255  # no instruction came in time: the servo stopped and ignores goals
 
-# e-manual, "Shutdown(63)": bit -> what latched.
+# e-manual, "Shutdown(63)": bit -> the error that latched.
 HARDWARE_ERRORS = {
     0: "input voltage",
     2: "overheating",
@@ -36,8 +33,8 @@ HARDWARE_ERRORS = {
 _RAD_S = 0.229 * 2 * math.pi / 60  # 0.229 rev/min
 _RAD_S2 = 214.577 * 2 * math.pi / 3600  # 214.577 rev/min2
 _PWM = 0.00113  # 0.113 %
-_TURNS = (-1_048_575, 1_048_575)  # +-256 turns, the range of a position in any mode
-_OFFSET = (-1_044_479, 1_044_479)  # in position mode only +-1024 of it count
+_TURNS = (-1_048_575, 1_048_575)  # +-256 turns: the widest range of a position in any mode
+_OFFSET = (-1_044_479, 1_044_479)  # in position mode only +-1024 take effect
 _GAIN = (0, 16_383)
 
 # Register 8. The XL330 and XC330 have no 7.
@@ -52,7 +49,7 @@ BAUD_RATES = {
     7: 4_500_000,
 }
 
-# What all models have in the same place; initial values and limits are the most common ones.
+# The registers that all models share, with the most common initial values and limits.
 _X_SERIES = {
     "model_number": Item(0, 2),
     "model_information": Item(2, 4),
@@ -105,7 +102,7 @@ _X_SERIES = {
 
 
 def _volts(lowest: int, low: int, high: int) -> dict[str, Item]:
-    """The voltage limits, as they leave the factory `low` and `high` tenths of a volt."""
+    """The voltage limits, with the factory values `low` and `high`, in tenths of a volt."""
     return {
         "max_voltage_limit": Item(32, 2, (lowest, high), initial=high, scale=0.1, unit="V"),
         "min_voltage_limit": Item(34, 2, (lowest, high), initial=low, scale=0.1, unit="V"),
@@ -113,7 +110,7 @@ def _volts(lowest: int, low: int, high: int) -> dict[str, Item]:
 
 
 def _current(limit: int, ampere: float) -> dict[str, Item]:
-    """The registers of a servo that measures its current, in units of `ampere`."""
+    """The registers of a servo that measures its current in units of `ampere`."""
     return {
         "current_limit": Item(38, 2, (0, limit), initial=limit, scale=ampere, unit="A"),
         "goal_current": Item(102, 2, (-limit, limit), signed=True, scale=ampere, unit="A"),
@@ -122,7 +119,7 @@ def _current(limit: int, ampere: float) -> dict[str, Item]:
 
 
 def _table(*parts: dict[str, Item], **initial: int) -> dict[str, Item]:
-    """The parts put together, the later over the earlier, with other initial values."""
+    """Merge `parts`, later ones over earlier ones, and set other initial values."""
     items = {name: item for part in parts for name, item in part.items()}
     return items | {name: replace(items[name], initial=raw) for name, raw in initial.items()}
 
@@ -192,7 +189,7 @@ _XM540_W270 = _table(
 
 
 def _indirect(data: int, last: int) -> dict[str, Item]:
-    """The first of the registers that stand for others, and that make scattered ones a block."""
+    """The first indirect registers, which gather scattered registers into one block."""
     return {
         "indirect_address_1": Item(168, 2, (64, last), initial=data),
         "indirect_data_1": Item(data, 1, (0, 255)),
@@ -200,16 +197,22 @@ def _indirect(data: int, last: int) -> dict[str, Item]:
 
 
 def _x330(name: str, number: int, items: dict[str, Item]) -> tuple[Model, ...]:
-    """v52 moved the indirect data (`*_fw52.model` in the vendor's SDK); fast reads came with v46
-    (e-manual, "Fast Sync Read")."""
+    """An X330 model before and since firmware 52, which moved the indirect data.
+
+    Sources: `*_fw52.model` in the vendor's SDK; fast reads came with firmware 46 (e-manual, "Fast
+    Sync Read").
+    """
     v1 = _table(items, _indirect(224, 251), model_number=number, firmware_version=51)
     v52 = _table(items, _indirect(208, 227), model_number=number, firmware_version=52)
     return Model(name, number, v1, (0, 51), 46), Model(name, number, v52, (52, 255), 46)
 
 
 def _x430(name: str, number: int, items: dict[str, Item]) -> tuple[Model, ...]:
-    """Drive mode and bus watchdog came with v38 (e-manual, "Available from Firmware v38"), fast
-    reads with v45 (e-manual, "Fast Sync Read")."""
+    """An X430 or X540 model before and since firmware 38, which added drive mode and bus watchdog.
+
+    Sources: e-manual, "Available from Firmware v38"; fast reads came with firmware 45 (e-manual,
+    "Fast Sync Read").
+    """
     v38 = _table(items, _indirect(224, 661), model_number=number)
     v1 = _table(v38, firmware_version=37)
     del v1["drive_mode"], v1["bus_watchdog"]
@@ -226,12 +229,13 @@ TABLES = (
     *_x330("xc330-t181", 1210, _XC330_T181),
     *_x330("xc330-t288", 1220, _XC330_T288),
 )
-MODELS = {model.name: model for model in TABLES}  # the last one of a name: the newest firmware
-NAME_OF_NUMBER = {model.number: model.name for model in MODELS.values()}
+MODELS = {
+    model.name: model for model in TABLES
+}  # of several tables with one name, the newest firmware
 
 
 def describe_hardware_error(status: int) -> str:
-    """The words for the value of register 70, e.g. 'overheating, overload'; '' for 0."""
+    """Describe the value of register 70, e.g. 'overheating, overload'; '' for 0."""
     return ", ".join(
         HARDWARE_ERRORS.get(bit, f"unknown bit {bit}") for bit in range(8) if status >> bit & 1
     )

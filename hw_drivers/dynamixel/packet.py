@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 PING, READ, WRITE, REG_WRITE, ACTION, FACTORY_RESET = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
 REBOOT, CLEAR, STATUS = 0x08, 0x10, 0x55
@@ -32,15 +31,13 @@ ERROR_NUMBERS = {
     7: "access error",
 }
 
-# The fourth byte is "reserved", always 00 and never FD, which is why a stuffed FF FF FD FD inside
-# a packet cannot be taken for a header.
+# The fourth byte is "reserved": always 00, never FD. So a stuffed FF FF FD FD inside a packet can't
+# be taken for a header.
 HEADER = b"\xff\xff\xfd\x00"
 _PATTERN, _STUFFED = b"\xff\xff\xfd", b"\xff\xff\xfd\xfd"
 _ID_LENGTH = struct.Struct("<BH")
 _CRC = struct.Struct("<H")
 _BODY_OFFSET = len(HEADER) + _ID_LENGTH.size
-_CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"  # what to clear, and its fixed password
-_FACTORY_RESET_KEEPS = {"nothing": 0xFF, "id": 0x01, "id and baud rate": 0x02}
 _MIN_LENGTH = 3
 _MAX_LENGTH = 1024  # as in the vendor's SDK: RXPACKET_MAX_LEN, protocol2_packet_handler.py
 
@@ -56,15 +53,17 @@ _CRC_TABLE = tuple(_crc_table_entry(byte) for byte in range(256))
 
 
 def crc16(data: bytes | bytearray, crc: int = 0) -> int:
-    """CRC-16 of `data`: polynomial 0x8005, initial value 0, not reflected (CRC-16/UMTS); `crc` is
-    that of what came before `data`."""
+    """CRC-16 of `data`: polynomial 0x8005, initial value 0, not reflected (CRC-16/UMTS).
+
+    `crc` is the CRC of the bytes before `data`.
+    """
     for byte in data:
         crc = ((crc & 0xFF) << 8) ^ _CRC_TABLE[(crc >> 8) ^ byte]
     return crc
 
 
 def stuff(body: bytes) -> bytes:
-    """Put FD after every FF FF FD, so that a body (INST..params) never holds a header."""
+    """Insert FD after every FF FF FD, so that a body (INST..params) never contains a header."""
     return body.replace(_PATTERN, _STUFFED)
 
 
@@ -74,7 +73,7 @@ def unstuff(body: bytes) -> bytes:
 
 
 def make_packet(packet_id: int, body: bytes) -> bytes:
-    """A whole packet from its unstuffed body (INST..params)."""
+    """Build a whole packet from its unstuffed body (INST..params)."""
     body = stuff(body)
     packet = HEADER + _ID_LENGTH.pack(packet_id, len(body) + _CRC.size) + body
     return packet + _CRC.pack(crc16(packet))
@@ -95,39 +94,8 @@ def make_write(packet_id: int, address: int, data: bytes) -> bytes:
     return make_packet(packet_id, struct.pack("<BH", WRITE, address) + data)
 
 
-def make_reg_write(packet_id: int, address: int, data: bytes) -> bytes:
-    """As `make_write`, but the servo waits for an action before it carries it out."""
-    return make_packet(packet_id, struct.pack("<BH", REG_WRITE, address) + data)
-
-
-def make_action(packet_id: int = BROADCAST_ID) -> bytes:
-    """Carry out what was sent by `make_reg_write`; by default on all servos at once."""
-    return make_packet(packet_id, bytes((ACTION,)))
-
-
-def make_clear(packet_id: int) -> bytes:
-    """Forget whole turns: present_position becomes 0..4095 again. Refused while moving."""
-    return make_packet(packet_id, bytes((CLEAR,)) + _CLEAR_TURNS)
-
-
-def make_factory_reset(
-    packet_id: int, keep: Literal["nothing", "id", "id and baud rate"], *, erase_id: int
-) -> bytes:
-    """Set every register but what is to `keep` to how it left the factory.
-
-    Raises ValueError unless the caller says the id once more as `erase_id`, and always on the
-    broadcast id: a chain that forgets its ids is a chain of servos that all answer to 1.
-    """
-    if packet_id > MAX_ID or erase_id != packet_id:
-        raise ValueError(
-            f"factory reset of id {packet_id} needs erase_id={packet_id} and an id up to {MAX_ID}, "
-            f"got erase_id={erase_id}; reset one servo at a time and name it twice"
-        )
-    return make_packet(packet_id, bytes((FACTORY_RESET, _FACTORY_RESET_KEEPS[keep])))
-
-
 def make_reboot(packet_id: int) -> bytes:
-    """Reboot: the only way to clear a latched hardware error."""
+    """Reboot the servo, which is the only way to clear a latched hardware error."""
     return make_packet(packet_id, bytes((REBOOT,)))
 
 
@@ -139,8 +107,8 @@ def make_sync_read(address: int, size: int, ids: Sequence[int]) -> bytes:
 def make_sync_write(address: int, size: int, data: Mapping[int, bytes]) -> bytes:
     """Write `data[id]` (each `size` bytes) at `address` of every servo named; nobody answers.
 
-    Raises ValueError where the data of an id is not `size` bytes: the servos would cut the packet
-    at the wrong places and move to whatever those bytes spell.
+    Raises ValueError if a block is not `size` bytes: the servos would cut the packet at the wrong
+    places, and move to whatever the bytes there mean.
     """
     if any(len(block) != size for block in data.values()):
         raise ValueError(f"sync write: every block must be {size} bytes, got {dict(data)}")
@@ -148,29 +116,14 @@ def make_sync_write(address: int, size: int, data: Mapping[int, bytes]) -> bytes
     return make_packet(BROADCAST_ID, struct.pack("<BHH", SYNC_WRITE, address, size) + blocks)
 
 
-def make_bulk_read(blocks: Mapping[int, tuple[int, int]]) -> bytes:
-    """Read `blocks[id]` = (address, size) of every servo named; they answer one after the other."""
-    params = b"".join(struct.pack("<BHH", id_, *block) for id_, block in blocks.items())
-    return make_packet(BROADCAST_ID, bytes((BULK_READ,)) + params)
-
-
-def make_bulk_write(blocks: Mapping[int, tuple[int, bytes]]) -> bytes:
-    """Write `blocks[id]` = (address, data) to every servo named; nobody answers."""
-    params = b"".join(
-        struct.pack("<BHH", packet_id, address, len(data)) + data
-        for packet_id, (address, data) in blocks.items()
-    )
-    return make_packet(BROADCAST_ID, bytes((BULK_WRITE,)) + params)
-
-
 def make_status(packet_id: int, error: int, params: bytes = b"") -> bytes:
-    """A servo's answer; only virtual servos send these."""
+    """Build a servo's answer. Only virtual servos send these."""
     return make_packet(packet_id, bytes((STATUS, error)) + params)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A servo's answer. `error` is the whole error byte: alert bit and error number."""
+    """A servo's answer. `error` is the whole error byte: alert bit plus error number."""
 
     id: int
     error: int
@@ -179,7 +132,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """A controller's request, as a servo sees it."""
+    """A controller's request, as a servo receives it."""
 
     id: int
     code: int
@@ -199,7 +152,7 @@ class _FrameCutter:
         buffer = self._buffer
         buffer += data
         frames: list[tuple[int, bytes]] = []
-        done = 0  # the bytes before this index are dealt with
+        done = 0  # the bytes before this index are processed
         while (start := buffer.find(HEADER, done)) >= 0:
             done = start
             if len(buffer) < start + _BODY_OFFSET:
@@ -222,8 +175,11 @@ class _FrameCutter:
         return frames
 
     def _plausible(self, packet_id: int, length: int, body_start: int, body_end: int) -> bool:
-        """Whether this header can be a packet's: stuffing forbids a second header in the body, so
-        one there means that noise imitated this header, or that its packet lost bytes."""
+        """Whether this header can belong to a packet.
+
+        Stuffing forbids a second header in the body. One there means that this header is noise, or
+        that its packet lost bytes.
+        """
         return (
             (packet_id <= MAX_ID or packet_id == BROADCAST_ID)
             and _MIN_LENGTH <= length <= _MAX_LENGTH
@@ -232,14 +188,16 @@ class _FrameCutter:
 
 
 class StatusParser:
-    """Status packets out of what a port received, in any pieces; instructions (local echo of
-    half-duplex adapters), noise and broken packets are skipped."""
+    """Finds status packets in the bytes from a port, which come in any pieces.
+
+    It skips instructions (the local echo of half-duplex adapters), noise and broken packets.
+    """
 
     def __init__(self) -> None:
         self._cutter = _FrameCutter()
 
     def feed(self, data: bytes) -> list[Status]:
-        """The packets that `data` completes."""
+        """Add `data` to the stream. Returns the packets that it completes."""
         return [
             Status(packet_id, body[1], body[2:])
             for packet_id, body in self._cutter.feed(data)
@@ -248,13 +206,13 @@ class StatusParser:
 
 
 class InstructionParser:
-    """Instruction packets out of a byte stream: the servo's side of `StatusParser`."""
+    """Finds instruction packets in a byte stream: the servo's counterpart of `StatusParser`."""
 
     def __init__(self) -> None:
         self._cutter = _FrameCutter()
 
     def feed(self, data: bytes) -> list[Instruction]:
-        """The packets that `data` completes."""
+        """Add `data` to the stream. Returns the packets that it completes."""
         return [
             Instruction(packet_id, body[0], body[1:])
             for packet_id, body in self._cutter.feed(data)

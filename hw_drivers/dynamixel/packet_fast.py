@@ -1,9 +1,9 @@
-"""Fast sync read and fast bulk read: many servos answer with one packet between them.
+"""Fast sync read and fast bulk read: many servos share one answer packet.
 
     FF FF FD 00 | FE | LEN_L LEN_H | 55 | ERR ID data ... CRC | ERR ID data ... CRC | ...
 
-Each servo adds its own part, with a CRC over all that went before it; nothing is stuffed. That
-saves 7 bytes a servo and the turn-around between them.
+Each servo adds its own part, with a CRC over all bytes before it. Nothing is stuffed. This saves
+7 bytes and one turn-around for each servo.
 Source: e-manual, https://emanual.robotis.com/docs/en/dxl/protocol2/, "Fast Sync Read (0x8A)".
 """
 
@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 from hw_drivers.dynamixel.packet import (
     BROADCAST_ID,
-    FAST_BULK_READ,
     FAST_SYNC_READ,
     HEADER,
     STATUS,
@@ -28,27 +27,21 @@ _PART_OVERHEAD = 4  # ERR, ID, CRC
 
 
 def make_fast_sync_read(address: int, size: int, ids: Sequence[int]) -> bytes:
-    """As `make_sync_read`, but the answer goes through a `FastStatusParser`."""
+    """As `make_sync_read`, but the answer needs a `FastStatusParser`."""
     params = struct.pack("<HH", address, size) + bytes(ids)
     return make_packet(BROADCAST_ID, bytes((FAST_SYNC_READ,)) + params)
 
 
-def make_fast_bulk_read(blocks: Mapping[int, tuple[int, int]]) -> bytes:
-    """As `make_bulk_read`, but the answer goes through a `FastStatusParser`."""
-    params = b"".join(struct.pack("<BHH", id_, *block) for id_, block in blocks.items())
-    return make_packet(BROADCAST_ID, bytes((FAST_BULK_READ,)) + params)
-
-
 class FastStatusParser:
-    """The parts of the answer to one fast read out of what a port received, in any pieces.
+    """Finds the parts of the answer to one fast read in the bytes from a port.
 
-    The request fixes the first eight bytes of the answer and where each part lies in it. A part is
-    given out as soon as its CRC is right: a servo that falls silent leaves those before it. A
-    damaged part leaves those after it, too, unless the damage is in its own CRC.
+    The request fixes the first eight bytes of the answer, and where each part lies. The parser
+    returns a part as soon as its CRC is right, so a silent servo does not spoil the parts before
+    it. A damaged part does not spoil the parts after it, unless its CRC itself is damaged.
     """
 
     def __init__(self, sizes: Mapping[int, int]) -> None:
-        """`sizes`: id -> bytes asked of it, in the order of the request."""
+        """`sizes`: id -> number of bytes requested, in the order of the request."""
         self._parts = tuple(sizes.items())
         length = sum(sizes.values()) + _PART_OVERHEAD * len(sizes) + 1
         self._head = HEADER + struct.pack("<BHB", BROADCAST_ID, length, STATUS)
@@ -57,20 +50,20 @@ class FastStatusParser:
 
     def _restart(self) -> None:
         """Look for the head of an answer."""
-        self._next_part = -1  # -1: none, the head is not there yet
+        self._next_part = -1  # -1: the head has not come yet
         self._at = 0  # in the buffer: where the next part begins
         self._crc = 0  # over all before it
         self._damaged = False
 
     def feed(self, data: bytes) -> list[Status]:
-        """The parts that `data` completes."""
+        """Add `data` to the stream. Returns the parts that it completes."""
         self._buffer += data
         parts: list[Status] = []
         while self._find_head() and self._part_is_there():
             if status := self._take_part():
                 parts.append(status)
             if self._next_part == len(self._parts):
-                # After damage, the answer may have been a cut-off one with a whole one behind it.
+                # After damage, a whole answer may follow a cut-off one.
                 del self._buffer[: len(self._head) if self._damaged else self._at]
                 self._restart()
         return parts
@@ -91,8 +84,10 @@ class FastStatusParser:
         return len(self._buffer) >= self._at + size + _PART_OVERHEAD
 
     def _take_part(self) -> Status | None:
-        """The next part; None where it is damaged. A CRC goes on from the one that was received,
-        not from what was computed, so that damage stays within its part."""
+        """The next part; None if it is damaged.
+
+        The running CRC continues from the received CRC, so that damage stays within its part.
+        """
         servo_id, size = self._parts[self._next_part]
         end = self._at + 2 + size
         body = bytes(self._buffer[self._at : end])

@@ -1,1 +1,1 @@
-"""Feetech STS/SMS and SCS servos: packets and memory tables."""
+"""Feetech STS, SMS and SCS servos: packets, register tables, bus and virtual servos."""

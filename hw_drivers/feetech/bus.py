@@ -1,4 +1,4 @@
-"""The Feetech bus."""
+"""The bus of Feetech servos."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _BIG_ENDIAN_NUMBERS = {
 
 
 class FeetechBus(ServoBus):
-    """Feetech STS and SMS servos, and SCS ones, which are asked one by one."""
+    """Feetech STS and SMS servos, and SCS servos, which are read one by one."""
 
     def __init__(
         self, port: Port, clock: Clock, models: Mapping[int, Model], timeout_s: float = 0.02
     ) -> None:
         super().__init__(port, clock, models, timeout_s)
-        self._echoes: bool | None = None  # whether the adapter sends back what it is given
+        self._echoes: bool | None = None  # whether the adapter sends requests back
 
     def ping(self, servo_id: int) -> Pong | None:
-        """See `ServoBus`. The answer to a ping is empty, so model and version are read."""
+        """See `ServoBus`. Reads model and version, because the answer to a ping is empty."""
         packet = make_read(servo_id, *_VERSION_AND_MODEL)
         answers = self._answers(packet, _VERSION_AND_MODEL[1], (servo_id,), PING_TRIES)
         if servo_id not in answers:
@@ -54,7 +54,7 @@ class FeetechBus(ServoBus):
         return Pong(big if big in _BIG_ENDIAN_NUMBERS else little, params[0])
 
     def scan(self) -> dict[int, Pong]:
-        """See `ServoBus`. Some answer no broadcast ping, so every other id is tried by itself."""
+        """See `ServoBus`. Pings each id by itself too: some servos ignore a broadcast ping."""
         everyone = range(MAX_ID + 1)
         packet = make_ping(BROADCAST_ID)
         parser = self._parser(packet, 0)
@@ -73,6 +73,7 @@ class FeetechBus(ServoBus):
         self.wire.send(make_sync_write(item.address, item.size, blocks))
 
     def reader(self, ids: tuple[int, ...]) -> BlockReader:
+        """See `ServoBus`."""
         if any(self.models[servo_id].name in NO_SYNC_READ for servo_id in ids):
             return BlockReader(self.wire, ids, self._read_request, one_by_one=True)
         return BlockReader(self.wire, ids, sync_read_request)
@@ -88,9 +89,12 @@ class FeetechBus(ServoBus):
         return make_write(servo_id, item.address, item.pack(raw))
 
     def _parser(self, packet: bytes, size: int) -> StatusParser:
-        """The echo of a ping or a read would pass for an answer with an alarm."""
+        """Skips the echo of a request, which would pass for an answer with an alarm."""
         if self._echoes is None:
-            listener, unanswered = _Listener(), make_action()  # with nothing registered
+            listener, unanswered = (
+                _Listener(),
+                make_action(),
+            )  # no write is registered, so it does nothing
             self.wire.ask_one(unanswered, listener, (BROADCAST_ID,), _ECHO_S)
             self._echoes = unanswered in listener.received
         return StatusParser(size, packet if self._echoes else b"")
@@ -100,7 +104,7 @@ class FeetechBus(ServoBus):
 
 
 def sync_read_request(address: int, size: int, ids: Sequence[int]) -> Request:
-    """A sync read: each servo answers with a packet of its own. Its echo has the broadcast id."""
+    """A sync read, to which each servo answers by a packet. An echo has the broadcast id."""
     packet = make_sync_read(address, size, ids)
     return _request(packet, address, size, ids, lambda: StatusParser(size))
 
@@ -122,12 +126,12 @@ def _request(
 
 
 def _checksum_fits(row: bytes) -> bool:
-    """All bytes from the id to the checksum add up to 255."""
+    """Whether the bytes from the id to the checksum add up to 255, modulo 256."""
     return sum(row, -sum(HEADER)) & 0xFF == 0xFF
 
 
 class _Listener:
-    """Keeps what it is fed."""
+    """Keeps the bytes it is fed, and finds no answers."""
 
     def __init__(self) -> None:
         self.received = b""

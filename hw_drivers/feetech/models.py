@@ -1,12 +1,14 @@
-"""Feetech memory tables: where each model keeps what, in which range and unit.
+"""Memory tables of the Feetech models: address, range and unit of every register.
 
-Sources: Feetech, "SMS/STS memory table" (FT-SMS-STS-emanual) and the SCS one; where they leave a
-sign or an address open, the constants of both vendor SDKs and of rustypot. A register that means
-what it means on a Dynamixel has the name it has there. Registers that nobody here reads or writes
-are left out. Initial values that the table leaves open are those of an STS3215 (12 V, firmware
-3.6) that others published; for the SCS0009 none are known, its limits start wide open. Registers
-below SRAM_START survive power off and are written only while `lock` is 0. The servos have no bus
-watchdog: one whose host died holds its last goal for ever.
+Sources: Feetech, "SMS/STS memory table" (FT-SMS-STS-emanual) and the SCS memory table. Where they
+leave a sign or an address open, the constants come from both vendor SDKs and from rustypot. A
+register with the same meaning as on a Dynamixel has the same name. Registers that v2a neither reads
+nor writes are left out.
+
+Initial values that the tables leave open are published values of an STS3215 (12 V, firmware 3.6).
+None are known for the SCS0009, so its limits start wide open. Registers below SRAM_START survive
+power off, and accept writes only while `lock` is 0. The servos have no bus watchdog: if the host
+dies, a servo holds its last goal for ever.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ POSITION_MODE = 0
 TORQUE_CALIBRATE = 128  # written to torque_enable: makes the present position the centre, 2048
 MULTI_TURN_PHASE_BIT = 0x10  # of `phase`: present_position counts turns instead of wrapping
 
-# Register 6. The sources disagree on 5, 6 and 7 (76 800, 57 600 and 38 400 baud in the vendor's
-# SDK, 57 600, 38 400 and 19 200 in rustypot and lerobot), so these are not offered.
+# Register 6. The codes 5, 6 and 7 are left out because the sources disagree: 76 800, 57 600 and
+# 38 400 baud in the vendor's SDK, 57 600, 38 400 and 19 200 in rustypot and lerobot.
 BAUD_RATES = {0: 1_000_000, 1: 500_000, 2: 250_000, 3: 128_000, 4: 115_200}
 
 _BOTH = {
@@ -41,7 +43,7 @@ _STS = _BOTH | {
     "min_position_limit": Item(9, 2, (0, 4094), scale=STS_RAD_PER_TICK, unit="rad"),
     "max_position_limit": Item(11, 2, (0, 4095), 4095, scale=STS_RAD_PER_TICK, unit="rad"),
     "temperature_limit": Item(13, 1, (0, 100), initial=70, unit="degC"),
-    # 80 on the servos for 7.4 V
+    # 80 on 7.4 V servos
     "max_voltage_limit": Item(14, 1, (0, 254), initial=140, scale=0.1, unit="V"),
     "min_voltage_limit": Item(15, 1, (0, 254), initial=40, scale=0.1, unit="V"),
     "max_torque_limit": Item(16, 2, (0, 1000), initial=1000, scale=0.001),
@@ -54,7 +56,7 @@ _STS = _BOTH | {
     "cw_dead_zone": Item(26, 1, (0, 32), 1, scale=STS_RAD_PER_TICK, unit="rad"),
     "ccw_dead_zone": Item(27, 1, (0, 32), 1, scale=STS_RAD_PER_TICK, unit="rad"),
     "protection_current": Item(28, 2, (0, 2047), initial=500, scale=0.0065, unit="A"),
-    # present = actual - offset, the other way round than on a Dynamixel
+    # present = actual - offset; on a Dynamixel the sign is the opposite
     "homing_offset": Item(31, 2, (-2047, 2047), sign_bit=11, scale=STS_RAD_PER_TICK, unit="rad"),
     "operating_mode": Item(33, 1, (0, 3), initial=POSITION_MODE),
     "protective_torque": Item(34, 1, (0, 254), initial=20, scale=0.01),
@@ -67,7 +69,8 @@ _STS = _BOTH | {
         42, 2, (-32_767, 32_767), 2048, sign_bit=15, scale=STS_RAD_PER_TICK, unit="rad"
     ),
     "goal_time": Item(44, 2, (0, 1000)),
-    # Steps per second where bit 2 of `phase` is set, as it leaves the factory; else 50 times that.
+    # Unit: 1 step per second if bit 2 of `phase` is set, as by default; otherwise 50 steps per
+    # second.
     "goal_velocity": Item(
         46, 2, (-32_767, 32_767), sign_bit=15, scale=STS_RAD_PER_TICK, unit="rad/s"
     ),
@@ -81,7 +84,7 @@ _STS = _BOTH | {
     "registered_instruction": Item(64, 1),
     "hardware_error_status": Item(65, 1),
     "moving": Item(66, 1),
-    # rustypot has no sign here, the vendor's SMS_STS.cpp has; below 213 A it makes no difference.
+    # The vendor's SMS_STS.cpp has a sign here, rustypot has none. Below 213 A they agree.
     "present_current": Item(69, 2, sign_bit=15, scale=0.0065, unit="A"),
 }
 
@@ -126,4 +129,4 @@ TABLES = (
     Model("scs0009", 1284, _big_endian(_SCS | {"model_number": Item(3, 2, initial=1284)})),
 )
 MODELS = {model.name: model for model in TABLES}
-NO_SYNC_READ = ("scs0009",)  # they stay silent when asked; read them one by one
+NO_SYNC_READ = ("scs0009",)  # they ignore a sync read; read them one by one

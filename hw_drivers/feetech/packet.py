@@ -2,13 +2,13 @@
 
     FF FF | ID | LEN | INST | params ... | CHECKSUM      LEN = len(INST..CHECKSUM)
 
-A status packet has an alarm byte in the place of INST and nothing else that tells it from an
-instruction. Numbers in `params` are little endian on STS/SMS and big endian on SCS: that is the
-registers' business (hw_drivers/feetech/models.py), the frame is the same.
+A status packet has an alarm byte in the place of INST. Nothing else tells it from an instruction.
+Numbers in `params` are little endian on STS and SMS servos, and big endian on SCS servos. The
+register tables know that (hw_drivers/feetech/models.py); the frame is the same.
 
-Trouble to know of: SCS servos and some STS firmware do not answer a sync read, SCS servos not a
-broadcast ping either; the alarm byte reports, it never refuses: a write out of range is clipped or
-ignored without a word.
+Pitfalls: SCS servos and some STS firmware do not answer a sync read, and SCS servos do not answer a
+broadcast ping. The alarm byte reports and never refuses: a servo silently clips or ignores a write
+out of range.
 Source: Feetech, "Communication Protocol User Manual" (FT-SCS protocol), and both vendor SDKs.
 """
 
@@ -32,7 +32,7 @@ ALARMS = {
 }
 
 HEADER = b"\xff\xff"
-_HEAD_BYTES = 5  # FF FF ID LEN INST: as many as it takes to judge a header
+_HEAD_BYTES = 5  # FF FF ID LEN INST: enough to check a header
 _LENGTH_OFFSET = 4  # LEN counts the bytes from here on
 _MAX_LENGTH = 246  # in the vendor's SDK a packet has at most 250 bytes: TXPACKET_MAX_LEN
 
@@ -59,7 +59,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """A controller's request, as a servo sees it."""
+    """A controller's request, as a servo receives it."""
 
     id: int
     code: int
@@ -67,12 +67,12 @@ class Instruction:
 
 
 def checksum(body: bytes | bytearray) -> int:
-    """The last byte of a packet whose bytes from ID to the last param are `body`."""
+    """The checksum of a packet whose bytes from ID to the last parameter are `body`."""
     return ~sum(body) & 0xFF
 
 
 def make_packet(packet_id: int, code: int, params: bytes = b"") -> bytes:
-    """A whole packet. Raises ValueError where it would not fit the vendor's 250 bytes."""
+    """Build a whole packet. Raises ValueError if it exceeds the vendor's 250 bytes."""
     if len(params) + 2 > _MAX_LENGTH:
         raise ValueError(
             f"a packet holds at most {_MAX_LENGTH - 2} bytes of params, got {len(params)}; "
@@ -97,27 +97,24 @@ def make_write(packet_id: int, address: int, data: bytes) -> bytes:
     return make_packet(packet_id, WRITE, bytes((address,)) + data)
 
 
-def make_reg_write(packet_id: int, address: int, data: bytes) -> bytes:
-    """As `make_write`, but the servo waits for an action before it carries it out."""
-    return make_packet(packet_id, REG_WRITE, bytes((address,)) + data)
-
-
 def make_action(packet_id: int = BROADCAST_ID) -> bytes:
-    """Carry out what was sent by `make_reg_write`; by default on all servos at once."""
+    """Carry out the registered writes, by default on all servos at once."""
     return make_packet(packet_id, ACTION)
 
 
 def make_sync_read(address: int, size: int, ids: Sequence[int]) -> bytes:
     """Read `size` bytes from `address` of every servo in `ids`; they answer one after the other.
-    Not on SCS servos: they stay silent."""
+
+    SCS servos do not answer.
+    """
     return make_packet(BROADCAST_ID, SYNC_READ, bytes((address, size, *ids)))
 
 
 def make_sync_write(address: int, size: int, data: Mapping[int, bytes]) -> bytes:
     """Write `data[id]` (each `size` bytes) at `address` of every servo named; nobody answers.
 
-    Raises ValueError where the data of an id is not `size` bytes: the servos would cut the packet
-    at the wrong places and move to whatever those bytes spell.
+    Raises ValueError if a block is not `size` bytes: the servos would cut the packet at the wrong
+    places, and move to whatever the bytes there mean.
     """
     if any(len(block) != size for block in data.values()):
         raise ValueError(f"sync write: every block must be {size} bytes, got {dict(data)}")
@@ -126,20 +123,20 @@ def make_sync_write(address: int, size: int, data: Mapping[int, bytes]) -> bytes
 
 
 def make_status(packet_id: int, error: int, params: bytes = b"") -> bytes:
-    """A servo's answer; only virtual servos send these."""
+    """Build a servo's answer. Only virtual servos send these."""
     return make_packet(packet_id, error, params)
 
 
 def describe_alarms(error: int) -> str:
-    """The words for an alarm byte, e.g. 'overheating, overload'; '' for 0."""
+    """Describe an alarm byte, e.g. 'overheating, overload'; '' for 0."""
     return ", ".join(ALARMS.get(bit, f"unknown bit {bit}") for bit in range(8) if error >> bit & 1)
 
 
 class _FrameCutter:
     """Cuts whole frames out of a byte stream that may hold noise and broken packets.
 
-    `plausible(id, LEN, INST)` judges a header. Any split of the stream into `feed` calls gives the
-    same frames, and no input raises.
+    `plausible(id, LEN, INST)` says whether a header can be real. Any split of the stream into
+    `feed` calls gives the same frames, and no input raises.
     """
 
     def __init__(self, plausible: Callable[[int, int, int], bool]) -> None:
@@ -150,7 +147,7 @@ class _FrameCutter:
         buffer = self._buffer
         buffer += data
         frames: list[bytes] = []
-        done = 0  # the bytes before this index are dealt with
+        done = 0  # the bytes before this index are processed
         while (start := buffer.find(HEADER, done)) >= 0:
             done = start
             if len(buffer) < start + _HEAD_BYTES:
@@ -173,22 +170,24 @@ class _FrameCutter:
 
 
 class StatusParser:
-    """The answers to one request out of what a port received, in any pieces.
+    """Finds the answers to one request in the bytes from a port, which come in any pieces.
 
-    All answers to a request have the same size (a read's `size`, else 0). Telling the parser lets
-    it skip what has another size, and noise that imitates a header cannot hold up a packet behind
-    it: the false packet ends before the true one does.
+    All answers to one request have the same size: a read's `size`, otherwise 0. The parser skips
+    packets of other sizes. So noise that imitates a header can't delay the packet behind it: the
+    false packet would end before the true one.
     """
 
     def __init__(self, size: int, echo: bytes = b"") -> None:
-        """`size`: bytes of params in each answer. `echo`: the request itself, where the adapter
-        sends back what it is given; without this, the echo of a ping is a servo that reports a
-        voltage alarm. A sync read needs none: its echo carries the broadcast id."""
+        """`size`: bytes of params in each answer. `echo`: the request, if the adapter echoes it.
+
+        An echoed ping would look like a servo with a voltage alarm. A sync read needs no `echo`: it
+        carries the broadcast id.
+        """
         self._cutter = _FrameCutter(lambda id_, length, _: id_ <= MAX_ID and length == size + 2)
         self._echo = echo
 
     def feed(self, data: bytes) -> list[Status]:
-        """The answers that `data` completes."""
+        """Add `data` to the stream. Returns the answers that it completes."""
         frames = self._cutter.feed(data)
         if self._echo in frames:
             frames.remove(self._echo)
@@ -197,13 +196,13 @@ class StatusParser:
 
 
 class InstructionParser:
-    """Instruction packets out of a byte stream: the servo's side of `StatusParser`."""
+    """Finds instruction packets in a byte stream: the servo's counterpart of `StatusParser`."""
 
     def __init__(self) -> None:
         self._cutter = _FrameCutter(_plausible_instruction)
 
     def feed(self, data: bytes) -> list[Instruction]:
-        """The packets that `data` completes."""
+        """Add `data` to the stream. Returns the packets that it completes."""
         return [Instruction(frame[2], frame[4], frame[5:-1]) for frame in self._cutter.feed(data)]
 
 

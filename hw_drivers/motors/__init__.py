@@ -1,1 +1,1 @@
-"""Servos from the command line: found, set up, calibrated, watched, examined, moved, simulated."""
+"""`v2a motors`: finds, sets up, calibrates, watches, examines, moves and simulates servos."""

@@ -1,4 +1,4 @@
-"""`v2a motors calibrate`: each joint's range, moved by hand, written to servos and file."""
+"""`v2a motors calibrate`: measures each joint's range by hand; writes it to servos and file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import click
 from pydantic import BaseModel
 
 from hw_drivers.bus.bus import ServoBus
-from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
+from hw_drivers.family import Family
 from hw_drivers.motors import options
-from hw_drivers.motors.settings import changes, read_settings, setup_line, write_settings
-from hw_drivers.motors.sweep import Range, Sweep, place_range
-from hw_drivers.robot.config import MODELS, JointConfig, RobotConfig
+from hw_drivers.motors.joint_range import Range, Sweep, place_range
+from hw_drivers.motors.settings import changes, read_settings, write_settings
+from hw_drivers.robot.config import JointConfig, RobotConfig
 from hw_drivers.robot.joint_calibration import (
     REGISTERS,
     Calibration,
@@ -40,7 +40,7 @@ Settings = Mapping[str, int]
 
 
 class _File(BaseModel):
-    """The part of robot.yaml that a calibration is about; the rest is for those who drive it."""
+    """The part of robot.yaml that a calibration needs. The rest is left unchecked."""
 
     robot: RobotConfig
 
@@ -51,10 +51,10 @@ class _File(BaseModel):
 def calibrate(robot_yaml: Path, yes: bool) -> None:
     """Measure the range of each joint of ROBOT.YAML while you move it by hand.
 
-    Torque goes off: hold the arm. Move each joint from one end to the other, then press Enter. The
-    range is written to each servo's position limits, the encoder's seam kept outside of it, and
-    to the file that ROBOT.YAML names as `calibration`, with what tells the servo from another.
-    Every connect compares the two. Ctrl-C leaves file and servos as they were, with torque off.
+    Torque goes off: hold the arm. Move each joint from one end to the other, then press Enter.
+    The range goes into each servo's position limits, with the encoder's seam outside it. It also
+    goes into the file that ROBOT.YAML names as `calibration`. Every connect compares the two, which
+    tells this arm from another. Ctrl-C leaves file and servos as they were, with torque off.
     """
     config = load_yaml(robot_yaml, _File).robot
     if config.calibration is None:
@@ -65,16 +65,15 @@ def calibrate(robot_yaml: Path, yes: bool) -> None:
     with contextlib.closing(robot):
         robot.connect()
         _let_go(robot, yes)
-        refuse_turn_counters(config, robot.bus)
         sweeps = _sweep(config, robot.bus, clock)
         ranges = place_all(config, robot.bus, sweeps)
         wanted = {joint.id: settings_for(ranges[joint.name]) for joint in config.joints}
         if not _agreed(config, robot.bus, wanted, yes):
             click.echo("nothing was written")
             return
-        with undone_on_failure(robot.bus, wanted):
+        with undone_on_failure(robot.bus, config.bus.family, wanted):
             for servo_id, settings in wanted.items():
-                write_settings(robot.bus, servo_id, settings)
+                write_settings(robot.bus, config.bus.family, servo_id, settings)
             joints = {joint.name: read_servo(robot.bus, joint.id) for joint in config.joints}
             save_calibration(config.calibration, Calibration(robot=config.name, joints=joints))
     click.echo(f"written and read back; kept in {config.calibration}")
@@ -88,21 +87,8 @@ def _let_go(robot: Robot, yes: bool) -> None:
     robot.disable_torque()
 
 
-def refuse_turn_counters(config: RobotConfig, bus: ServoBus) -> None:
-    """Raises BusError for Feetech servos that count turns instead of wrapping."""
-    bus_at = config.bus
-    for joint in config.joints:
-        if "phase" not in MODELS[joint.model].items:
-            continue
-        if (phase := bus.read(joint.id, "phase")) & MULTI_TURN_PHASE_BIT:
-            raise BusError(
-                f"{joint.name} (id {joint.id}) counts turns (phase {phase}); "
-                f"run {setup_line(bus_at.port, bus_at.protocol, bus_at.baud, joint.id)}"
-            )
-
-
 def _sweep(config: RobotConfig, bus: ServoBus, clock: Clock) -> dict[str, Sweep]:
-    """Follow the joints until Enter, with the numbers live on stderr."""
+    """Follow the joints until Enter, and show the numbers live on stderr."""
     click.echo(
         "Move each joint from one end of its range to the other; then press Enter.", err=True
     )
@@ -124,7 +110,7 @@ def follow(
     show: Callable[[dict[str, Sweep]], None],
     done: Callable[[], bool],
 ) -> dict[str, Sweep]:
-    """Read all positions again and again until `done`. Raises BusError where a joint was lost."""
+    """Read all positions until `done`. Raises BusError if a joint moved too fast to follow."""
     ids = tuple(joint.id for joint in config.joints)
     sweeps: dict[str, Sweep] = {}
     readings = 0
@@ -145,8 +131,7 @@ def follow(
 
 def _take(joint: JointConfig, sweeps: dict[str, Sweep], raw: int) -> None:
     if joint.name not in sweeps:
-        limits = MODELS[joint.model].items["max_position_limit"].limits or (0, 0)
-        sweeps[joint.name] = Sweep.begin(limits[1] + 1, raw)
+        sweeps[joint.name] = Sweep.begin(joint.servo_model.turn_ticks, raw)
     try:
         sweeps[joint.name].add(raw)
     except BusError as error:
@@ -154,7 +139,7 @@ def _take(joint: JointConfig, sweeps: dict[str, Sweep], raw: int) -> None:
 
 
 def enter_pressed() -> bool:
-    """Whether a line, or the end of the input, has come."""
+    """Whether a line, or the end of the input, has arrived."""
     if not select.select([sys.stdin], [], [], 0)[0]:
         return False
     sys.stdin.readline()
@@ -172,13 +157,13 @@ def _sweep_lines(config: RobotConfig, sweeps: Mapping[str, Sweep]) -> list[str]:
 
 
 def place_all(config: RobotConfig, bus: ServoBus, sweeps: Mapping[str, Sweep]) -> dict[str, Range]:
-    """The range of each joint within a turn. Raises one BusError that lists all that can't be."""
+    """Place each joint's range within a turn. Raises one BusError that lists every failure."""
     ranges, faults = {}, []
     for joint in config.joints:
-        model = MODELS[joint.model]
+        model = joint.servo_model
         offset = bus.read(joint.id, "homing_offset") if "homing_offset" in model.items else 0
         try:
-            ranges[joint.name] = place_range(model, sweeps[joint.name], offset)
+            ranges[joint.name] = place_range(model, config.bus.family, sweeps[joint.name], offset)
         except BusError as error:
             faults.append(f"{joint.name} (id {joint.id}): {error}")
     if faults:
@@ -187,7 +172,7 @@ def place_all(config: RobotConfig, bus: ServoBus, sweeps: Mapping[str, Sweep]) -
 
 
 def settings_for(found: Range) -> dict[str, int]:
-    """The registers that hold the range."""
+    """The registers that hold the range, and their values."""
     values = zip(REGISTERS, (found.homing_offset, found.low, found.high), strict=True)
     return {name: raw for name, raw in values if raw is not None}
 
@@ -204,8 +189,10 @@ def _agreed(config: RobotConfig, bus: ServoBus, wanted: Mapping[int, Settings], 
 
 
 @contextlib.contextmanager
-def undone_on_failure(bus: ServoBus, wanted: Mapping[int, Settings]) -> Iterator[None]:
-    """Whatever ends this but success puts the registers of `wanted` back to what they were."""
+def undone_on_failure(
+    bus: ServoBus, family: Family, wanted: Mapping[int, Settings]
+) -> Iterator[None]:
+    """If this context ends by an exception, restore the registers of `wanted`."""
     before = {servo_id: read_settings(bus, servo_id, names) for servo_id, names in wanted.items()}
     try:
         yield
@@ -213,7 +200,7 @@ def undone_on_failure(bus: ServoBus, wanted: Mapping[int, Settings]) -> Iterator
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             for servo_id, settings in before.items():
-                write_settings(bus, servo_id, settings)
+                write_settings(bus, family, servo_id, settings)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
         raise
@@ -222,12 +209,11 @@ def undone_on_failure(bus: ServoBus, wanted: Mapping[int, Settings]) -> Iterator
 def _advise(
     robot_yaml: Path, config: RobotConfig, ranges: Mapping[str, Range], faults: list[str]
 ) -> None:
-    """What robot.yaml should say now, with each joint's zero where it was."""
+    """Print the joint settings that robot.yaml needs now, with each joint's zero where it was."""
     click.echo(f"the whole range of each joint, as {robot_yaml} has it:")
     for joint in config.joints:
         found = ranges[joint.name]
-        last = (MODELS[joint.model].items["max_position_limit"].limits or (0, 0))[1]
-        zero = (joint.zero_tick + found.shift) % (last + 1)
+        zero = (joint.zero_tick + found.shift) % joint.servo_model.turn_ticks
         ends = [
             joint.direction * (tick - zero) * joint.rad_per_tick for tick in (found.low, found.high)
         ]

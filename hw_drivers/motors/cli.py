@@ -1,4 +1,4 @@
-"""`v2a motors`: its commands, each in a file of its own that is imported when it is used."""
+"""The commands of `v2a motors`. Each has a file of its own, imported when it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`v2a motors doctor`: what is wrong with a bus, and the line that fixes it."""
+"""`v2a motors doctor`: says what is wrong with a bus, and which command fixes it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import click
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.port import SerialPort, stable_path
 from hw_drivers.motors import options
-from hw_drivers.motors.checks import (
-    REGISTERS,
+from hw_drivers.motors.cycle_time import CYCLES, Cycles, bars, histogram, measure
+from hw_drivers.motors.doctor_checks import (
     Finding,
     Registers,
     check_latency_timer,
     check_name,
     check_places,
     judge_servos,
+    registers_to_read,
 )
-from hw_drivers.motors.cycle import CYCLES, Cycles, bars, histogram, measure
-from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, nobody, places
+from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, no_answer_message, places
 from hw_drivers.motors.recording import RecordingPort
-from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
 
@@ -45,11 +44,11 @@ _MARKS: Final = {True: "ok ", False: "BAD"}
 )
 @options.as_json
 def doctor(port: str, protocol: str | None, baud: int | None, hz: float, as_json: bool) -> None:
-    """Examine a bus: port, adapter, servos, and how long a cycle takes. Each finding comes with the
-    line that fixes it.
+    """Examine a bus: port, adapter, servos, and the duration of a cycle. Each finding comes with
+    the command that fixes it.
 
-    Nothing moves and nothing is written, except that the adapter's latency timer is asked to be
-    1 ms, as at every connect. The exit code is 6 where something is wrong.
+    Nothing moves, and nothing is written to a servo. The adapter's latency timer is set to 1 ms,
+    as at every connect. The exit code is 6 if something is wrong.
     """
     clock = MonotonicClock()
     findings, cycles = examine(port, protocol, baud, hz, clock)
@@ -68,7 +67,7 @@ def doctor(port: str, protocol: str | None, baud: int | None, hz: float, as_json
 
 
 def report(port: str, findings: Sequence[Finding], cycles: Cycles | None) -> dict[str, Any]:
-    """What --json prints."""
+    """The object that --json prints."""
     measured = None
     if cycles:
         measured = {
@@ -92,7 +91,7 @@ def report(port: str, findings: Sequence[Finding], cycles: Cycles | None) -> dic
 def examine(
     path: str, protocol: str | None, baud: int | None, hz: float, clock: Clock
 ) -> tuple[list[Finding], Cycles | None]:
-    """All checks, as far as they can be made: without a port there is nothing to ask."""
+    """Run all checks. The later ones are left out if the port or every servo is missing."""
     to_do = places(path, protocol, baud)
     try:
         with contextlib.closing(SerialPort(path, to_do[0].baud)) as port:
@@ -108,7 +107,7 @@ def examine(
         *(Finding("ids", False, fault, "see there") for look in looks for fault in look.faults),
     ]
     if not any(look.servos for look in looks):
-        found, _, fix = nobody(to_do).rpartition("; ")
+        found, _, fix = no_answer_message(to_do).rpartition("; ")
         return [*findings, Finding("servos", False, found, fix)], None
     findings.append(check_places([servo for look in looks for servo in look.servos]))
     most = max(looks, key=lambda look: len(look.servos))
@@ -120,13 +119,13 @@ def _examine_servos(look: Look, hz: float, clock: Clock) -> tuple[list[Finding],
     place = look.place
     port = RecordingPort(SerialPort(place.port, place.baud))
     models = {servo.id: servo.model for servo in look.servos if servo.model}
-    with contextlib.closing(PROTOCOLS[place.protocol].open(port, clock, models, TIMEOUT_S)) as bus:
+    with contextlib.closing(place.family.bus(port, clock, models, TIMEOUT_S)) as bus:
         read = [(servo, _registers(bus, servo)) for servo in look.servos]
         findings = judge_servos(read)
         if not models:
             return findings, None
         try:
-            cycles = measure(bus, port, place.protocol, tuple(models), clock)
+            cycles = measure(bus, port, place.family, tuple(models), clock)
         except PortError as error:
             return [*findings, Finding("cycle", False, str(error), "check the cable")], None
         except BusError as error:
@@ -136,24 +135,23 @@ def _examine_servos(look: Look, hz: float, clock: Clock) -> tuple[list[Finding],
 
 def _registers(bus: ServoBus, servo: Servo) -> Registers:
     known = servo.model.items if servo.model else {}
-    return {name: bus.read(servo.id, name) for name in REGISTERS if name in known}
+    names = registers_to_read(servo.place.family)
+    return {name: bus.read(servo.id, name) for name in names if name in known}
 
 
 def check_answers(cycles: Cycles) -> Finding:
-    """Whether every answer came at the first time of asking."""
+    """Check that every servo answered the first request of every reading."""
     found = (
         f"{cycles.repeated} of {CYCLES} readings had to ask again, {cycles.lost} stayed incomplete"
     )
     if not cycles.repeated and not cycles.lost:
         return Finding("answers", True, f"all of {CYCLES} readings complete at once")
-    fix = (
-        "check plugs, cable length, ground and the supply; watch who is silent: v2a motors monitor"
-    )
+    fix = "check plugs, cable length, ground and supply; `v2a motors monitor` shows which is silent"
     return Finding("answers", False, found, fix)
 
 
 def check_headroom(cycles: Cycles, baud: int, hz: float) -> Finding:
-    """Whether a cycle (reading, and goals, which are computed: nothing is written) fits in `hz`."""
+    """Check that a cycle fits in the period of `hz`: the measured reading plus computed goals."""
     cycle_ms = cycles.quantile_ms(0.5) + cycles.goal_ms
     wire_ms = cycles.wire_ms + cycles.goal_ms
     found = (

@@ -1,6 +1,6 @@
-"""Finding servos: every rate and protocol is asked, and what comes back is judged byte by byte.
+"""Finds servos: asks at every rate in every protocol and examines the answers byte by byte.
 
-Nothing is written to a servo here.
+Nothing here writes to a servo.
 """
 
 from __future__ import annotations
@@ -14,32 +14,31 @@ import click
 from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.bus.port import SerialPort
 from hw_drivers.bus.registers import Model, find_model
-from hw_drivers.dynamixel import models as dynamixel
-from hw_drivers.feetech import models as feetech
-from hw_drivers.motors.judge import PACKETS, Verdict, judge
+from hw_drivers.family import FAMILIES, Family, load_family
+from hw_drivers.motors.answer_check import Verdict, judge
 from hw_drivers.motors.recording import RecordingPort
-from hw_drivers.motors.settings import setup_line
-from hw_drivers.robot.config import PROTOCOLS
+from hw_drivers.robot.checks import setup_line
 from v2a.clock import Clock
 from v2a.errors import BusError, PortError
 from v2a.terminal import Bar
 
-TIMEOUT_S: Final = 0.05  # for one answer: more than an FTDI adapter holds it back
-TABLES: Final[dict[str, tuple[Model, ...]]] = {
-    "dynamixel2": dynamixel.TABLES,
-    "feetech": feetech.TABLES,
-}
-_PING_S: Final = 0.02  # for each of the ids that should be silent
-_LIKELY_BAUDS = (1_000_000, 57_600, 115_200)  # what servos are set up for, and born with
+TIMEOUT_S: Final = 0.05  # for one answer: longer than an FTDI adapter holds it back
+_PING_S: Final = 0.02  # for each id that should be silent
+_LIKELY_BAUDS = (1_000_000, 57_600, 115_200)  # usual rates, and factory rates
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where servos may be: a port, what they speak, and how fast."""
+    """Where servos may be: a port, a protocol and a rate."""
 
     port: str
     protocol: str
     baud: int
+
+    @property
+    def family(self) -> Family:
+        """The record of the family that speaks this protocol."""
+        return load_family(self.protocol)
 
     def __str__(self) -> str:
         return f"{self.port}: {self.protocol} at {self.baud} baud"
@@ -56,8 +55,8 @@ class Servo:
 
     @property
     def model(self) -> Model | None:
-        """Its register table; None where it is of no known model."""
-        return find_model(TABLES[self.place.protocol], self.model_number, self.firmware_version)
+        """Its register table; None if the model is unknown."""
+        return find_model(self.place.family.tables, self.model_number, self.firmware_version)
 
     @property
     def model_name(self) -> str:
@@ -65,7 +64,7 @@ class Servo:
 
     @property
     def setup_line(self) -> str:
-        """See `settings.setup_line`."""
+        """The command that corrects its settings."""
         return setup_line(self.place.port, self.place.protocol, self.place.baud, self.id)
 
     def __str__(self) -> str:
@@ -75,7 +74,7 @@ class Servo:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one place gave: its servos, and what is wrong there."""
+    """The result of asking at one place: the servos found, and what is wrong there."""
 
     place: Place
     servos: tuple[Servo, ...]
@@ -83,15 +82,15 @@ class Look:
 
 
 def places(port: str, protocol: str | None, baud: int | None) -> list[Place]:
-    """Where to look at `port`, the likeliest first. Raises BusError for a rate nobody knows."""
+    """The places to ask at `port`, the likeliest first. Raises BusError for an unknown rate."""
     found = [
         Place(port, name, rate)
-        for name, known in PROTOCOLS.items()
-        for rate in known.bauds
+        for name in FAMILIES
+        for rate in load_family(name).bauds
         if protocol in (None, name) and baud in (None, rate)
     ]
     if not found:
-        rates = sorted({rate for known in PROTOCOLS.values() for rate in known.bauds})
+        rates = sorted({rate for name in FAMILIES for rate in load_family(name).bauds})
         raise BusError(f"no servo of that protocol knows {baud} baud; known are {rates}")
     return sorted(found, key=lambda place: _unlikeliness(place.baud))
 
@@ -101,7 +100,7 @@ def _unlikeliness(baud: int) -> int:
 
 
 def look_at_all(to_do: Sequence[Place], clock: Clock) -> Iterator[Look]:
-    """Look at each place, with a bar on a terminal that says which one is next."""
+    """Ask at each place in turn. On a terminal, a progress bar names the place."""
     with Bar("looking for servos", len(to_do)) as bar:
         if not bar.in_place:
             click.echo("looking for servos", err=True)
@@ -112,16 +111,16 @@ def look_at_all(to_do: Sequence[Place], clock: Clock) -> Iterator[Look]:
 
 
 def find_first(port: str, protocol: str | None, baud: int | None, clock: Clock) -> Look:
-    """The first place at which servos answer. Raises BusError where there is none."""
+    """Ask until servos answer, and return that result. Raises BusError if none answers."""
     to_do = places(port, protocol, baud)
     for found in look_at_all(to_do, clock):
         if found.servos or found.faults:
             return found
-    raise BusError(nobody(to_do))
+    raise BusError(no_answer_message(to_do))
 
 
-def nobody(asked: Sequence[Place]) -> str:
-    """The message where no servo answered at any of these places."""
+def no_answer_message(asked: Sequence[Place]) -> str:
+    """The error message after no servo answered at any of the places `asked`."""
     rates = {
         place.protocol: [p.baud for p in asked if p.protocol == place.protocol] for place in asked
     }
@@ -134,27 +133,30 @@ def nobody(asked: Sequence[Place]) -> str:
 
 
 def open_bus(servos: Sequence[Servo], clock: Clock) -> ServoBus:
-    """The bus of these servos, all of one place. Raises BusError where a model is not known."""
+    """Open the bus of `servos`, all of one place. Raises BusError if a model is unknown."""
     place = servos[0].place
     models = {servo.id: servo.model for servo in servos if servo.model}
     if strange := [str(servo) for servo in servos if servo.model is None]:
-        known = ", ".join(PROTOCOLS[place.protocol].models)
+        known = ", ".join(place.family.models)
         raise BusError(f"{place.port}: unknown: {'; '.join(strange)}; known are {known}")
     port = SerialPort(place.port, place.baud)
-    return PROTOCOLS[place.protocol].open(port, clock, models, TIMEOUT_S)
+    return place.family.bus(port, clock, models, TIMEOUT_S)
 
 
 def look(place: Place, clock: Clock) -> Look:
-    """Ask everyone at `place`, twice where anything was heard: an answer may get lost. Raises
-    PortError where the port can't be opened; a rate that the adapter can't do gives nobody."""
+    """Ask all ids at `place`, and a second time if anything came back: an answer may get lost.
+
+    A rate that the adapter can't do gives an empty result. Raises PortError if the port can't be
+    opened.
+    """
     try:
         port = RecordingPort(SerialPort(place.port, place.baud))
     except PortError as error:
-        if isinstance(error.__cause__, ValueError):  # what pyserial says of such a rate
+        if isinstance(error.__cause__, ValueError):  # pyserial raises it for such a rate
             return Look(place, (), ())
         raise
     models: dict[int, Model] = {}
-    bus = PROTOCOLS[place.protocol].open(port, clock, models, TIMEOUT_S)
+    bus = place.family.bus(port, clock, models, TIMEOUT_S)
     try:
         pongs, first = _ask_everyone(bus, port, place)
         if not pongs and not first.broken:
@@ -177,7 +179,7 @@ def look(place: Place, clock: Clock) -> Look:
 _ONE_ALONE = "connect one of them alone and give it an id of its own (v2a motors setup)"
 _TWICE = "id {} answers twice: two servos have this id; " + _ONE_ALONE
 _BROKEN = "id {} gives a broken answer: two servos have this id, or noise; " + _ONE_ALONE
-_NOISE = "what comes back is no packet; check ground, cable and termination"
+_NOISE = "the bytes that come back are no packet; check ground, cable and termination"
 
 
 def _ask_everyone(
@@ -185,14 +187,14 @@ def _ask_everyone(
 ) -> tuple[dict[int, Pong], Verdict]:
     port.exchanges.clear()
     pongs = bus.scan()
-    verdicts = [judge(exchange, PACKETS[place.protocol]) for exchange in port.exchanges]
+    verdicts = [judge(exchange, place.family.packets) for exchange in port.exchanges]
     twice = frozenset(servo_id for verdict in verdicts for servo_id in verdict.twice)
     return pongs, Verdict(twice, any(verdict.broken for verdict in verdicts))
 
 
 def _broken(bus: ServoBus, port: RecordingPort, place: Place, pongs: dict[int, Pong]) -> list[str]:
-    """Which of the silent ids are not silent, one by one: a broadcast does not tell."""
-    packets, faults = PACKETS[place.protocol], []
+    """Ping the ids without a good answer one by one: a broadcast does not tell who collided."""
+    packets, faults = place.family.packets, []
     for servo_id in range(packets.max_id + 1):
         if servo_id not in pongs:
             ping = packets.make_ping(servo_id)
@@ -203,7 +205,7 @@ def _broken(bus: ServoBus, port: RecordingPort, place: Place, pongs: dict[int, P
 
 
 def _unreadable(bus: ServoBus) -> list[str]:
-    """Two servos of one kind answer a ping with the same bytes; where they are tells them apart."""
+    """Read positions: two servos of one model answer a ping alike, but stand differently."""
     faults = []
     for servo_id in bus.models:
         try:

@@ -1,4 +1,4 @@
-"""`v2a motors jog`: one servo in small steps, by key, slowly, and torque off at the end."""
+"""`v2a motors jog`: moves one servo slowly, in small steps by key; torque goes off at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import click
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Look, Servo, find_first, open_bus
-from hw_drivers.robot.config import PROTOCOLS
+from hw_drivers.motors.settings import needed_changes
+from hw_drivers.robot.torque import hold_still
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 
@@ -49,8 +50,8 @@ def jog(
 ) -> None:
     """Move one servo by the keys + and -; q ends it.
 
-    It moves at 0.5 rad/s at most, and within its own position limits (v2a motors calibrate sets
-    them). However this ends, torque goes off: hold what it carries.
+    The servo moves at 0.5 rad/s at most, and within its own position limits, which
+    `v2a motors calibrate` sets. However this ends, torque goes off: hold what the servo carries.
     """
     clock = MonotonicClock()
     servo = pick(find_first(port, protocol, baud, clock), servo_id)
@@ -72,7 +73,7 @@ def jog(
 
 
 def pick(found: Look, servo_id: int) -> Servo:
-    """The servo with this id. Raises BusError that lists those there are, and what is wrong."""
+    """The servo with this id. Raises BusError that lists the servos found, or their faults."""
     if found.faults:
         raise BusError("\n".join(found.faults))
     for servo in found.servos:
@@ -83,7 +84,7 @@ def pick(found: Look, servo_id: int) -> Servo:
 
 
 def _ways() -> Iterator[int]:
-    """Up or down at each key, until q or the end of the input."""
+    """Yield 1 or -1 for each key, until q or the end of the input."""
     while (key := click.getchar()) not in ("q", ""):
         if key in _KEYS:
             yield _KEYS[key]
@@ -91,7 +92,7 @@ def _ways() -> Iterator[int]:
 
 @dataclass(slots=True)
 class Mover:
-    """One servo that goes to its goal step by step; `goal` in ticks within `low` and `high`."""
+    """Moves one servo step by step. `goal` is in ticks, from `low` to `high`."""
 
     bus: ServoBus
     servo: Servo
@@ -102,22 +103,23 @@ class Mover:
 
     @classmethod
     def find(cls, bus: ServoBus, servo: Servo, clock: Clock) -> Mover:
-        """Where it is. Raises BusError where it may not be moved: alarm, other mode, out of range.
-        Writes nothing."""
-        model, protocol = bus.models[servo.id], PROTOCOLS[servo.place.protocol]
+        """Read where the servo is, and write nothing.
+
+        Raises BusError if it can't be moved: it has an alarm, a wrong setting, or is out of range.
+        """
+        model, family = bus.models[servo.id], servo.place.family
         if status := bus.read(servo.id, "hardware_error_status"):
-            alarms = protocol.describe_alarms(status)
+            alarms = family.describe_alarms(status)
             raise BusError(f"id {servo.id}: hardware error: {alarms}; cut its power for a moment")
-        if "operating_mode" in model.items:
-            mode = bus.read(servo.id, "operating_mode")
-            if mode != protocol.position_mode:
+        positions = {setting.register for setting in family.position_settings}
+        for name, now, wanted in needed_changes(bus, family, servo.id):
+            if name in positions:
                 raise BusError(
-                    f"id {servo.id}: operating mode {mode}, expected {protocol.position_mode}; "
-                    f"run {servo.setup_line}"
+                    f"id {servo.id}: {name} {now}, expected {wanted}; run {servo.setup_line}"
                 )
         low, high = (bus.read(servo.id, f"{end}_position_limit") for end in ("min", "max"))
-        if (low, high) == (0, 0):  # Feetech: no limits
-            high = (model.items["max_position_limit"].limits or (0, 0))[1]
+        if (low, high) == (0, 0):  # on a Feetech servo: no limits
+            high = model.turn_ticks - 1
         present = bus.read(servo.id, "present_position")
         if not low <= present <= high:
             raise BusError(
@@ -128,30 +130,18 @@ class Mover:
 
     @property
     def rad_per_tick(self) -> float:
-        return self.bus.models[self.servo.id].items["present_position"].scale
+        """Radians per tick of the servo's position."""
+        return self.bus.models[self.servo.id].rad_per_tick
 
     def hold(self) -> None:
-        """Torque on where it is."""
-        servo_id, items = self.servo.id, self.bus.models[self.servo.id].items
-        if "bus_watchdog" in items:
-            self.bus.write(servo_id, "bus_watchdog", 0)  # it waits for keys as long as it takes
-        self.bus.write(servo_id, PROTOCOLS[self.servo.place.protocol].speed_register, self._speed())
-        self.goal = self.bus.read(servo_id, "present_position")
-        self.bus.write(servo_id, "goal_position", self.goal)
-        self.bus.write(servo_id, "torque_enable", 1)
-
-    def _speed(self) -> int:
-        """The servo's own limit, besides the goal's pace: a servo that comes free won't leap."""
-        items = self.bus.models[self.servo.id].items
-        item = items[PROTOCOLS[self.servo.place.protocol].speed_register]
-        speed = max(round(_SPEED_RAD_S / item.scale), 1)
-        if "velocity_limit" in items:
-            speed = min(speed, self.bus.read(self.servo.id, "velocity_limit"))
-        return speed
+        """Switch torque on where the servo is. Its watchdog stays off: keys may take long."""
+        self.goal = hold_still(self.bus, self.servo.place.family, self.servo.id, _SPEED_RAD_S)
 
     def step(self, ticks: int) -> tuple[int, int]:
-        """Go by `ticks` at the limited speed, no further than the range: (wanted, reached). What
-        does not get there stays where it is. Raises BusError on an alarm."""
+        """Move by `ticks` at the limited speed, within the range, and return (wanted, reached).
+
+        A blocked servo stays where it got to. Raises BusError on an alarm.
+        """
         wanted = max(self.low, min(self.high, self.goal + ticks))
         pace = max(round(_SPEED_RAD_S / self.rad_per_tick * _PERIOD_NS * 1e-9), 1)
         while self.goal != wanted:
@@ -166,17 +156,17 @@ class Mover:
         return wanted, reached
 
     def _follow(self) -> int:
-        """Send the goal, wait a period, and read where it is."""
+        """Send the goal, wait one period, and read the position."""
         start_ns, servo_id = self.clock.now_ns(), self.servo.id
         self.bus.write(servo_id, "goal_position", self.goal)
         self.clock.sleep_until_ns(start_ns + _PERIOD_NS)
         if status := self.bus.read(servo_id, "hardware_error_status"):
-            describe = PROTOCOLS[self.servo.place.protocol].describe_alarms
+            describe = self.servo.place.family.describe_alarms
             raise BusError(f"id {servo_id}: hardware error: {describe(status)}")
         return self.bus.read(servo_id, "present_position")
 
     def let_go(self) -> None:
-        """Torque off. Raises BusError where the servo could not be told."""
+        """Switch torque off. Raises BusError if the servo does not confirm."""
         for tries_left in reversed(range(_TORQUE_OFF_TRIES)):
             try:
                 self.bus.write(self.servo.id, "torque_enable", 0)
@@ -188,7 +178,7 @@ class Mover:
 
 @contextlib.contextmanager
 def torque(mover: Mover) -> Iterator[None]:
-    """Torque on, in here; a further Ctrl-C can't keep it from going off."""
+    """Inside this context torque is on. A second Ctrl-C can't keep it from going off."""
     try:
         mover.hold()
         yield
@@ -202,7 +192,7 @@ def torque(mover: Mover) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_end_it() -> Iterator[None]:
-    """In here, what would kill the program ends it in order, with the shell's exit code."""
+    """Inside this context a deadly signal ends the program in order, with the shell's exit code."""
     before = {number: signal.signal(number, _end) for number in _ENDS}
     try:
         yield

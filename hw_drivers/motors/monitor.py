@@ -1,4 +1,4 @@
-"""`v2a motors monitor`: what the servos say of themselves, again and again."""
+"""`v2a motors monitor`: shows what all servos measure, five times a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.reader import BlockReader
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, find_first, open_bus
-from hw_drivers.robot.config import PROTOCOLS
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 from v2a.terminal import LiveLines, columns
@@ -36,14 +35,14 @@ _QUANTITIES: Final = (
     _Quantity("present_position", "position_rad", "rad", 3),
     _Quantity("present_velocity", "velocity_rad_s", "rad/s", 2),
     _Quantity("present_current", "current_a", "A", 3),
-    _Quantity("present_load", "load", "load", 3),  # of servos that can't measure their current
+    _Quantity("present_load", "load", "load", 3),  # from servos that can't measure their current
     _Quantity("present_input_voltage", "voltage_v", "V", 1),
     _Quantity("present_temperature", "temperature_c", "deg C", 0),
 )
 
 
 class _Watched(NamedTuple):
-    """Servos of one model, which one request reads."""
+    """Servos of one model, read by one request."""
 
     servos: Sequence[Servo]
     reader: BlockReader
@@ -59,11 +58,11 @@ class _Watched(NamedTuple):
 def monitor(
     port: str, protocol: str | None, baud: int | None, seconds: float | None, as_json: bool
 ) -> None:
-    """Show position, velocity, current, voltage, temperature, alarms of all servos, and how old
-    each reading is, until Ctrl-C.
+    """Show position, velocity, current, voltage, temperature and alarms of all servos, and the age
+    of each reading, until Ctrl-C.
 
-    Nothing is written. With --json one object a line, else a table that stays in place on a
-    terminal. A servo that is silent has empty cells and its age, never zeros.
+    Nothing is written. With --json, each reading is one object on a line of its own; otherwise a
+    table stays in place on the terminal. A silent servo has empty cells and an age, never zeros.
     """
     clock = MonotonicClock()
     found = find_first(port, protocol, baud, clock)
@@ -89,7 +88,7 @@ def monitor(
 
 
 def watch(bus: ServoBus, servos: Sequence[Servo]) -> list[_Watched]:
-    """The servos by their model: each model has its registers in places of its own."""
+    """Group the servos by model: each model keeps its registers at other addresses."""
     groups: dict[str, list[Servo]] = {}
     for servo in servos:
         groups.setdefault(servo.model_name, []).append(servo)
@@ -104,7 +103,7 @@ def _watch_one_model(bus: ServoBus, servos: Sequence[Servo]) -> _Watched:
 
 
 def read(bus: ServoBus, watched: _Watched, clock: Clock) -> Iterator[dict[str, Any]]:
-    """What each of the servos says now, as JSON has it; None for what is not known."""
+    """Read each servo once. The result is ready for JSON, with None for unknown values."""
     found = watched.reader.read(watched.block, _BUDGET_S)
     now_ns = clock.now_ns()
     readings = {
@@ -113,7 +112,7 @@ def read(bus: ServoBus, watched: _Watched, clock: Clock) -> Iterator[dict[str, A
     ticks = found.raw("present_position")
     for k, servo in enumerate(watched.servos):
         values = {key: float(reading.value[k]) for key, reading in readings.items()}
-        alarmed = int(found.error[k]) & PROTOCOLS[servo.place.protocol].alarm_bits
+        alarmed = int(found.error[k]) & servo.place.family.alarm_bits
         age_ns = int(readings["position_rad"].age_ns[k])
         yield {
             "id": servo.id,
@@ -131,7 +130,7 @@ def _alarms(bus: ServoBus, servo: Servo) -> str:
         status = bus.read(servo.id, "hardware_error_status")
     except BusError as error:
         return str(error)
-    return PROTOCOLS[servo.place.protocol].describe_alarms(status) or "gone again"
+    return servo.place.family.describe_alarms(status) or "gone again"
 
 
 def _table(states: Sequence[Mapping[str, Any]]) -> list[str]:

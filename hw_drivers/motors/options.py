@@ -1,4 +1,4 @@
-"""The options that several motor commands have."""
+"""The options that several `v2a motors` commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hw_drivers.robot.config import PROTOCOLS
+from hw_drivers.family import FAMILIES
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -15,10 +15,10 @@ port: Decorator = click.option(
     "--port", required=True, metavar="PATH", help="The serial port of the bus."
 )
 protocol: Decorator = click.option(
-    "--protocol", type=click.Choice([*PROTOCOLS]), help="Look for no other; else each is tried."
+    "--protocol", type=click.Choice([*FAMILIES]), help="Try only this protocol.  [default: all]"
 )
 baud: Decorator = click.option(
-    "--baud", type=click.IntRange(min=1), help="Look at no other rate; else each is tried."
+    "--baud", type=click.IntRange(min=1), help="Try only this rate.  [default: all]"
 )
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes: Decorator = click.option("--yes", is_flag=True, help="Don't ask before writing.")

@@ -1,4 +1,4 @@
-"""A port that keeps what went over it."""
+"""A port that records the bytes that pass through it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hw_drivers.bus.port import Port
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, and all that was received until the next one."""
+    """A request, and all bytes received until the next request."""
 
     sent: bytes
     received: bytearray = field(default_factory=bytearray)
 
 
 class RecordingPort:
-    """`port`, and the exchanges on it, oldest first; their owner clears them."""
+    """Passes everything to `port`, and keeps `exchanges`, oldest first. Clear them yourself."""
 
     def __init__(self, port: Port) -> None:
         self._port = port

@@ -1,4 +1,4 @@
-"""`v2a motors scan`: which servos are there, at any rate, of any protocol."""
+"""`v2a motors scan`: lists the servos on all ports, at every rate and in every protocol."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from serial.tools import list_ports
 
 from hw_drivers.bus.port import stable_path
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Servo, look_at_all, nobody, places
+from hw_drivers.motors.find import Servo, look_at_all, no_answer_message, places
 from v2a.clock import MonotonicClock
 from v2a.errors import BusError, PortError
 from v2a.terminal import columns
 
 
 @click.command()
-@click.option("--port", metavar="PATH", help="The serial port to look at; else all of them.")
+@click.option("--port", metavar="PATH", help="Look only at this serial port.  [default: all]")
 @options.protocol
 @options.baud
 @options.as_json
 def scan(port: str | None, protocol: str | None, baud: int | None, as_json: bool) -> None:
     """List the servos that answer, with their id, model, firmware and rate.
 
-    Every rate and protocol is tried, a port takes about 20 s: --protocol and --baud make it
-    shorter. Nothing is written. The exit code is 6 where nobody answers, or two servos have one id.
+    By default the command tries every rate and protocol, which takes about 20 s for each port.
+    --protocol and --baud make it shorter. Nothing is written. The exit code is 6 if no servo
+    answers, or if two servos have the same id.
     """
     servos: list[Servo] = []
     faults: list[str] = []
@@ -47,11 +48,11 @@ def scan(port: str | None, protocol: str | None, baud: int | None, as_json: bool
     if faults:
         raise BusError("\n".join(faults))
     if not servos:
-        raise BusError(nobody(asked))
+        raise BusError(no_answer_message(asked))
 
 
 def _ports(port: str | None) -> list[str]:
-    """The one that was named, or all, by the names that stay the same after a replug."""
+    """The port given, or all ports, by names that stay the same after a replug."""
     if port is not None:
         return [port]
     found = [stable_path(known.device) or known.device for known in list_ports.comports()]

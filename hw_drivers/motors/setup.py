@@ -1,4 +1,4 @@
-"""`v2a motors setup`: one servo gets its id, its rate and the settings that v2a needs."""
+"""`v2a motors setup`: gives one servo its id, its rate and the settings that v2a needs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ import click
 
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.registers import Model
-from hw_drivers.dynamixel import models as dynamixel
-from hw_drivers.feetech import models as feetech
+from hw_drivers.family import Family
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Look, Servo, look_at_all, nobody, open_bus, places
-from hw_drivers.motors.settings import Change, check_settings, needed_changes, write_settings
+from hw_drivers.motors.find import Look, Servo, look_at_all, no_answer_message, open_bus, places
+from hw_drivers.motors.settings import Change, check_settings, lock, needed_changes, write_settings
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
 from v2a.terminal import columns
 
-_BAUD_RATES = {"dynamixel2": dynamixel.BAUD_RATES, "feetech": feetech.BAUD_RATES}
 _TRIES = 7  # to hear a servo that has just changed its id or rate: a second
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to become of a servo."""
+    """The changes to make to one servo."""
 
     servo: Servo
     model: Model
@@ -37,11 +35,11 @@ class Plan:
     @property
     def baud_code(self) -> int:
         """The value of the baud_rate register for the new rate."""
-        return baud_codes(self.model, self.servo.place.protocol)[self.new_baud]
+        return baud_codes(self.model, self.servo.place.family)[self.new_baud]
 
     @property
     def all_changes(self) -> list[Change]:
-        """With torque, id and rate."""
+        """The changes, torque, id and rate included, in the order of writing."""
         servo = self.servo
         first = [Change("torque_enable", 1, 0)] if self.torque_on else []
         last = [
@@ -75,18 +73,18 @@ def setup(
     protocol: str | None,
     yes: bool,
 ) -> None:
-    """Give a servo its id and its rate; and set what v2a needs: answers at once and to every
-    request, position mode.
+    """Give a servo its id and its rate, and the settings that v2a needs: it answers at once, it
+    answers every request, and it is in position mode.
 
-    The plan is shown before anything is written, and what was written is read back. Torque goes
-    off: the servo lets go of what it holds.
+    The command shows its plan before it writes, and reads back what it wrote. Torque goes off: the
+    servo lets go of what it holds.
     """
     clock = MonotonicClock()
     to_do = places(port, protocol, from_baud)
     looks = [*look_at_all(to_do, clock)]
     servos = [servo for found in looks for servo in found.servos]
     if not servos and not any(found.faults for found in looks):
-        raise BusError(nobody(to_do))
+        raise BusError(no_answer_message(to_do))
     servo = choose(looks, from_id)
     refuse_taken_id(servo, new_id, new_baud, servos)
     plan = make_plan(servo, new_id, new_baud, clock)
@@ -103,7 +101,7 @@ def setup(
 
 
 def choose(looks: Sequence[Look], from_id: int | None) -> Servo:
-    """The only servo, or the one with `from_id`. Raises BusError that lists what was found."""
+    """The only servo found, or the one with id `from_id`. Raises BusError that lists them all."""
     servos = [servo for found in looks for servo in found.servos]
     if faults := [fault for found in looks for fault in found.faults]:
         raise BusError("\n".join(faults))
@@ -120,7 +118,7 @@ def choose(looks: Sequence[Look], from_id: int | None) -> Servo:
 
 
 def refuse_taken_id(servo: Servo, new_id: int, new_baud: int, servos: Sequence[Servo]) -> None:
-    """Raises BusError where another servo has the id at the rate already."""
+    """Raise BusError if another servo already has the new id at the new rate."""
     others = [other for other in servos if other != servo]
     for other in others:
         if (other.id, other.place.baud) == (new_id, new_baud):
@@ -129,35 +127,37 @@ def refuse_taken_id(servo: Servo, new_id: int, new_baud: int, servos: Sequence[S
 
 
 def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
-    """Raises BusError for an id or a rate that the servo can't have."""
+    """Compare the servo with what it should be. Raises BusError for an impossible id or rate."""
     with contextlib.closing(open_bus([servo], clock)) as bus:
-        model, protocol = bus.models[servo.id], servo.place.protocol
+        model, family = bus.models[servo.id], servo.place.family
         lowest, highest = model.items["id"].limits or (0, 0)
         if not lowest <= new_id <= highest:
             raise BusError(f"ids of a {model.name} go from {lowest} to {highest}, got {new_id}")
-        if new_baud not in (known := baud_codes(model, protocol)):
+        if new_baud not in (known := baud_codes(model, family)):
             raise BusError(f"a {model.name} knows no {new_baud} baud; choose from {[*known]}")
         torque_on = bool(bus.read(servo.id, "torque_enable"))
-        needed = tuple(needed_changes(bus, protocol, servo.id))
+        needed = tuple(needed_changes(bus, family, servo.id))
         return Plan(servo, model, new_id, new_baud, torque_on, needed)
 
 
-def baud_codes(model: Model, protocol: str) -> dict[int, int]:
-    """The rates that the model knows -> the value of its baud_rate register."""
+def baud_codes(model: Model, family: Family) -> dict[int, int]:
+    """The model's rates in bit/s -> the values of its baud_rate register."""
     limits = model.items["baud_rate"].limits or (0, -1)
-    known = _BAUD_RATES[protocol].items()
+    known = family.baud_codes.items()
     return {baud: code for code, baud in known if limits[0] <= code <= limits[1]}
 
 
 def carry_out(plan: Plan, clock: Clock) -> None:
-    """Settings first, then the id, then the rate, each at what the one before made of it. Raises
-    BusError where what is read back is not the plan."""
-    servo = plan.servo
+    """Write the settings, then the id, then the rate; the servo moves with each of the last two.
+
+    Raises BusError if the servo reads back anything else than the plan.
+    """
+    servo, family = plan.servo, plan.servo.place.family
     with contextlib.closing(open_bus([servo], clock)) as bus:
         if plan.torque_on:
             bus.write(servo.id, "torque_enable", 0)
-        write_settings(bus, servo.id, {name: wanted for name, _, wanted in plan.changes})
-        _lock(bus, servo.id, 0)
+        write_settings(bus, family, servo.id, {name: wanted for name, _, wanted in plan.changes})
+        lock(bus, family, servo.id, False)
         _write_unheard(bus, servo.id, "id", plan.new_id)
     servo = replace(servo, id=plan.new_id)
     with contextlib.closing(open_bus([servo], clock)) as bus:
@@ -166,22 +166,17 @@ def carry_out(plan: Plan, clock: Clock) -> None:
     servo = replace(servo, place=replace(servo.place, baud=plan.new_baud))
     with contextlib.closing(open_bus([servo], clock)) as bus:
         _wait_for(bus, servo)
-        _lock(bus, servo.id, 1)
+        lock(bus, family, servo.id, True)
         check_settings(bus, servo.id, {"id": plan.new_id, "baud_rate": plan.baud_code})
 
 
-def _lock(bus: ServoBus, servo_id: int, raw: int) -> None:
-    if "lock" in bus.models[servo_id].items:
-        bus.write(servo_id, "lock", raw)
-
-
 def _write_unheard(bus: ServoBus, servo_id: int, name: str, raw: int) -> None:
-    """Some servos answer as who they were before the write, some as who they are after it."""
+    """Write the id or the rate. Some servos answer with the old value in force, some the new."""
     try:
         bus.write(servo_id, name, raw)
     except PortError:
         raise
-    except BusError as error:  # `_wait_for` is the judge
+    except BusError as error:  # `_wait_for` decides
         click.echo(f"note: {error}", err=True)
 
 
@@ -190,6 +185,6 @@ def _wait_for(bus: ServoBus, servo: Servo) -> None:
         if bus.ping(servo.id):
             return
     raise BusError(
-        f"nobody answers to id {servo.id} at {servo.place.baud} baud after the change; find it: "
+        f"no servo answers to id {servo.id} at {servo.place.baud} baud after the change; find it: "
         f"v2a motors scan --port {servo.place.port}"
     )

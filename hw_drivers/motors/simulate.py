@@ -1,46 +1,20 @@
-"""`v2a motors simulate`: virtual servos behind a serial port that any program can open."""
+"""`v2a motors simulate`: puts virtual servos behind a serial port that any program can open."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 
-from hw_drivers.bus.registers import Model
-from hw_drivers.dynamixel import models as dynamixel
-from hw_drivers.dynamixel.packet import MAX_ID as DYNAMIXEL_MAX_ID
-from hw_drivers.feetech import models as feetech
-from hw_drivers.feetech.packet import MAX_ID as FEETECH_MAX_ID
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.family import FAMILIES, load_family
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.faults import FAULTS, PlantedFault
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.line import Line
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 
-
-class _Protocol(NamedTuple):
-    models: Mapping[str, Model]
-    max_id: int
-    line: Callable[[Model, tuple[int, ...]], Line[Any]]
-
-
-_PROTOCOLS: Final = {
-    "dynamixel2": _Protocol(
-        dynamixel.MODELS,
-        DYNAMIXEL_MAX_ID,
-        lambda model, ids: VirtualChain(VirtualServo(model, servo_id) for servo_id in ids),
-    ),
-    "feetech": _Protocol(
-        feetech.MODELS,
-        FEETECH_MAX_ID,
-        lambda model, ids: FeetechChain(FeetechServo(model, servo_id) for servo_id in ids),
-    ),
-}
 _END: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -63,7 +37,7 @@ _FAULT_LIST = "\n".join(f"  {name:<9} {fault.__doc__}" for name, fault in FAULTS
 @click.command(epilog=f"\b\nFaults:\n{_FAULT_LIST}")
 @click.option(
     "--protocol",
-    type=click.Choice([*_PROTOCOLS]),
+    type=click.Choice([*FAMILIES]),
     default="dynamixel2",
     show_default=True,
     help="What the servos speak.",
@@ -81,7 +55,7 @@ _FAULT_LIST = "\n".join(f"  {name:<9} {fault.__doc__}" for name, fault in FAULTS
     type=click.IntRange(min=1),
     default=1_000_000,
     show_default=True,
-    help="The rate that the servos are set up for; at any other they are deaf.",
+    help="The rate that the servos are set up for; at any other rate they are deaf.",
 )
 @click.option(
     "--latency-timer",
@@ -90,7 +64,7 @@ _FAULT_LIST = "\n".join(f"  {name:<9} {fault.__doc__}" for name, fault in FAULTS
     default=0,
     show_default=True,
     metavar="MS",
-    help="Hold answers back as an FTDI adapter does: 16 as it is born, 0 for another adapter.",
+    help="Hold answers back as an FTDI adapter does: 16 by its factory setting, 0 for no delay.",
 )
 @click.option("--fault", type=click.Choice([*FAULTS]), help="What goes wrong; see below.")
 @click.option(
@@ -113,21 +87,21 @@ def simulate(
 ) -> None:
     """Keep virtual servos alive on a serial port until Ctrl-C.
 
-    They answer any program as real ones do: at the pace of the wire, by the rules of their control
-    table. They hold a position, move within their limits, lock their EEPROM, shut down when
-    overloaded, and stop when their watchdog hears nothing.
+    They answer any program as real servos do: at the pace of the wire, by the rules of their
+    register table. They hold a position, move within their limits, lock their EEPROM, shut down
+    when overloaded, and stop when their watchdog hears nothing.
 
     \b
     v2a motors simulate --model xl330-m288 --ids 1,2,3 --link /tmp/arm
     v2a motors simulate --protocol feetech --model sts3215 --ids 1-6 --link /tmp/arm
     """
-    line = _line(protocol, model, ids)
+    bus = _virtual_bus(protocol, model, ids)
     wrong = PlantedFault(fault, every) if fault else None
     latency_s = latency_timer_ms * 1e-3
     with (
         _signals_held(),
         contextlib.closing(
-            PtyServer(line, baud, link=link, fault=wrong, latency_timer_s=latency_s, moves=True)
+            PtyServer(bus, baud, link=link, fault=wrong, latency_timer_s=latency_s, moves=True)
         ),
     ):
         servos = f"{model} with ids {', '.join(map(str, ids))} at {baud} baud"
@@ -138,7 +112,7 @@ def simulate(
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Threads that start in here leave the signals in `_END` to `sigwait`."""
+    """Threads that start inside this context leave the signals in `_END` to `sigwait`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _END)
     try:
         yield
@@ -146,14 +120,17 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _line(protocol: str, model: str, ids: tuple[int, ...]) -> Line[Any]:
-    known = _PROTOCOLS[protocol]
-    if model not in known.models:
-        speaks = [name for name, other in _PROTOCOLS.items() if model in other.models]
-        advice = f"add --protocol {speaks[0]}" if speaks else f"known are {', '.join(known.models)}"
+def _virtual_bus(protocol: str, model: str, ids: tuple[int, ...]) -> VirtualBus[Any]:
+    family = load_family(protocol)
+    if model not in family.models:
+        speaks = [name for name in FAMILIES if model in load_family(name).models]
+        known = ", ".join(family.models)
+        advice = f"add --protocol {speaks[0]}" if speaks else f"known are {known}"
         raise click.BadParameter(f"no {protocol} servo {model!r}; {advice}", param_hint="--model")
-    if high := [servo_id for servo_id in ids if servo_id > known.max_id]:
+    max_id = family.packets.max_id
+    if high := [servo_id for servo_id in ids if servo_id > max_id]:
         raise click.BadParameter(
-            f"{protocol} ids go from 0 to {known.max_id}, got {high}", param_hint="--ids"
+            f"{protocol} ids go from 0 to {max_id}, got {high}", param_hint="--ids"
         )
-    return known.line(known.models[model], ids)
+    table = family.models[model]
+    return family.virtual_bus(family.virtual_servo(table, servo_id) for servo_id in ids)

@@ -1,22 +1,31 @@
-"""Whether the servos on a bus are the robot's, and set up as its file says."""
+"""Checks at connect and before torque: are these the robot's servos, set up as its file says?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from hw_drivers.bus.bus import Pong, ServoBus
-from hw_drivers.dynamixel.models import DRIVE_MODES
-from hw_drivers.robot.config import MODELS, PROTOCOLS, JointConfig, Protocol, RobotConfig
+from hw_drivers.family import Family
+from hw_drivers.robot.config import JointConfig, RobotConfig
 from hw_drivers.robot.joint_calibration import calibration_faults, limits_outside
 from v2a.errors import BusError
 
 
+def setup_line(port: str, protocol: str, baud: int, servo_id: int) -> str:
+    """The command that corrects a servo's settings and keeps its id and rate."""
+    where = f"--port {port} --protocol {protocol} --from-baud {baud} --from-id {servo_id}"
+    return f"v2a motors setup {where} --baud {baud} --id {servo_id}"
+
+
 def check_servos(config: RobotConfig, bus: ServoBus) -> None:
-    """Raises one BusError that lists everything missing or wrong, and what is there instead."""
-    protocol = PROTOCOLS[config.bus.protocol]
-    faults = [fault for joint in config.joints for fault in _faults(bus, protocol, joint)]
+    """Compare every servo with the robot's configuration and calibration.
+
+    Raises one BusError that lists everything missing or wrong, and what the bus has instead.
+    """
+    family = config.bus.family
+    faults = [fault for joint in config.joints for fault in _faults(bus, config, joint)]
     if faults := faults or calibration_faults(config, bus):
-        there = ", ".join(f"id {i}: {_name(protocol, pong)}" for i, pong in bus.scan().items())
+        there = ", ".join(f"id {i}: {_name(family, pong)}" for i, pong in bus.scan().items())
         title = f"{config.name} on {config.bus.port} is not as configured:"
         raise BusError(
             "\n  ".join([title, *faults, f"found on the bus: {there or _nothing(config)}"])
@@ -29,8 +38,11 @@ def _nothing(config: RobotConfig) -> str:
 
 
 def check_limits(config: RobotConfig, bus: ServoBus) -> None:
-    """Raises BusError for limits beyond the servos' own: such a goal they would refuse, and a sync
-    write hears of no refusal."""
+    """Raise BusError if a joint's limits lie beyond its servo's own limits.
+
+    A servo refuses a goal beyond its own limits, and nobody answers a sync write, so the refusal
+    would go unnoticed.
+    """
     faults: list[str] = []
     for joint in config.joints:
         low, high = (bus.read(joint.id, f"{end}_position_limit") for end in ("min", "max"))
@@ -39,30 +51,29 @@ def check_limits(config: RobotConfig, bus: ServoBus) -> None:
         raise BusError("\n  ".join([f"{config.name}: torque stays off:", *faults]))
 
 
-def _faults(bus: ServoBus, protocol: Protocol, joint: JointConfig) -> Iterator[str]:
-    who = f"{joint.name} (id {joint.id}): "
+def _faults(bus: ServoBus, config: RobotConfig, joint: JointConfig) -> Iterator[str]:
+    who, family, model = f"{joint.name} (id {joint.id}): ", config.bus.family, joint.servo_model
     pong = bus.ping(joint.id)
     if pong is None:
         yield f"{who}no answer, expected {joint.model}; check its cable, power and id"
-    elif pong.model_number != MODELS[joint.model].number:
-        found = _name(protocol, pong)
+    elif pong.model_number != model.number:
+        found = _name(family, pong)
         yield f"{who}is {found}, expected {joint.model}; correct `model`, or swap it"
     else:
         if status := bus.read(joint.id, "hardware_error_status"):
-            yield f"{who}hardware error: {protocol.describe_alarms(status)}; reboot it"
-        expected = protocol.position_mode
-        if (mode := _mode(bus, joint, "operating_mode", expected)) != expected:
-            yield f"{who}operating mode {mode}, expected {expected} (position); set it"
-        if (mode := _mode(bus, joint, "drive_mode", DRIVE_MODES[0])) not in DRIVE_MODES:
-            yield f"{who}drive mode {mode}, expected one of {DRIVE_MODES}; set it"
+            yield f"{who}hardware error: {family.describe_alarms(status)}; reboot it"
+        at = config.bus
+        for setting in family.position_settings:
+            if setting.register not in model.items:
+                continue  # a model without the register has no other mode
+            now = bus.read(joint.id, setting.register)
+            if now != (wanted := setting.wanted(now)):
+                yield (
+                    f"{who}{setting.register} {now}, expected {wanted} ({setting.meaning}); "
+                    f"run {setup_line(at.port, at.protocol, at.baud, joint.id)}"
+                )
 
 
-def _mode(bus: ServoBus, joint: JointConfig, name: str, default: int) -> int:
-    """A servo without such a register knows only the default."""
-    known = name in MODELS[joint.model].items
-    return bus.read(joint.id, name) if known else default
-
-
-def _name(protocol: Protocol, pong: Pong) -> str:
-    names = {model.number: name for name, model in protocol.models.items()}
+def _name(family: Family, pong: Pong) -> str:
+    names = {model.number: name for name, model in family.models.items()}
     return names.get(pong.model_number, f"model number {pong.model_number}")

@@ -2,98 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
 
-from hw_drivers.bus.bus import ServoBus
-from hw_drivers.bus.port import Port
 from hw_drivers.bus.registers import Model
-from hw_drivers.dynamixel import models as dynamixel
-from hw_drivers.dynamixel.bus import DynamixelBus
-from hw_drivers.dynamixel.packet import ALERT_BIT, MAX_ID
-from hw_drivers.feetech import models as feetech
-from hw_drivers.feetech import packet as feetech_packet
-from hw_drivers.feetech.bus import FeetechBus
-from v2a.clock import Clock
+from hw_drivers.family import FAMILIES, Family, all_models, load_family
 from v2a.config import Strict
 
 
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """What a robot needs to know of what its servos speak."""
-
-    models: Mapping[str, Model]
-    bauds: tuple[int, ...]
-    open: Callable[[Port, Clock, Mapping[int, Model], float], ServoBus]
-    position_mode: int
-    # The register in which a servo limits its own speed on the way to a goal.
-    speed_register: str
-    # What lies together around the position, to be read in every cycle.
-    cycle_registers: tuple[str, ...]
-    alarm_bits: int  # of an answer's error byte
-    describe_alarms: Callable[[int], str]  # of the value of hardware_error_status
-
-
-PROTOCOLS = {
-    "dynamixel2": Protocol(
-        models=dynamixel.MODELS,
-        bauds=tuple(dynamixel.BAUD_RATES.values()),
-        open=DynamixelBus,
-        position_mode=dynamixel.POSITION_MODE,
-        speed_register="profile_velocity",
-        cycle_registers=("present_position", "present_current"),
-        alarm_bits=ALERT_BIT,
-        describe_alarms=dynamixel.describe_hardware_error,
-    ),
-    "feetech": Protocol(
-        models=feetech.MODELS,
-        bauds=tuple(feetech.BAUD_RATES.values()),
-        open=FeetechBus,
-        position_mode=feetech.POSITION_MODE,
-        speed_register="goal_velocity",
-        cycle_registers=("present_position",),
-        alarm_bits=0xFF,
-        describe_alarms=feetech_packet.describe_alarms,
-    ),
-}
-MODELS = {name: model for known in PROTOCOLS.values() for name, model in known.models.items()}
-
-
 class BusConfig(Strict):
-    """How the servos are reached. Without a request for `watchdog_s` Dynamixels stop by themselves
-    (from 20 ms to 2.54 s, in steps of 20 ms): the answer to a controller that died. Feetech servos
-    have no such watchdog. One reading of all joints takes `budget_s` at most, repetitions included:
-    keep it below the control loop's period."""
+    """The serial bus and the servo family on it.
 
-    protocol: Literal["dynamixel2", "feetech"]
+    `budget_s` bounds one reading of all joints, repetitions included. Keep it below the period of
+    the control loop. `watchdog_s` is the time after which servos with a watchdog stop by
+    themselves when they hear no request, so that a dead controller does not leave an arm moving.
+    """
+
+    protocol: str  # a key of `FAMILIES`
     port: str
     baud: int
     budget_s: float = Field(default=0.02, gt=0.0)
-    watchdog_s: float = Field(
-        default=0.5, ge=dynamixel.WATCHDOG_TICK_S, le=127 * dynamixel.WATCHDOG_TICK_S
-    )
+    watchdog_s: PositiveFloat = 0.5
+
+    @property
+    def family(self) -> Family:
+        """The record of the servos' family."""
+        return load_family(self.protocol)
+
+    @field_validator("protocol")
+    @classmethod
+    def _known_protocol(cls, protocol: str) -> str:
+        if protocol not in FAMILIES:
+            raise ValueError(f"Input should be {' or '.join(map(repr, FAMILIES))}")
+        return protocol
 
     @field_validator("baud")
     @classmethod
     def _known_baud(cls, baud: int, known_so_far: ValidationInfo) -> int:
         protocol = known_so_far.data.get("protocol")
-        if protocol and baud not in (known := PROTOCOLS[protocol].bauds):
+        if protocol and baud not in (known := load_family(protocol).bauds):
             raise ValueError(f"{protocol} servos know {_listed(known)} baud")
         return baud
+
+    @field_validator("watchdog_s")
+    @classmethod
+    def _within_the_register(cls, watchdog_s: float, known_so_far: ValidationInfo) -> float:
+        protocol = known_so_far.data.get("protocol")
+        if protocol and (watchdog := load_family(protocol).watchdog):
+            longest_s = watchdog.longest * watchdog.unit_s
+            if watchdog_s < watchdog.unit_s:
+                raise ValueError(f"Input should be greater than or equal to {watchdog.unit_s:g}")
+            if watchdog_s > longest_s:
+                raise ValueError(f"Input should be less than or equal to {longest_s:g}")
+        return watchdog_s
 
 
 class JointConfig(Strict):
     """One joint: position_rad = direction * (tick - zero_tick) * the servo's radians per tick."""
 
     name: str
-    id: int = Field(ge=0, le=MAX_ID)
     model: str
+    id: int = Field(ge=0)
     direction: Literal[1, -1] = 1
-    zero_tick: int = Field(default=dynamixel.CENTRE_TICK, ge=0)
+    # Without a value: the centre of the model's turn.
+    zero_tick: int = Field(default=None, ge=0, validate_default=True)
     lower_rad: float
     upper_rad: float
     velocity_limit_rad_s: PositiveFloat
@@ -101,47 +76,66 @@ class JointConfig(Strict):
     @field_validator("model")
     @classmethod
     def _known_model(cls, model: str) -> str:
-        if model not in MODELS:
-            raise ValueError(f"unknown servo model, known are: {', '.join(MODELS)}")
+        if model not in (known := all_models()):
+            raise ValueError(f"unknown servo model, known are: {', '.join(known)}")
         return model
+
+    @field_validator("id")
+    @classmethod
+    def _id_of_the_model(cls, servo_id: int, known_so_far: ValidationInfo) -> int:
+        if model := known_so_far.data.get("model"):
+            _, highest = all_models()[model].items["id"].limits or (0, 0)
+            if servo_id > highest:
+                raise ValueError(f"Input should be less than or equal to {highest}")
+        return servo_id
+
+    @field_validator("zero_tick", mode="before")
+    @classmethod
+    def _centre_of_the_model(cls, zero_tick: object, known_so_far: ValidationInfo) -> object:
+        if zero_tick is not None:
+            return zero_tick
+        model = known_so_far.data.get("model")
+        return all_models()[model].turn_ticks // 2 if model else 0
+
+    @property
+    def servo_model(self) -> Model:
+        """The register table of the joint's servo."""
+        return all_models()[self.model]
 
     @property
     def rad_per_tick(self) -> float:
         """Radians per raw unit of the servo's position."""
-        return MODELS[self.model].items["present_position"].scale
-
-    @property
-    def _last_tick(self) -> int:
-        limits = MODELS[self.model].items["max_position_limit"].limits
-        return limits[1] if limits else 0
+        return self.servo_model.rad_per_tick
 
     @model_validator(mode="after")
     def _limits_inside_one_turn(self) -> JointConfig:
+        last_tick = self.servo_model.turn_ticks - 1
         if self.lower_rad >= self.upper_rad:
             raise ValueError("lower_rad must be below upper_rad")
-        if self.zero_tick > self._last_tick:
+        if self.zero_tick > last_tick:
             raise ValueError(
-                f"zero_tick {self.zero_tick} is outside of the servo's turn 0..{self._last_tick}; "
-                f"name the tick at 0 rad, for the centre {(self._last_tick + 1) // 2}"
+                f"zero_tick {self.zero_tick} is outside the servo's turn 0..{last_tick}; "
+                f"set it to the tick at 0 rad, for the centre {(last_tick + 1) // 2}"
             )
         for limit_rad in (self.lower_rad, self.upper_rad):
             tick = self.zero_tick + self.direction * limit_rad / self.rad_per_tick
-            if not 0 <= round(tick) <= self._last_tick:
+            if not 0 <= round(tick) <= last_tick:
                 raise ValueError(
-                    f"the limit {limit_rad} rad is tick {tick:.0f}, outside of the servo's turn "
-                    f"0..{self._last_tick}; narrow the limit, or mount the horn so that the "
-                    "seam lies outside of the joint's range and set zero_tick"
+                    f"the limit {limit_rad} rad is tick {tick:.0f}, outside the servo's turn "
+                    f"0..{last_tick}; narrow the limit, or mount the horn so that the seam lies "
+                    "outside the joint's range and set zero_tick"
                 )
         return self
 
 
 class RobotConfig(Strict):
-    """A robot of position-controlled joints."""
+    """A robot of position-controlled joints, all of one servo family."""
 
     name: str
     bus: BusConfig
     joints: tuple[JointConfig, ...] = Field(min_length=1)
-    calibration: Path | None = None  # what `v2a motors calibrate` writes; checked at every connect
+    # The file that `v2a motors calibrate` writes. Every connect compares the servos with it.
+    calibration: Path | None = None
 
     @field_validator("calibration")
     @classmethod
@@ -158,15 +152,15 @@ class RobotConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _speak_one_protocol(self) -> RobotConfig:
-        known = PROTOCOLS[self.bus.protocol].models
+    def _of_one_family(self) -> RobotConfig:
+        known = self.bus.family.models
         if others := [f"{j.name} ({j.model})" for j in self.joints if j.model not in known]:
             raise ValueError(
                 f"bus.protocol is {self.bus.protocol}, which {_listed(others)} can't speak; "
-                f"it is spoken by {_listed(known)}"
+                f"its models are {_listed(known)}"
             )
         return self
 
 
-def _listed(things: object) -> str:
-    return ", ".join(map(str, things))  # type: ignore[call-overload]
+def _listed(things: Iterable[object]) -> str:
+    return ", ".join(map(str, things))

@@ -1,4 +1,4 @@
-"""What a robot's servos say of themselves, out of what comes along with their positions."""
+"""Voltage, temperature, current and alarms of a robot's servos."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ HEALTH_REGISTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the servos last said of themselves, as of `t_ns`; None for what none of them measures.
-    `alarms` has each servo's own words, empty where there is none."""
+    """The newest measurements of the servos, as of `t_ns`.
+
+    A quantity that no servo measures is None. `alarms` has one text for each servo, empty without
+    an alarm.
+    """
 
     t_ns: int
     voltage_v: Reading | None
@@ -28,7 +31,7 @@ class Health:
 
 
 def newest_health(last: BlockReading, whole: BlockReading, alarms: tuple[str, ...]) -> Health:
-    """Each quantity from the `last` reading where that has it, else from the last `whole` one."""
+    """Take each quantity from the `last` reading if it is there, else from the `whole` one."""
     readings = {
         quantity: (last if name in last.block else whole).reading(name, last.t_ns)
         for quantity, name in HEALTH_REGISTERS.items()
@@ -44,7 +47,7 @@ def newest_health(last: BlockReading, whole: BlockReading, alarms: tuple[str, ..
 
 
 def alarm_message(joints: Sequence[JointConfig], alarms: Sequence[str]) -> str:
-    """One line that names each joint with an alarm, and what to do."""
+    """One line that names each joint with an alarm, and says what to do."""
     named = [
         f"{joint.name} (id {joint.id}): {words}"
         for joint, words in zip(joints, alarms, strict=True)

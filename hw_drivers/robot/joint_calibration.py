@@ -1,7 +1,7 @@
-"""A robot's calibration: which servos it was made with, and each joint's range in ticks.
+"""A robot's calibration file: its servos, and each joint's range in ticks.
 
-Servos have no serial number. What is written into them when they are calibrated (the homing offset
-and the position limits, to the tick) tells one arm from another all the same.
+Servos have no serial number. The homing offset and the position limits that calibration writes into
+them, exact to the tick, still tell one arm from another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REGISTERS = ("homing_offset", "min_position_limit", "max_position_limit")
 
 
 class ServoCalibration(Strict):
-    """A servo as it was when it was calibrated; `homing_offset` is None where it has none."""
+    """A servo at the time of its calibration. `homing_offset` is None if it has none."""
 
     id: int
     model_number: int
@@ -32,14 +32,14 @@ class ServoCalibration(Strict):
 
 
 class Calibration(Strict):
-    """The whole file. `joints`: name -> its servo."""
+    """The whole file. `joints`: joint name -> its servo."""
 
     robot: str
     joints: dict[str, ServoCalibration]
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
-    """Write the file, whole or not at all. Raises ConfigError where it can't be written."""
+    """Write the file, whole or not at all. Raises ConfigError if it can't be written."""
     text = yaml.safe_dump(calibration.model_dump(exclude_none=True), sort_keys=False)
     unfinished = path.with_name(f"{path.name}.new")
     try:
@@ -50,7 +50,7 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def read_servo(bus: ServoBus, servo_id: int) -> ServoCalibration:
-    """What the servo says of itself now. Raises BusError where it does not answer."""
+    """Read the servo's present values. Raises BusError if it does not answer."""
     pong = bus.ping(servo_id)
     if pong is None:
         raise BusError(f"servo {servo_id}: no answer to ping; check its cable, power and id")
@@ -67,7 +67,7 @@ def read_servo(bus: ServoBus, servo_id: int) -> ServoCalibration:
 def check_calibration(
     stored: Mapping[str, ServoCalibration], found: Mapping[str, ServoCalibration]
 ) -> list[str]:
-    """What of `found`, by joint, is not as it was `stored`; empty where all is."""
+    """List the differences between the servos `found` and `stored`, both by joint name."""
     faults = [
         f"{name}: has no calibration, calibrated are {', '.join(stored) or 'none'}"
         for name in found
@@ -93,7 +93,7 @@ def check_calibration(
 def check_ranges(
     joints: tuple[JointConfig, ...], stored: Mapping[str, ServoCalibration]
 ) -> list[str]:
-    """Limits of robot.yaml that lie outside of the range that was measured."""
+    """List the limits of robot.yaml that lie outside the measured range."""
     faults: list[str] = []
     for joint in joints:
         if servo := stored.get(joint.name):
@@ -103,19 +103,21 @@ def check_ranges(
 
 
 def limits_outside(joint: JointConfig, low: int, high: int, what: str) -> Iterator[str]:
-    """Limits of the joint that lie outside of the ticks `low`..`high`, which are `what`."""
+    """List the limits of the joint that lie outside the ticks `low`..`high`, called `what`."""
     for key, limit_rad in (("lower_rad", joint.lower_rad), ("upper_rad", joint.upper_rad)):
         tick = round(joint.zero_tick + joint.direction * limit_rad / joint.rad_per_tick)
         if not low - 1 <= tick <= high + 1:  # radians in the file are rounded
             yield (
-                f"{joint.name}: {key} {limit_rad} is tick {tick}, outside of {what} "
+                f"{joint.name}: {key} {limit_rad} is tick {tick}, outside {what} "
                 f"{low}..{high}; narrow the limit, or correct zero_tick"
             )
 
 
 def calibration_faults(config: RobotConfig, bus: ServoBus) -> list[str]:
-    """What of the robot on `bus` is not as its calibration has it, with the advice as the last
-    line; nothing for a robot without one."""
+    """List the differences between the servos on `bus` and the robot's calibration file.
+
+    The last line says what to do. Empty without differences, or without a calibration file.
+    """
     if config.calibration is None:
         return []
     try:
@@ -126,7 +128,7 @@ def calibration_faults(config: RobotConfig, bus: ServoBus) -> list[str]:
     faults = check_calibration(stored.joints, found) or check_ranges(config.joints, stored.joints)
     if faults:
         faults.append(
-            f"{config.calibration} is the calibration of {stored.robot!r}: of another arm, or "
-            "before a change; name the right one, or run v2a motors calibrate"
+            f"{config.calibration} is the calibration of {stored.robot!r}: of another arm, or from "
+            "before a change; name the right file, or run v2a motors calibrate"
         )
     return faults

@@ -1,4 +1,4 @@
-"""A robot of position-controlled joints: radians above, ticks of its servos below."""
+"""A robot of position-controlled joints: radians for its user, ticks for its servos."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hw_drivers.bus.block import Block, BlockReading, Reading
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.port import Port, SerialPort
 from hw_drivers.bus.reader import BlockReader
-from hw_drivers.dynamixel.models import WATCHDOG_TICK_S, WATCHDOG_TRIPPED
 from hw_drivers.robot.checks import check_limits, check_servos
-from hw_drivers.robot.config import MODELS, PROTOCOLS, BusConfig, JointConfig, RobotConfig
+from hw_drivers.robot.config import BusConfig, JointConfig, RobotConfig
 from hw_drivers.robot.health import HEALTH_REGISTERS, Health, alarm_message, newest_health
+from hw_drivers.robot.torque import hold_still
 from v2a.clock import Clock
 from v2a.errors import BusError, SafetyFault
 
@@ -32,8 +32,11 @@ _HEALTH_EVERY = 10  # cycles: what warms up or runs down takes seconds
 
 @dataclass(frozen=True, slots=True)
 class JointState:
-    """The joints at `t_ns`, when they were asked. `position_rad` float64[n] is NaN where `valid`
-    bool[n] is False: that servo did not answer. `age_ns` int64[n]: since it last did."""
+    """The positions of the n joints, read at `t_ns` (monotonic).
+
+    `position_rad` float64 [n] is NaN where `valid` bool [n] is False, because that servo did not
+    answer. `age_ns` int64 [n] is the time since the servo last answered.
+    """
 
     t_ns: int
     position_rad: F64
@@ -49,15 +52,15 @@ class _Connection(NamedTuple):
 
 
 class Robot:
-    """The joints of `config`, in its order. Opens the port at `connect` unless one is given.
+    """The joints of `config`, in its order.
 
-    Methods raise BusError when servos misbehave and PortError when the port is gone; `connect` is
-    then the way back.
+    `connect` opens the serial port unless the caller passes a `port`. Every method raises BusError
+    when a servo misbehaves and PortError when the port is gone. After either, call `connect` again.
     """
 
     def __init__(self, config: RobotConfig, clock: Clock, port: Port | None = None) -> None:
         self.config = config
-        self._protocol = PROTOCOLS[config.bus.protocol]
+        self._family = config.bus.family
         self._clock = clock
         self._port = port
         self._connection: _Connection | None = None
@@ -67,8 +70,11 @@ class Robot:
         self._rad_per_tick = np.array([joint.rad_per_tick * joint.direction for joint in joints])
         self._lower_rad = np.array([joint.lower_rad for joint in joints])
         self._upper_rad = np.array([joint.upper_rad for joint in joints])
+        watchdog = self._family.watchdog
         self._watched = tuple(
-            joint.id for joint in joints if "bus_watchdog" in MODELS[joint.model].items
+            joint.id
+            for joint in joints
+            if watchdog and watchdog.register in joint.servo_model.items
         )
         self._watchdog_since_ns: int | None = None  # the last good read with the watchdog armed
         self._cycles = 0
@@ -78,7 +84,7 @@ class Robot:
 
     @property
     def bus(self) -> ServoBus:
-        """The bus below, for whoever needs a register that `Robot` does not speak of."""
+        """The servos' bus, for registers that `Robot` has no method for."""
         return self._connected.bus
 
     @property
@@ -88,16 +94,16 @@ class Robot:
         return self._connection
 
     def connect(self) -> None:
-        """Find every servo and check that it is as configured. Leaves torque as it is, also when it
-        is called again because the port was gone: only `enable_torque` brings torque back.
+        """Find every servo and check that it is as configured. Torque stays as it is.
 
-        Raises one BusError that lists everything missing or wrong, and what is there instead.
+        Call it again after the port was gone; only `enable_torque` brings torque back. Raises one
+        BusError that lists everything missing or wrong, and what the bus has instead.
         """
         self.close()
         bus_config = self.config.bus
         port = self._port or SerialPort(bus_config.port, bus_config.baud)
-        models = {joint.id: MODELS[joint.model] for joint in self.config.joints}
-        bus = self._protocol.open(port, self._clock, models, max(_TIMEOUT_S, bus_config.budget_s))
+        models = {joint.id: joint.servo_model for joint in self.config.joints}
+        bus = self._family.bus(port, self._clock, models, max(_TIMEOUT_S, bus_config.budget_s))
         try:
             check_servos(self.config, bus)
             self._connection = self._prepare_reading(bus)
@@ -107,21 +113,21 @@ class Robot:
 
     def _prepare_reading(self, bus: ServoBus) -> _Connection:
         bus.learn_return_delays()
-        registers = self._protocol.cycle_registers
+        registers = self._family.cycle_registers
         cycle_block = self._block(bus, registers)
         health_block = self._block(bus, (*dict.fromkeys((*registers, *HEALTH_REGISTERS.values())),))
         return _Connection(bus, bus.cycle_reader(cycle_block), cycle_block, health_block)
 
     def _block(self, bus: ServoBus, names: tuple[str, ...]) -> Block:
-        models = [MODELS[joint.model] for joint in self.config.joints]
+        models = bus.models.values()
         measured = [name for name in names if any(name in model.items for model in models)]
         return bus.block(measured, self._ids)
 
     def read_state(self) -> JointState:
-        """The positions of all joints, from one request; a second one within the bus's budget_s
-        for who was not heard.
+        """Read the positions of all joints with one request.
 
-        Raises BusError when a servo reports a hardware error, or the bus watchdog stopped it.
+        Servos that stay silent are asked again, within the bus's `budget_s`. Raises BusError when
+        a servo reports a hardware error or was stopped by its watchdog.
         """
         connected, t_ns = self._connected, self._clock.now_ns()
         self._check_watchdog(t_ns)
@@ -143,16 +149,19 @@ class Robot:
         return JointState(t_ns, position_rad, found.valid, found.age_ns)
 
     def health(self) -> Health | None:
-        """What came along with the positions: current as often as them on Dynamixels, the rest
-        with every tenth. None before the first `read_state`. Asks nothing of the bus."""
+        """The newest voltage, temperature, current and alarms; None before the first `read_state`.
+
+        Nothing is asked of the bus: `read_state` reads these values along with the positions, all
+        of them in every tenth cycle, and those next to the position in every cycle.
+        """
         if self._last is None or self._last_health is None:
             return None
         return newest_health(self._last, self._last_health, self._alarms)
 
     def write_goal(self, position_rad: F64) -> None:
-        """Send goals float64[n], held within the joints' limits. Nothing comes back.
+        """Send the goals `position_rad` float64 [n], clipped to the joints' limits.
 
-        Raises SafetyFault on a goal that is not a number.
+        The servos do not answer. Raises SafetyFault on a goal that is NaN or infinite.
         """
         if not np.isfinite(position_rad).all():
             raise SafetyFault(f"{self.config.name}: a goal is not a number: {position_rad}")
@@ -161,8 +170,10 @@ class Robot:
         self.bus.sync_write("goal_position", self._ids, ticks.tolist())
 
     def enable_torque(self) -> None:
-        """Hold the present position, limit the servos' own speed, and arm the bus watchdog. On any
-        fault, all torque is off. Limits that the servos would refuse are one."""
+        """Hold every joint where it is, limit the servos' own speed, and arm their watchdogs.
+
+        Raises BusError, with all torque off, when a servo misbehaves or would refuse the limits.
+        """
         try:
             check_limits(self.config, self.bus)
             for joint in self.config.joints:
@@ -176,37 +187,22 @@ class Robot:
         self._watchdog_since_ns = self._clock.now_ns()
 
     def _enable(self, joint: JointConfig) -> None:
-        servo_id, items = joint.id, MODELS[joint.model].items
-        if "bus_watchdog" in items:
-            self.bus.write(servo_id, "bus_watchdog", 0)  # a tripped one would refuse the goal
-        # A joint that was held back and comes free returns to its goal no faster than this.
-        self.bus.write(servo_id, self._protocol.speed_register, self._speed(joint))
-        # The servo would jump to an old goal, so the goal comes first.
-        present = self.bus.read(servo_id, "present_position")
-        self.bus.write(servo_id, "goal_position", present)
-        self.bus.write(servo_id, "torque_enable", 1)
-        if "bus_watchdog" in items:
-            ticks = math.ceil(self.config.bus.watchdog_s / WATCHDOG_TICK_S)
-            self.bus.write(servo_id, "bus_watchdog", ticks)
-
-    def _speed(self, joint: JointConfig) -> int:
-        """The joint's speed limit in the servo's unit, rounded up: 0 would be no limit."""
-        items = MODELS[joint.model].items
-        unit_rad_s = items[self._protocol.speed_register].scale
-        speed = math.ceil(joint.velocity_limit_rad_s / unit_rad_s)
-        if "velocity_limit" in items:  # above which profile_velocity may not be
-            speed = min(speed, self.bus.read(joint.id, "velocity_limit"))
-        return speed
+        hold_still(self.bus, self._family, joint.id, joint.velocity_limit_rad_s)
+        if joint.id in self._watched and (watchdog := self._family.watchdog):
+            units = math.ceil(self.config.bus.watchdog_s / watchdog.unit_s)
+            self.bus.write(joint.id, watchdog.register, units)
 
     def disable_torque(self) -> None:
-        """Let go of every joint that can be reached; then raise BusError naming the others. Does
-        nothing where nothing is connected."""
+        """Switch torque off in every joint that can be reached.
+
+        Raises BusError that names the joints that did not confirm. Does nothing before `connect`.
+        """
         self._watchdog_since_ns = None
         faults: dict[JointConfig, BusError] = {}
         stiff = self.config.joints if self._connection is not None else ()
         if stiff:
-            with contextlib.suppress(BusError):  # told of by the writes below
-                # All at once, before any answer is waited for.
+            with contextlib.suppress(BusError):  # the writes below report it
+                # All at once, before waiting for any answer.
                 self.bus.sync_write("torque_enable", self._ids, [0] * len(self._ids))
         for _ in range(_TORQUE_OFF_TRIES):
             faults = {joint: fault for joint in stiff if (fault := self._let_go(joint))}
@@ -223,37 +219,42 @@ class Robot:
         return None
 
     def close(self) -> None:
-        """Close the port; the servos stay as they are."""
+        """Close the port. The servos keep torque and goals."""
         self._watchdog_since_ns = None
         if self._connection is not None:
             self._connection.bus.close()
             self._connection = None
 
     def _check_watchdog(self, now_ns: int) -> None:
-        """After a silence, ask whether the servos gave us up: they would ignore goals without a
-        word (a sync write is not answered)."""
-        if self._watchdog_since_ns is None or not self._watched:
+        """After a silence, ask whether a watchdog has tripped.
+
+        Such a servo ignores goals, and since nobody answers a sync write, silently so.
+        """
+        watchdog = self._family.watchdog
+        if self._watchdog_since_ns is None or watchdog is None or not self._watched:
             return
         silence_s = (now_ns - self._watchdog_since_ns) / 1e9
         if silence_s > self.config.bus.watchdog_s / 2:
-            watchdog = self.bus.sync_read("bus_watchdog", self._watched)
-            if (watchdog.raw == WATCHDOG_TRIPPED).any():
+            found = self.bus.sync_read(watchdog.register, self._watched)
+            if (found.raw == watchdog.tripped).any():
                 raise BusError(
                     f"{self.config.name}: the servos stopped themselves, {silence_s:.2f} s without "
                     f"a request (watchdog_s: {self.config.bus.watchdog_s}); enable torque again"
                 )
-            if not watchdog.valid.all():
-                return  # ask again at the next read: a silent one may have given us up
+            if not found.valid.all():
+                return  # ask again at the next read: a silent servo's watchdog may have tripped
         self._watchdog_since_ns = now_ns
 
     def _describe_alarms(self, found: BlockReading) -> tuple[str, ...]:
-        """The words of those whose answers carry an alarm; one that is not there when asked for
-        its reason is one, too."""
-        alarmed = found.error & self._protocol.alarm_bits != 0
+        """Each joint's alarm in words, empty without one.
+
+        A servo that reports an alarm and then does not say which one still has an alarm.
+        """
+        alarmed = found.error & self._family.alarm_bits != 0
         if not alarmed.any():
             return ("",) * len(self._ids)
         status = self.bus.sync_read("hardware_error_status", self._ids)
-        describe = self._protocol.describe_alarms
+        describe = self._family.describe_alarms
         return tuple(
             ((describe(raw) if valid else "no answer when asked for it") or "gone again")
             if alarm

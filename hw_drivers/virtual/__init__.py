@@ -1,1 +1,1 @@
-"""Virtual hardware: servos that answer on a loopback port or on a pseudo terminal."""
+"""Virtual hardware for every family: base servo and bus, faults, a loopback and a serial port."""

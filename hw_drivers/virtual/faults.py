@@ -1,8 +1,8 @@
-"""What goes wrong on a bus, by name: each fault is a function of one exchange.
+"""The faults that a virtual bus can have, by name. Each is a function of one exchange.
 
-The field failures behind them: late, missing and damaged answers, noise and the local echo of
+They come from failures in the field: late, missing and damaged answers, noise and the local echo of
 half-duplex adapters (ROBOTIS-GIT/DynamixelSDK#288, huggingface/lerobot#1252), overload that nobody
-noticed (pollen-robotics/reachy_mini#1163), adapters that vanish and come back.
+noticed (pollen-robotics/reachy_mini#1163), and adapters that vanish and come back.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from hw_drivers.virtual.body import Body
-from hw_drivers.virtual.wire import Reply, Unplug
+from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.virtual.wire_timing import Reply, Unplug
 
-LATE_S = 0.2  # after every deadline that a bus can afford
+LATE_S = 0.2  # later than any deadline of a bus
 REPLUG_S = 1.0
-# The beginning of a Dynamixel packet, and of a Feetech one: a parser must look behind it.
+# The beginning of a Dynamixel packet, and of a Feetech packet. A parser must look behind it.
 _NOISE = b"\x00\xff\xff\xfd\x00\x01"
 
 Events = list[Reply | Unplug]
@@ -24,21 +24,21 @@ Events = list[Reply | Unplug]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request and its answers, the `at`-th of which is to suffer. `earlier` answered another."""
+    """A request and its answers. The fault strikes answer `at`. `earlier` is an older answer."""
 
     request: bytes
     replies: list[Reply]
     at: int
     earlier: Reply
-    servos: Mapping[int, Body]
+    servos: Mapping[int, VirtualServo]
 
     @property
     def victim(self) -> Reply:
-        """The answer that is to suffer."""
+        """The answer that the fault strikes."""
         return self.replies[self.at]
 
     def instead(self, *events: Reply | Unplug) -> Events:
-        """The answers, with `events` in the place of the victim."""
+        """The answers, with `events` in place of the victim."""
         return [*self.replies[: self.at], *events, *self.replies[self.at + 1 :]]
 
     def damaged(self, packet: bytes) -> Events:
@@ -84,7 +84,7 @@ def _late(exchange: Exchange) -> Events:
 
 def _alert(exchange: Exchange) -> Events:
     """A servo latches an overload: its torque goes off, its answers carry the alarm."""
-    if servo := exchange.servos.get(exchange.victim.servo_id):  # not, if it was given a new id
+    if servo := exchange.servos.get(exchange.victim.servo_id):  # unless it was given a new id
         servo.overload()
     return [*exchange.replies]
 
@@ -114,7 +114,7 @@ FAULTS: dict[str, Callable[[Exchange], Events]] = {
 
 
 class PlantedFault:
-    """Strikes every `every`-th request that is answered; of several answers, each in its turn."""
+    """Strikes every `every`-th answered request. Of several answers it strikes each in turn."""
 
     def __init__(self, name: str, every: int = 1) -> None:
         self._fault = FAULTS[name]
@@ -122,8 +122,10 @@ class PlantedFault:
         self._answered = 0
         self._earlier: Reply | None = None
 
-    def strike(self, request: bytes, replies: list[Reply], servos: Mapping[int, Body]) -> Events:
-        """What becomes of `replies`."""
+    def strike(
+        self, request: bytes, replies: list[Reply], servos: Mapping[int, VirtualServo]
+    ) -> Events:
+        """The events that take the place of `replies`. `servos`: id -> servo."""
         if not replies:
             return []
         earlier, self._earlier = self._earlier or replies[-1], replies[-1]

@@ -1,4 +1,4 @@
-"""How a horn gets from here to there: pure functions of position, velocity and limits."""
+"""The motion of a horn: pure functions of position, velocity and limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """How fast a horn may go, and how fast it may get there; `inf` for no limit."""
+    """The highest velocity and acceleration of a horn; `inf` for no limit."""
 
     velocity_rad_s: float
     acceleration_rad_s2: float = math.inf
@@ -16,11 +16,11 @@ class Limits(NamedTuple):
 def toward(
     position_rad: float, velocity_rad_s: float, goal_rad: float, limits: Limits, dt_s: float
 ) -> tuple[float, float]:
-    """(position, velocity) after `dt_s` of a trapezoidal profile that ends at rest at the goal."""
+    """(position, velocity) after `dt_s` of a trapezoidal profile that comes to rest at the goal."""
     error_rad = goal_rad - position_rad
     if not error_rad:
         return goal_rad, 0.0
-    # From a higher speed than this there is no stopping before the goal.
+    # At a higher speed than this, the horn could not stop before the goal.
     braking_rad_s = math.sqrt(2 * limits.acceleration_rad_s2 * abs(error_rad))
     wanted_rad_s = math.copysign(min(limits.velocity_rad_s, braking_rad_s), error_rad)
     velocity_rad_s = ramp(velocity_rad_s, wanted_rad_s, limits.acceleration_rad_s2, dt_s)
@@ -32,16 +32,18 @@ def toward(
 def ramp(
     velocity_rad_s: float, wanted_rad_s: float, acceleration_rad_s2: float, dt_s: float
 ) -> float:
-    """The velocity after `dt_s` on the way to the wanted one."""
-    if not dt_s:  # an endless acceleration times no time is not a number
+    """The velocity after `dt_s`, on its way to the wanted velocity."""
+    if not dt_s:  # an infinite acceleration times zero is NaN
         return velocity_rad_s
     reach_rad_s = acceleration_rad_s2 * dt_s
     return velocity_rad_s + max(-reach_rad_s, min(reach_rad_s, wanted_rad_s - velocity_rad_s))
 
 
 def timed(distance_rad: float, duration_s: float, ramp_s: float) -> Limits:
-    """The limits with which `distance_rad` takes `duration_s`, `ramp_s` of it to speed up and as
-    long to slow down. A ramp is at most half of the duration; no duration means at once."""
+    """The limits with which `distance_rad` takes `duration_s`, with ramps of `ramp_s` at both ends.
+
+    A ramp is at most half of the duration. A duration of 0 means no limits.
+    """
     if not duration_s:
         return Limits(math.inf)
     ramp_s = min(ramp_s, duration_s / 2)
@@ -50,5 +52,5 @@ def timed(distance_rad: float, duration_s: float, ramp_s: float) -> Limits:
 
 
 def lag(position_rad: float, setpoint_rad: float, time_constant_s: float, dt_s: float) -> float:
-    """Where a horn is `dt_s` later that follows its set-point as a first-order lag."""
+    """The position `dt_s` later of a horn that follows its set-point as a first-order lag."""
     return setpoint_rad + (position_rad - setpoint_rad) * math.exp(-dt_s / time_constant_s)

@@ -1,6 +1,6 @@
 """A virtual bus behind a pseudo terminal, at the pace of a real wire.
 
-Any program that opens a serial port can talk to it: this one, or the vendor's tools.
+Any program that opens a serial port can talk to it, e.g. v2a or the vendor's tools.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.line import Line
 from hw_drivers.virtual.terminal import Terminal
-from hw_drivers.virtual.wire import BITS_PER_BYTE, Arrival, Reply, Unplug, Wire, gathered
+from hw_drivers.virtual.wire_timing import BITS_PER_BYTE, Arrival, Reply, Unplug, Wire, gathered
 from v2a.clock import Clock, MonotonicClock
 
 _PR_SET_TIMERSLACK = 29  # <linux/prctl.h>; holds for the calling thread
 _STEP_NS = 5_000_000
-# What a serial driver takes before it lets the writer wait: one page (Linux, serial_core.c).
+# A serial driver buffers one page before a writer has to wait (Linux, serial_core.c).
 _TRANSMIT_BUFFER_BYTES = 4096
 
 
 class PtyServer:
-    """Serves `line` at `path` in a thread.
+    """Serves a virtual bus at `path`, in a thread.
 
-    Answers come no earlier than the wire allows: 10 bits per byte in both directions, each servo's
-    return delay, and the latency timer of the host's adapter where one is given (16 ms as an FTDI
-    chip is born). The servos are set up for `baud`, and deaf to a program that sets another rate on
-    its port. A `baud` of None takes no time, at any rate.
-    With `moves` time passes for the servos here; a plant that steps the line itself leaves it off.
+    Answers come no earlier than a wire allows: 10 bits per byte in both directions, each servo's
+    return delay, and the latency timer of the host's adapter (16 ms by FTDI's factory setting). The
+    servos are set up for `baud` in bit/s, and deaf to a program at another rate. With `baud` None,
+    they hear every rate and the wire takes no time.
+
+    With `moves`, time passes for the servos in this thread. Leave it off if a plant steps the bus.
     `fault` may be set at any time.
     """
 
     def __init__(
         self,
-        line: Line[Any],
+        bus: VirtualBus[Any],
         baud: int | None = 1_000_000,
         *,
         link: Path | None = None,
@@ -50,13 +51,15 @@ class PtyServer:
         moves: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """Raises BusError for a rate that a servo does not know, PortError where `link` cannot be
-        made."""
+        """Start serving.
+
+        Raises BusError for a rate that a servo lacks, PortError if `link` cannot be made.
+        """
         self.fault = fault
-        self._line = line
+        self._bus = bus
         self._paced = baud is not None
         if baud:
-            line.set_baud(baud)
+            bus.set_baud(baud)
         self._link = link
         self._latency_timer_ns = round(latency_timer_s * 1e9)
         self._moves = moves
@@ -71,11 +74,11 @@ class PtyServer:
 
     @property
     def path(self) -> str:
-        """What to open."""
+        """The path that a program opens."""
         return str(self._link or self._device)
 
     def hang_up(self) -> None:
-        """Pull the plug: whoever has `path` open sees the port vanish."""
+        """Pull the plug. A program that has `path` open sees the port vanish."""
         if self._thread:
             os.write(self._stop, b"x")
             self._thread.join()
@@ -84,13 +87,13 @@ class PtyServer:
             self._pull_out()
 
     def replug(self) -> None:
-        """Plug it in again; the servos had power all the time. Without a link, `path` is new."""
+        """Plug in again. The servos kept their power. Without a link, `path` is a new one."""
         self.hang_up()
         self._plug_in()
         self._start()
 
     def close(self) -> None:
-        """Stop serving and remove `path`; a second call does nothing."""
+        """Stop serving and remove `path`. A second call does nothing."""
         self.hang_up()
         for fd in (self._stopped, self._stop):
             if fd >= 0:
@@ -111,7 +114,7 @@ class PtyServer:
         self._terminal = None
 
     def _serve(self) -> None:
-        # Linux adds 50 us to every sleep unless told not to: a byte at 4 Mbaud takes 2.5 us.
+        # By default Linux adds 50 us to every sleep. A byte at 4 Mbaud takes 2.5 us.
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
         while terminal := self._terminal:
             if self._stopped in self._wait([terminal.fd, self._stopped], math.inf):
@@ -124,7 +127,7 @@ class PtyServer:
                 self._plug_in()
 
     def _wait(self, fds: list[int], until_ns: float) -> list[int]:
-        """The ready ones of `fds`, [] at `until_ns`; time passes for the servos meanwhile."""
+        """Wait for `fds` and return the ready ones, [] at `until_ns`. Meanwhile the servos move."""
         timeless = not self._moves and until_ns == math.inf
         while self._clock.now_ns() < until_ns:
             ready, _, _ = select.select(fds, [], [], None if timeless else _STEP_NS * 1e-9)
@@ -136,15 +139,15 @@ class PtyServer:
 
     def _let_time_pass(self) -> None:
         while self._clock.now_ns() - self._stepped_ns >= _STEP_NS:
-            self._line.step(_STEP_NS * 1e-9)
+            self._bus.step(_STEP_NS * 1e-9)
             self._stepped_ns += _STEP_NS
 
     def _answer(self, terminal: Terminal) -> Unplug | None:
-        """Answer what has come; returns early where the cable comes out instead."""
+        """Answer the bytes that have come. Returns the `Unplug` if the cable comes out."""
         data, now_ns = terminal.read(), self._clock.now_ns()
         baud = max(terminal.baud(), 1) if self._paced else None
         ns_per_byte = BITS_PER_BYTE * 1_000_000_000 // baud if baud else 0
-        replies = self._line.replies(data, baud)
+        replies = self._bus.replies(data, baud)
         self._wire.request(now_ns, len(data), ns_per_byte)
         arrivals = self._arrivals(data, replies, ns_per_byte)
         for at_ns, together in groupby(arrivals, key=itemgetter(0)):
@@ -161,8 +164,8 @@ class PtyServer:
     ) -> Iterable[Arrival]:
         events: Sequence[Reply | Unplug] = replies
         if fault := self.fault:
-            with self._line.lock:
-                events = fault.strike(request, replies, self._line.servos)
+            with self._bus.lock:
+                events = fault.strike(request, replies, self._bus.servos)
         arrivals = self._wire.answer(events, ns_per_byte)
         if not self._latency_timer_ns:
             return arrivals

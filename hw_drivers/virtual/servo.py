@@ -1,247 +1,182 @@
-"""A Dynamixel X servo that lives in memory: its control table and its rules for writes."""
+"""The base of every virtual servo, of any family: its registers, and a horn that moves."""
 
 from __future__ import annotations
 
+import abc
 import math
 
 from hw_drivers.bus.registers import Item, Model
-from hw_drivers.dynamixel.models import (
-    BAUD_RATES,
-    CENTRE_TICK,
-    EEPROM_END,
-    POSITION_MODE,
-    WATCHDOG_TICK_S,
-    WATCHDOG_TRIPPED,
-)
-from hw_drivers.dynamixel.packet import ALERT_BIT
-from hw_drivers.virtual.body import Body
-from hw_drivers.virtual.motion import Limits, timed
-from v2a.errors import BusError
+from hw_drivers.virtual.motion import Limits, lag, ramp, toward
 
-RESULT_FAIL, RANGE_ERROR, LENGTH_ERROR, LIMIT_ERROR, ACCESS_ERROR = 1, 4, 5, 6, 7
-
-# e-manual, "Operating Mode(11)". Current (0) and PWM (16) mode would need a motor model: there the
-# horn rests.
-_VELOCITY_MODE = 1
-_GOAL_POSITION_MODES = (POSITION_MODE, 4, 5)
-# e-manual, "Drive Mode(10)".
-_TIME_BASED_PROFILE, _TORQUE_ON_BY_GOAL = 1 << 2, 1 << 3
-
-# Goals -> the register that bounds them whatever the mode. None may be written while the bus
-# watchdog has tripped.
-_LIMIT_OF_GOAL = {
-    "goal_pwm": "pwm_limit",
-    "goal_current": "current_limit",
-    "goal_velocity": "velocity_limit",
-    "goal_position": "",  # bounded in position mode only
-}
-# Read only, and yet not measured: these a reboot clears.
-_STATES = ("registered_instruction", "hardware_error_status")
-_VOLTAGE_ERROR, _OVERHEATING, _OVERLOAD = 1 << 0, 1 << 2, 1 << 5
+# A guess at how fast a small servo's position loop is. Nothing depends on its value.
+_TIME_CONSTANT_S = 0.02
 
 
-class VirtualServo(Body):
-    """One Dynamixel. With torque on, its set-point moves to the goal within the profile registers,
-    velocity_limit and `velocity_limit_rad_s`, what its mechanics allow.
+class VirtualServo(abc.ABC):
+    """Registers and a horn. The horn is at 0 rad at the centre tick, where a goal begins.
 
-    Gains, LED, indirect addresses and the direction bit of drive_mode are stored and no more.
+    `setpoint_rad` is the position that the servo's own profile generator asks for. The horn follows
+    it as a first-order lag, until a plant calls `set_present_rad`. From then on the plant decides
+    where the horn is.
     """
 
     def __init__(self, model: Model, servo_id: int, velocity_limit_rad_s: float = math.inf) -> None:
-        super().__init__(model, servo_id, CENTRE_TICK, velocity_limit_rad_s)
-        self._age_s = self._silence_s = 0.0
-        self._start_rad = 0.0  # where the set-point was when the goal came
+        """`velocity_limit_rad_s` is the highest speed that the mechanics allow."""
+        self.model = model
+        self.setpoint_rad = 0.0
+        self._velocity_limit_rad_s = velocity_limit_rad_s
+        self._setpoint_rad_s = self._present_rad_s = 0.0
+        self._present_rad = self._present_before_rad = 0.0
+        self._plant_owns_present = False
+        self._centre_tick = model.items["goal_position"].initial
+        self._item_at = {item.address: (name, item) for name, item in model.items.items()}
+        self._raw: dict[str, int] = {}  # the contents of `_table`, register by register
+        self._stale = True  # whether a measured value has changed since its last read
+        self._table = bytearray(max(item.address + item.size for item in model.items.values()))
+        self._pending: tuple[int, bytes] | None = None  # a registered write: (address, data)
+        for name, item in model.items.items():
+            self._set(name, item.initial)
+        self._set("id", servo_id)
+
+    def __getitem__(self, name: str) -> int:
+        """The raw value of a register."""
+        if self.model.items[name].limits is None:
+            self._refresh()
+        return self._get(name)
+
+    def _get(self, name: str, missing: int = 0) -> int:
+        """The raw value, not brought up to date; `missing` if the model lacks the register."""
+        return self._raw.get(name, missing)
+
+    def _si(self, name: str) -> float:
+        """The value of a register in its SI unit."""
+        return self._get(name) * self.model.items[name].scale
+
+    def _limit(self, name: str) -> float:
+        """The SI value of a limit; `inf` if the register is 0 or missing."""
+        return abs(self._si(name)) or math.inf if name in self.model.items else math.inf
+
+    def _set(self, name: str, raw: int) -> None:
+        item = self.model.items[name]
+        self._table[item.address : item.address + item.size] = item.pack(raw)
+        self._raw[name] = raw
+        self._stale = True
 
     @property
+    def id(self) -> int:
+        """The address on the bus."""
+        return self._get("id")
+
+    @property
+    def torque_on(self) -> bool:
+        """Whether the servo holds its set-point."""
+        return bool(self._get("torque_enable"))
+
+    @property
+    @abc.abstractmethod
     def baud(self) -> int:
-        return BAUD_RATES[self._get("baud_rate")]
+        """The rate at which it listens, in bit/s."""
 
+    @abc.abstractmethod
     def set_baud(self, baud: int) -> None:
-        limits = self.model.items["baud_rate"].limits or (0, 0)
-        code_of = {BAUD_RATES[code]: code for code in range(limits[0], limits[1] + 1)}
-        if baud not in code_of:
-            raise BusError(f"{self.model.name} knows no {baud} baud; choose from {[*code_of]}")
-        self._set("baud_rate", code_of[baud])
+        """Set the servo up for `baud`, in bit/s. Raises BusError if its family has no such rate."""
 
-    @property
-    def alert(self) -> int:
-        """The alert bit of the error byte, set while a hardware error is latched."""
-        return ALERT_BIT if self._get("hardware_error_status") else 0
+    # What the world does to the servo
 
-    # What the bus does
+    def set_present_rad(self, position_rad: float) -> None:
+        """Put the horn at `position_rad`, on behalf of the plant."""
+        self._plant_owns_present = True
+        self._present_rad = position_rad
+        self._stale = True
 
-    def hear_instruction(self) -> None:
-        """Any instruction on the bus, to whomever, feeds the bus watchdog (e-manual, reg. 98)."""
-        self._silence_s = 0.0
+    def rest_at(self, tick: float) -> None:
+        """Put the horn and the set-point at `tick`."""
+        self.setpoint_rad = self._rad(tick)
+        self.set_present_rad(self.setpoint_rad)
 
-    def read(self, address: int, size: int) -> tuple[int, bytes]:
-        """(error number, `size` bytes from `address`)."""
-        if size == 0 or address + size > len(self._table):
-            return ACCESS_ERROR, b""
-        self._refresh()
-        return 0, bytes(self._table[address : address + size])
-
-    def write(self, address: int, data: bytes) -> int:
-        """Write whole registers, all or none; returns the error number."""
-        error, writes = self._judge(address, data)
-        if not error:
-            for name, raw in writes.items():
-                self._set(name, raw)
-            if "goal_position" in writes:
-                self._take_goal()
-        return error
-
-    def register_write(self, address: int, data: bytes) -> int:
-        """Keep a write for `act`; returns its error number."""
-        error, _ = self._judge(address, data)
-        if not error:
-            self._pending = (address, data)
-            self._set("registered_instruction", 1)
-        return error
-
-    def act(self) -> int:
-        """Carry out the registered write; returns its error number."""
-        if self._pending is None:
-            return RESULT_FAIL
-        (address, data), self._pending = self._pending, None
-        self._set("registered_instruction", 0)
-        return self.write(address, data)
-
-    def _judge(self, address: int, data: bytes) -> tuple[int, dict[str, int]]:
-        """(error number, raw values by register) of a write."""
-        writes: dict[str, int] = {}
-        while data:
-            name, item = self._item_at.get(address, ("", None))
-            if item is None or item.limits is None:
-                return ACCESS_ERROR, {}
-            if len(data) < item.size:
-                return LENGTH_ERROR, {}
-            raw = item.unpack(data[: item.size])
-            if error := self._refuses(name, item, item.limits, raw):
-                return error, {}
-            writes[name] = raw
-            address, data = address + item.size, data[item.size :]
-        return 0, writes
-
-    def _refuses(self, name: str, item: Item, limits: tuple[int, int], raw: int) -> int:
-        """The error number for writing `raw` now; 0 where it may be written."""
-        if item.address < EEPROM_END and self.torque_on:
-            return ACCESS_ERROR
-        if not limits[0] <= raw <= limits[1]:
-            return RANGE_ERROR
-        if self._watchdog_tripped and (name in _LIMIT_OF_GOAL or (name == "bus_watchdog" and raw)):
-            return RANGE_ERROR  # only 0 clears it
-        if not self._within_limit(name, raw):
-            return LIMIT_ERROR
-        if name == "torque_enable" and raw and self._shut_down:
-            return RESULT_FAIL  # only a reboot brings torque back
-        return 0
-
-    def _within_limit(self, name: str, raw: int) -> bool:
-        if name == "goal_position" and self._get("operating_mode") == POSITION_MODE:
-            return self._get("min_position_limit") <= raw <= self._get("max_position_limit")
-        limit = _LIMIT_OF_GOAL.get(name, "")
-        return not limit or abs(raw) <= self._get(limit)
-
-    def _take_goal(self) -> None:
-        self._start_rad = self.setpoint_rad
-        if self._get("drive_mode") & _TORQUE_ON_BY_GOAL and not self._shut_down:
-            self._set("torque_enable", 1)
-
-    def reboot(self) -> None:
-        """Forget everything in RAM, hardware errors included; the goal becomes where we are."""
-        for name, item in self.model.items.items():
-            if item.address >= EEPROM_END and (item.limits or name in _STATES):
-                self._set(name, item.initial)
-        self._pending = None
-        self._set("goal_position", self["present_position"])
-        self._rest()
+    def sense(self, name: str, raw: int) -> None:
+        """Set what a sensor measures, e.g. `sense("present_temperature", 85)`."""
+        self._set(name, raw)
         self._watch_health()
 
-    def factory_reset(self, keep: tuple[str, ...]) -> None:
-        """EEPROM as it left the factory, except the registers in `keep`; then a reboot."""
-        for name, item in self.model.items.items():
-            if item.address < EEPROM_END and name not in keep:
-                self._set(name, item.initial)
-        self.reboot()
-
-    def clear_turns(self) -> int:
-        """Forget whole turns (Clear instruction); returns the error number."""
-        if self.torque_on:
-            return ACCESS_ERROR
-        self._present_rad = math.remainder(self._present_rad, 2 * math.pi)
-        self._stale = True
-        return 0
-
-    # What the world does
-
+    @abc.abstractmethod
     def overload(self) -> None:
-        self.latch_hardware_error(_OVERLOAD)
+        """Overload the servo. It protects itself in the way of its family."""
 
-    def latch_hardware_error(self, status: int) -> None:
-        """A fault as register 70 shows it, e.g. 1 << 5 for overload. Torque goes off where
-        register 63 says so, and only a reboot brings it back."""
-        self._set("hardware_error_status", self._get("hardware_error_status") | status)
-        if self._shut_down:
-            self._set("torque_enable", 0)
-
-    @property
-    def _shut_down(self) -> bool:
-        return bool(self._get("hardware_error_status") & self._get("shutdown"))
-
+    @abc.abstractmethod
     def _watch_health(self) -> None:
-        low, high = self._get("min_voltage_limit"), self._get("max_voltage_limit")
-        errors = _VOLTAGE_ERROR * (not low <= self._get("present_input_voltage") <= high)
-        errors |= _OVERHEATING * (self._get("present_temperature") > self._get("temperature_limit"))
-        self.latch_hardware_error(errors)
+        """Compare temperature and voltage with their limits, and raise or clear alarms."""
+
+    @abc.abstractmethod
+    def _drive(self, dt_s: float) -> None:
+        """Move the set-point for `dt_s` seconds. Torque is on."""
 
     def step(self, dt_s: float) -> None:
-        self._age_s += dt_s
-        self._watch_bus(dt_s)
-        super().step(dt_s)
+        """Let `dt_s` seconds pass."""
+        self._stale = True
+        if self.torque_on:
+            self._drive(dt_s)
+        else:
+            self._rest()
+        if not self._plant_owns_present:
+            self._present_rad = lag(self._present_rad, self.setpoint_rad, _TIME_CONSTANT_S, dt_s)
+        if dt_s > 0:
+            self._present_rad_s = (self._present_rad - self._present_before_rad) / dt_s
+            self._present_before_rad = self._present_rad
 
-    def _watch_bus(self, dt_s: float) -> None:
-        self._silence_s += dt_s
-        timeout = self._get("bus_watchdog")
-        armed = 0 < timeout < WATCHDOG_TRIPPED and self.torque_on
-        if armed and self._silence_s > timeout * WATCHDOG_TICK_S:
-            self._set("bus_watchdog", WATCHDOG_TRIPPED)
+    def _rest(self) -> None:
+        """Let the set-point follow the horn, as it does without torque."""
+        self.setpoint_rad, self._setpoint_rad_s = self._present_rad, 0.0
 
-    @property
-    def _watchdog_tripped(self) -> bool:
-        return self._get("bus_watchdog") == WATCHDOG_TRIPPED
+    def _go(self, goal_rad: float, limits: Limits, dt_s: float) -> None:
+        self.setpoint_rad, self._setpoint_rad_s = toward(
+            self.setpoint_rad, self._setpoint_rad_s, goal_rad, self._bounded(limits), dt_s
+        )
 
-    def _drive(self, dt_s: float) -> None:
-        mode = self._get("operating_mode")
-        if self._watchdog_tripped:
-            self._setpoint_rad_s = 0.0
-        elif mode in _GOAL_POSITION_MODES:
-            goal_rad = self._rad(self._get("goal_position"))
-            self._go(goal_rad, self._profile(goal_rad), dt_s)
-        elif mode == _VELOCITY_MODE:
-            self._spin(self._si("goal_velocity"), self._profile(self._start_rad), dt_s)
-
-    def _profile(self, goal_rad: float) -> Limits:
-        """Registers 108 and 112; in a time-based profile both are milliseconds."""
-        if self._get("drive_mode") & _TIME_BASED_PROFILE:
-            duration_ms, ramp_ms = self._get("profile_velocity"), self._get("profile_acceleration")
-            return timed(abs(goal_rad - self._start_rad), duration_ms * 1e-3, ramp_ms * 1e-3)
-        return Limits(self._limit("profile_velocity"), self._limit("profile_acceleration"))
+    def _spin(self, wanted_rad_s: float, limits: Limits, dt_s: float) -> None:
+        most_rad_s, acceleration_rad_s2 = self._bounded(limits)
+        bounded_rad_s = max(-most_rad_s, min(most_rad_s, wanted_rad_s))
+        self._setpoint_rad_s = ramp(self._setpoint_rad_s, bounded_rad_s, acceleration_rad_s2, dt_s)
+        self.setpoint_rad += self._setpoint_rad_s * dt_s
 
     def _bounded(self, limits: Limits) -> Limits:
-        own_rad_s = self._si("velocity_limit")
-        return super()._bounded(limits._replace(velocity_rad_s=min(limits[0], own_rad_s)))
+        """`limits`, narrowed to what the mechanics allow."""
+        velocity_rad_s = min(limits.velocity_rad_s, self._velocity_limit_rad_s)
+        return limits._replace(velocity_rad_s=velocity_rad_s)
+
+    def _refresh(self) -> None:
+        """Bring the measured registers up to date. Between reads nobody sees them."""
+        if self._stale:
+            self._measure()
+            self._stale = False
 
     def _measure(self) -> None:
-        super()._measure()
-        self._put("position_trajectory", self._ticks(self.setpoint_rad))
-        self._show("velocity_trajectory", self._setpoint_rad_s)
-        self._set("realtime_tick", int(self._age_s * 1e3) % 32_768)
+        self._put("present_position", self._ticks(self._present_rad))
+        if "present_velocity" in self.model.items:
+            self._show("present_velocity", self._present_rad_s)
+        if "moving" in self.model.items:
+            self._set("moving", int(self._setpoint_rad_s != 0.0))
 
-    # e-manual, "Homing Offset(20)": what is read and written is the actual position plus it.
+    def _show(self, name: str, value: float) -> None:
+        """`_put` a value in SI units."""
+        self._put(name, round(value / self.model.items[name].scale))
+
+    def _put(self, name: str, raw: int) -> None:
+        """Set the register to `raw`, or to the nearest value that it can hold."""
+        largest = _largest(self.model.items[name])
+        self._set(name, max(-largest, min(largest, raw)))
 
     def _ticks(self, position_rad: float) -> int:
-        return super()._ticks(position_rad) + self._get("homing_offset")
+        return self._centre_tick + round(position_rad / self._rad_per_tick)
 
-    def _rad(self, ticks: int) -> float:
-        return super()._rad(ticks - self._get("homing_offset"))
+    def _rad(self, ticks: float) -> float:
+        return (ticks - self._centre_tick) * self._rad_per_tick
+
+    @property
+    def _rad_per_tick(self) -> float:
+        return self.model.rad_per_tick
+
+
+def _largest(item: Item) -> int:
+    bits = 8 * item.size - 1 if item.sign_bit is None else item.sign_bit
+    return (1 << bits) - 1

@@ -1,4 +1,4 @@
-"""A pseudo terminal for a virtual bus, at a path that stays."""
+"""A pseudo terminal for a virtual bus, at a fixed path."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from v2a.errors import PortError
 
 _READ_BYTES = 4096
 _TERMINALS = "/dev/pts/"
-# <asm-generic/termbits.h>: the ioctl that tells any rate, where `termios` knows only a few.
+# <asm-generic/termbits.h>: the ioctl that reads any rate. `termios` knows only standard rates.
 _TCGETS2 = 0x802C542A
 _TERMIOS2 = struct.Struct("4I20B2I")  # four flags, line and c_cc, input and output rate
 
 
 class Terminal:
-    """The servos' end of a pseudo terminal. Programs open `link`, or `device` without one."""
+    """The servos' end of a pseudo terminal. Programs open `link`, or `device` without a link."""
 
     def __init__(self, link: Path | None) -> None:
-        """Raises PortError where `link` cannot be made."""
-        # The other end stays open here: without any opener, reads on this one fail.
+        """Open the terminal. Raises PortError if `link` cannot be made."""
+        # The other end stays open here: if nobody has it open, reads on this end fail.
         self.fd, self._other_end = os.openpty()
         os.set_blocking(self.fd, False)
         tty.setraw(self._other_end)
@@ -43,16 +43,16 @@ class Terminal:
         return int(_TERMIOS2.unpack(flags)[-1])
 
     def read(self) -> bytes:
-        """What has come."""
+        """Read the bytes that have arrived."""
         return os.read(self.fd, _READ_BYTES)
 
     def write(self, data: bytes) -> None:
-        """Send `data`. A full terminal means that nobody reads: on a wire they are lost, too."""
+        """Send `data`. If the terminal is full, nobody reads it, and the bytes are lost."""
         with contextlib.suppress(BlockingIOError):
             os.write(self.fd, data)
 
     def close(self) -> None:
-        """Hang up: whoever has it open sees the port vanish."""
+        """Hang up. A program that has the port open sees it vanish."""
         if self._link and os.path.lexists(self._link) and os.readlink(self._link) == self.device:
             self._link.unlink()
         os.close(self.fd)
@@ -62,7 +62,7 @@ class Terminal:
 def _make_link(link: Path, device: str) -> None:
     try:
         if link.is_symlink() and os.readlink(link).startswith(_TERMINALS) and not link.exists():
-            link.unlink()  # of a simulator that was killed
+            link.unlink()  # left behind by a killed simulator
         link.symlink_to(device)
     except FileExistsError as error:
         what = "exists and is no link; remove it"

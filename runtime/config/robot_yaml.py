@@ -1,4 +1,4 @@
-"""`robot.yaml`: one robot, its camera, and the rates at which a bundle drives it."""
+"""The models of `robot.yaml`: the robot, its camera and the rates of a run."""
 
 from __future__ import annotations
 
@@ -10,42 +10,40 @@ from v2a.config import Strict
 
 
 class CameraConfig(Strict):
-    """`source` as `hw_drivers.cameras.camera.open_camera` takes it."""
+    """The camera of the run."""
 
-    source: str
+    source: str  # see `hw_drivers.cameras.camera.open_camera`
     fps: PositiveFloat = 20.0
-    width: PositiveInt = 640  # what a live camera is asked for; the policy's size is the bundle's
+    width: PositiveInt = 640  # requested from a live camera; the bundle sets the policy's size
     height: PositiveInt = 480
-    timeout_s: PositiveFloat = 2.0  # without a picture for so long, the camera has stopped
+    timeout_s: PositiveFloat = 2.0  # after this time without an image the camera counts as stopped
 
 
 class ControlConfig(Strict):
-    """The loop that owns the motors."""
+    """The control loop, which drives the motors."""
 
     rate_hz: float = Field(default=50.0, gt=0.0, le=1000.0)
     blend_s: float = Field(default=0.1, ge=0.0)
-    # Above the longest life of a chunk, so that a chunk can end and come to rest by itself.
+    # Longer than any chunk, so that a chunk can end and come to rest by itself.
     command_age_max_s: PositiveFloat = 2.0
     serial_faults_max: PositiveInt = 5
-    core: NonNegativeInt | None = None  # which CPU core it has to itself; none: any
-    require_rt: bool = False  # refuse to run without what `runtime.host.realtime` asks for
+    core: NonNegativeInt | None = None  # CPU core of the control process; none: any core
+    require_rt: bool = False  # refuse to run without the settings of `runtime.host.realtime`
 
 
 class System1Config(Strict):
-    """How often a new chunk is made, and the spread of the noise that its sampler starts from: 1 as
-    in training, 0 none.
-    """
+    """The action model, which makes chunks."""
 
     period_s: PositiveFloat = 0.2
-    noise_scale: float = Field(default=1.0, ge=0.0, le=1.0)
+    noise_scale: float = Field(default=1.0, ge=0.0, le=1.0)  # initial noise: 1 as trained, 0 none
 
 
 class System2Config(Strict):
-    """How often a condition is made at most, and how old one may grow (see `System1`)."""
+    """The video model, which makes conditions."""
 
-    period_s: float = Field(default=0.0, ge=0.0)
-    soft_age_s: PositiveFloat = 1.0
-    hard_age_s: PositiveFloat = 2.0
+    period_s: float = Field(default=0.0, ge=0.0)  # shortest; 0: as often as it can
+    soft_age_s: PositiveFloat = 1.0  # an older condition slows the chunks down
+    hard_age_s: PositiveFloat = 2.0  # an older condition stops new chunks
 
     @model_validator(mode="after")
     def _ordered(self) -> System2Config:

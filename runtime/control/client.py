@@ -1,4 +1,4 @@
-"""`ControlClient`: the policy's side of the control process."""
+"""`ControlClient`: starts the control process and exchanges packets with it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 import v2a.errors
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.loop import Verb
-from runtime.control.process import VERBS, RobotKind, limits_to
+from runtime.control.notes import LimitsRow, Note, RobotKind, Setup
+from runtime.control.process import VERBS
 from runtime.control.record import ControlRecord
 from runtime.control.wire import (
     NOTE,
@@ -29,7 +30,6 @@ from runtime.control.wire import (
 )
 from runtime.host import process
 from runtime.mailbox import ChunkMsg, Mailboxes
-from runtime.safety.health import health_from
 from runtime.safety.motion_limiter import Limits
 from runtime.safety.safety import Change, SafetyRecord, State
 from v2a.clock import Clock
@@ -37,12 +37,15 @@ from v2a.errors import SafetyFault, V2AError
 from v2a.spans import SpanRing
 
 BEAT_S = 0.02
-START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
-END_S = 5.0  # three tries of torque off for each of 14 silent servos take 0.9 s
+START_S = 60.0  # the first import of numpy after a Jetson boots takes long
+END_S = 5.0  # three torque-off tries for each of 14 silent servos take 0.9 s
 
 
 class ControlClient(ControlRecord):
-    """Exposes the same state and counters as `Control`. `open` starts the process; one per run."""
+    """Exposes the same state and counters as `Control`, which runs in the control process.
+
+    `open` starts the process. One client serves one run.
+    """
 
     def __init__(
         self,
@@ -55,18 +58,15 @@ class ControlClient(ControlRecord):
     ) -> None:
         super().__init__(SafetyRecord())
         self.period_ns = config.control_period_ns
-        self._setup = {
-            "robot": robot,
-            "limits": limits_to(limits),
-            "config": config.model_dump(mode="json"),
-        }
-        self._watchdog_s = config.robot.bus.watchdog_s
+        self._setup = Setup(robot=robot, limits=LimitsRow.of(limits), config=config)
+        self._bus = config.robot.bus
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
         self._number = self._verb = 0
         self._waiting: dict[int, threading.Event] = {}
-        self._told: dict[str, Any] = {}  # all notes so far, the newest word on each subject
+        self._ready = False
+        self._end: Note | None = None  # the control process's last words
         self._state_seq = self._beat_ns = 0
         self._asking = threading.Lock()
         self._closing = threading.Lock()
@@ -75,26 +75,29 @@ class ControlClient(ControlRecord):
 
     @property
     def pid(self) -> int:
-        """The process id of the control process, once it is open."""
+        """The process id of the control process, valid after `open`."""
         return self._process.pid
 
     def open(self) -> None:
         """Start the process, which connects the robot and begins to tick.
 
-        Raises what the process failed with, as itself; SafetyFault when it does not start in time.
+        Raises the error of a process that fails, unchanged, and SafetyFault if it does not start
+        within `START_S`.
         """
         self._process, self._link = _spawn()
         self._opened = True
         self._link.send_last(pack_json(SETUP, self._setup), START_S)
         end_ns = self._clock.now_ns() + round(START_S * 1e9)
-        while not self._told.get("ready"):
+        while not self._ready:
             self._exchange()
             self._raise_if_gone()
             if self._clock.now_ns() > end_ns:
-                raise SafetyFault(f"the control process did not start within {START_S:g} s")
+                raise SafetyFault(
+                    f"the control process did not start within {START_S:g} s; try again"
+                )
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Exchange packets until `stopping()`. Raises what ended the control process, if not we."""
+        """Exchange packets until `stopping()`. Raises the error that ended the control process."""
         try:
             while not stopping():
                 self._exchange()
@@ -103,11 +106,11 @@ class ControlClient(ControlRecord):
             self.close()
 
     def request(self, verb: Verb) -> threading.Event:
-        """As `Control.request`."""
+        """Ask the loop to arm or disarm, like `Control.request`."""
         return self._ask(verb)
 
     def close(self) -> None:
-        """Torque off and the end of the process; where that fails `torque_fault` says so."""
+        """Turn the torque off and end the process. If that fails, `torque_fault` says so."""
         with self._closing:
             if self._closed:
                 return
@@ -145,7 +148,7 @@ class ControlClient(ControlRecord):
             _HEARD[packet[0]](self, packet)
 
     def _beat(self) -> None:
-        """One that is lost is followed by the next, which says the same."""
+        """Send a heartbeat. A lost one does no harm, because the next one says the same."""
         with self._asking:
             now_ns = self._beat_ns = self._clock.now_ns()
             beat = Heartbeat(now_ns, self._mailboxes.epoch.number, self._number, self._verb)
@@ -168,40 +171,44 @@ class ControlClient(ControlRecord):
                 self._waiting.pop(number).set()
 
     def _note(self, packet: bytes) -> None:
-        note = unpack_json(packet)
-        self._told |= note
-        changes = (Change(t_ns, State(state), why) for t_ns, state, why in note["changes"])
-        self.safety.changes.extend(changes)
-        for ours, name in ((self.counts, "counts"), (self.safety.counts, "safety_counts")):
-            dict.update(ours, note[name])
-        self.torque_fault = note["torque_fault"]
-        self.health = health_from(note["health"])
-        self.thread = note["thread"]
-        self.realtime = self._told.get("realtime", {})
+        note = unpack_json(packet, Note)
+        self._ready |= note.ready
+        self._end = note if note.ended else self._end
+        self.safety.changes.extend(Change(*change) for change in note.changes)
+        dict.update(self.counts, note.counts)
+        dict.update(self.safety.counts, note.safety_counts)
+        self.torque_fault = note.torque_fault
+        self.health = None if note.health is None else note.health.health()
+        self.thread = note.thread
+        self.realtime = note.realtime or self.realtime
 
     def _spans(self, packet: bytes) -> None:
         for row in np.frombuffer(packet, np.int64, offset=1).reshape(-1, 4).tolist():
             self._ring.add(*row)
 
     def _raise_if_gone(self) -> None:
-        """Raises what the control process ended with, as itself."""
+        """If the control process has ended, raise its error unchanged."""
         if not self._link.hung_up:
             return
-        if "error" in self._told:
-            kind = getattr(v2a.errors, self._told["error"], None)
+        end = self._end
+        if end is not None and end.error is not None:
+            kind = getattr(v2a.errors, end.error, None)
             if kind is None:
-                raise V2AError(f"control process: {self._told['error']}: {self._told['text']}")
-            raise kind(self._told["text"])
-        if "ended" in self._told:
-            raise SafetyFault("the control process was told to end by a signal; torque is off")
+                raise V2AError(f"control process: {end.error}: {end.text}")
+            raise kind(end.text)
+        if end is not None:
+            raise SafetyFault("a signal ended the control process; torque is off")
         code = self._process.wait(END_S)
         raise SafetyFault(self._note_lost(f"died (exit code {code})"))
 
     def _note_lost(self, how: str) -> str:
-        """Nobody has turned the torque off: say so, and what stops the arm now."""
+        """Record that nobody has turned the torque off, and say what stops the arm now."""
+        then = "the servos have no watchdog and move on to their last goal"
+        if self._bus.family.watchdog:
+            then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"
         self.torque_fault = (
-            f"the control process {how}: the servos' watchdog stops them {self._watchdog_s:g} s "
-            "later, with torque on; start anew to let go, or cut the motors' power"
+            f"the control process {how}: {then}, with torque on; "
+            "start v2a again to turn it off, or cut the motors' power"
         )
         self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, self.torque_fault))
         return self.torque_fault
@@ -215,7 +222,7 @@ _HEARD: dict[int, Callable[[ControlClient, bytes], None]] = {
 
 
 def _spawn() -> tuple[subprocess.Popen[bytes], Link]:
-    """The process, and our end of the link to it."""
+    """Start the process, and return it with our end of the link."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         return process.start("runtime.control.process", theirs.fileno()), Link(ours)

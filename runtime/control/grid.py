@@ -1,4 +1,4 @@
-"""The grid on which the control loop runs, whoever runs it."""
+"""Runs the control loop at a fixed period."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from v2a.clock import Clock
 
 
 class Ticking(Protocol):
-    """What runs on the grid."""
+    """A loop that `run_periodic` can run."""
 
     period_ns: int
 
-    def missed(self, ticks: int) -> None: ...
+    def missed(self, ticks: int) -> None:
+        """Count skipped grid points."""
+        ...
 
-    def tick(self, now_ns: int, late_ns: int) -> None: ...
+    def tick(self, now_ns: int, late_ns: int) -> None:
+        """Run one cycle, `late_ns` after its grid point."""
+        ...
 
     def close(self) -> None: ...
 
 
 def run_periodic(loop: Ticking, clock: Clock, stopping: Callable[[], bool]) -> None:
-    """Tick at start + k * period until `stopping()`, then close. Grid points that passed meanwhile
-    are skipped and counted."""
+    """Tick at start + k * period until `stopping()`, then close the loop.
+
+    Grid points that pass during a late tick are skipped and counted.
+    """
     due_ns = clock.now_ns()
     try:
         while not stopping():

@@ -1,8 +1,9 @@
 """The control loop: reads the bus, plays the chunk, checks safety, writes the motors.
 
-It runs on an absolute grid and takes one nominal step a tick. A tick that comes too late is
-skipped and counted by cause; nothing is ever caught up. In a real run it is a process of its own
-(`runtime.control.process`), in simulation and tests a thread or a virtual clock: the same class.
+The loop ticks on an absolute time grid, and each tick takes one nominal step. Missed grid points
+are skipped and counted by cause; the loop never catches up. A real run has the loop in a process
+of its own (`runtime.control.process`). Simulation and tests run the same class in a thread or on a
+virtual clock.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ Verb = Literal["arm", "disarm"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something asked of the loop, which alone may use the bus; `done` is set once it is done."""
+    """A request to the loop, as only the loop may use the bus. It sets `done` afterwards."""
 
     verb: Verb
     done: threading.Event
 
 
 class Control(ControlRecord):
-    """One `tick` = one cycle of the loop. Any error turns the torque off before it goes on."""
+    """The control loop; one `tick` is one cycle. Every error turns the torque off first."""
 
     safety: Safety
 
@@ -66,7 +67,7 @@ class Control(ControlRecord):
         self._trajectory = Trajectory(config.control.blend_s)
         self._request: Request | None = None
         self._request_lock = threading.Lock()
-        # Last sign of life of a policy in another process; this process needs none of itself.
+        # Last heartbeat of a policy in another process; None if the policy runs in this one.
         self.heard_ns: int | None = None
         self.facts = TickFacts()
         self._armed_ns = 0
@@ -74,26 +75,28 @@ class Control(ControlRecord):
         self._epoch = 0
         self._seq = 0
         self._chunk_seq = 0
-        self._bus_ns = 0  # time on the bus in this tick
-        self._serial_fault: str | None = None  # what went wrong on the bus in this tick
+        self._bus_ns = 0  # bus time of this tick
+        self._serial_fault: str | None = None  # bus fault of this tick
         self._closed = False
         self._closing = threading.Lock()
 
     def open(self) -> None:
-        """Connect the robot and turn its torque off: a run that was killed leaves it on."""
+        """Connect the robot and turn its torque off, as a killed run leaves it on.
+
+        Raises BusError if the robot does not answer.
+        """
         self._estop = Estop(self._estop_config)
         self._robot.connect()
         self._robot.disable_torque()
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Tick until `stopping()`, in a thread of this process."""
+        """Tick in the calling thread until `stopping()`."""
         run_periodic(self, self._clock, stopping)
 
     def request(self, verb: Verb) -> threading.Event:
-        """Ask for `verb` at the next tick (arming: the next one that reads every joint).
+        """Request `verb` for the next tick; arming waits for a tick that reads every joint.
 
-        It takes the place of a request that still waits, whose event is set, too: who asked looks
-        at `safety` for what came of it.
+        A newer request replaces a waiting one and sets its event. `safety` shows the outcome.
         """
         request = Request(verb, threading.Event())
         with self._request_lock:
@@ -103,13 +106,13 @@ class Control(ControlRecord):
         return request.done
 
     def missed(self, ticks: int) -> None:
-        """Count grid points that were slept or worked through."""
+        """Count missed grid points, by cause."""
         self.missed_ticks["bus" if self._bus_ns > self.period_ns else "late"] += ticks
 
     def tick(self, now_ns: int, late_ns: int = 0) -> None:
-        """One cycle. Raises PortError when the port is gone, SafetyFault when safety says so."""
+        """Run one cycle. Raises PortError if the port is gone, SafetyFault if safety stops it."""
         if self._closed:
-            raise SafetyFault("the control loop is closed; build the workers anew")
+            raise SafetyFault("the control loop is closed; start a new run")
         self.facts = TickFacts(late_ns)
         try:
             self._cycle(now_ns)
@@ -123,8 +126,7 @@ class Control(ControlRecord):
         self._ring.add(TICK, now_ns, self._clock.now_ns(), self._in_play())
 
     def close(self) -> None:
-        """Torque off, once and for all; a failure to do so is kept in `torque_fault`. Then the
-        robot is let go of."""
+        """Turn the torque off and release the robot. `torque_fault` keeps a failure to do so."""
         with self._closing:
             if self._closed:
                 return
@@ -167,12 +169,12 @@ class Control(ControlRecord):
             self._trajectory.clear()
 
     def _read(self, now_ns: int) -> Vector | None:
-        """The joints' positions, or None in a bad cycle."""
+        """Return the joint positions, float64 [J] rad, or None if the read failed."""
         start_ns = self._clock.now_ns()
         try:
             state = self._robot.read_state()
         except PortError:
-            raise  # the port is gone: there will be no good cycle
+            raise  # the port is gone, so no later cycle can succeed
         except BusError as fault:
             self._serial_fault = str(fault)
             return None
@@ -186,15 +188,16 @@ class Control(ControlRecord):
         return state.position_rad
 
     def _obey(self, now_ns: int, position_rad: Vector | None, asked_before: Request | None) -> None:
-        """Do what is asked for. Arming begins at a reading that was begun after it was asked for:
-        until then the joints may have been moved by hand.
+        """Execute the waiting request.
+
+        Arming needs a read that began after the request: before, a hand may have moved the joints.
         """
         with self._request_lock:
             request = self._request
             known = position_rad is not None and request is asked_before
             if request is None or (request.verb == "arm" and not known):
                 return
-            self._request = None  # at once: what is asked for from here on waits for the next tick
+            self._request = None  # now: a request from here on waits for the next tick
         start_ns = self._clock.now_ns()
         if request.verb == "arm" and position_rad is not None:
             self.safety.arm(now_ns, position_rad)
@@ -226,7 +229,7 @@ class Control(ControlRecord):
         if chunk is None or chunk.seq <= self._chunk_seq:
             return
         self._chunk_seq = chunk.seq
-        if chunk.t_capture_ns < self._armed_ns:  # the arm may have been moved by hand since
+        if chunk.t_capture_ns < self._armed_ns:  # a hand may have moved the arm since
             self.counts["chunk_before_arming"] += 1
             return
         if not np.isfinite(chunk.target_rad).all():
@@ -284,6 +287,6 @@ class Control(ControlRecord):
         self._ring.add(stage, start_ns, end_ns, self._in_play())
 
     def _in_play(self) -> int:
-        """The flow id of what happens now: the seq of the chunk that is played, 0 for none."""
+        """Return the flow id of this tick: the seq of the chunk in play, or 0."""
         chunk = self._trajectory.chunk
         return 0 if chunk is None else chunk.seq

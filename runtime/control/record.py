@@ -1,22 +1,22 @@
-"""What the control loop did: written by the loop itself, or by who listens to it from outside."""
+"""What the control loop did. The loop writes it, or the client that listens to the loop."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Any
 
 from hw_drivers.robot.robot import Health
+from runtime.host.run_delay import ThreadTimes
 from runtime.safety.safety import SafetyRecord
 from v2a.spans import Histogram
 
 
 @dataclass(slots=True)
 class TickFacts:
-    """What one tick adds; where there is nothing, an age is -1 and a jump NaN."""
+    """What one tick adds to the record. Without a chunk, ages are -1 and the jump is NaN."""
 
-    late_ns: int = 0  # since the grid point
+    late_ns: int = 0  # after the tick's grid point
     chunk_age_ns: int = -1
     frame_to_motor_ns: int = -1
     seam_jump_rad: float = math.nan
@@ -27,10 +27,10 @@ class ControlRecord:
 
     def __init__(self, safety: SafetyRecord) -> None:
         self.safety = safety
-        self.realtime: dict[str, str] = {}  # what was asked of the system -> what it gave
+        self.realtime: dict[str, str] = {}  # what was asked of the kernel -> what it gave
         self.torque_fault: str | None = None  # why some torque may have been left on
-        self.health: Health | None = None  # what the servos last said of themselves
-        self.thread: dict[str, Any] = {}  # `ThreadMeter.times` of a loop in another process
+        self.health: Health | None = None  # the newest report of the servos
+        self.thread: ThreadTimes | None = None  # of a loop in another process
         self.ticks = 0
         self.missed_ticks = Counter(late=0, bus=0, no_chunk=0)
         self.counts: Counter[str] = Counter()
@@ -40,7 +40,7 @@ class ControlRecord:
         self.frame_to_motor = Histogram()
 
     def add(self, facts: TickFacts) -> None:
-        """Count one tick's facts; `ticks` and `missed_ticks` are kept by who runs the loop."""
+        """Add one tick's facts. Whoever runs the loop keeps `ticks` and `missed_ticks`."""
         self.late.observe(facts.late_ns)
         if facts.frame_to_motor_ns >= 0:
             self.chunk_age.observe(facts.chunk_age_ns)

@@ -1,8 +1,8 @@
-"""Chunks in time: pure functions from a time to joint targets.
+"""Plays chunks: computes the joint targets for any time.
 
-A chunk is indexed by time since its capture, so the steps that passed while it was computed are
-never played. A new chunk takes over through a linear blend. After its last step a chunk slows from
-its last velocity to rest over `REST_NS`, then holds.
+Time since capture selects the row of a chunk, so rows that passed during its computation are not
+played. A new chunk takes over by a linear blend. After its last row the motion slows down to rest
+over `REST_NS`, then the arm holds.
 """
 
 from __future__ import annotations
@@ -14,31 +14,35 @@ import numpy as np
 
 from runtime.mailbox import ChunkMsg, Vector
 
-# almond-bot/axol #306: a late target is extrapolated at the last velocity to rest over 80 ms.
+# As in almond-bot/axol #306: without a new target, the last velocity ramps to rest over 80 ms.
 REST_NS = 80_000_000
 
 
 class Plan(Protocol):
-    """Where the joints should be at a time."""
+    """The planned joint positions as a function of time."""
 
     def sample(self, t_ns: int) -> Vector:
-        """Joint targets, float64 [J] rad."""
+        """Return the joint targets at `t_ns`, float64 [J] rad."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Stay."""
+    """A plan that stays at one position, float64 [J] rad."""
 
     position_rad: Vector
 
     def sample(self, t_ns: int) -> Vector:
+        """Return the position, float64 [J] rad."""
         return self.position_rad
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkPlan:
-    """Linear between the steps of one chunk, then to rest. float64 [K, J] rad, K >= 2."""
+    """A plan that interpolates the rows of one chunk, float64 [K, J] rad, then comes to rest.
+
+    K is at least 2.
+    """
 
     start_ns: int
     step_ns: int
@@ -50,10 +54,11 @@ class ChunkPlan:
 
     @property
     def rest_ns(self) -> int:
-        """The time from which on nothing moves."""
+        """The time at which the motion ends."""
         return self.last_step_ns + REST_NS
 
     def sample(self, t_ns: int) -> Vector:
+        """Return the joint targets at `t_ns`, float64 [J] rad."""
         if t_ns >= self.last_step_ns:
             return self._slow_to_rest(t_ns - self.last_step_ns)
         step, since_step_ns = divmod(max(t_ns - self.start_ns, 0), self.step_ns)
@@ -62,7 +67,7 @@ class ChunkPlan:
         return np.asarray(before + (after - before) * share)
 
     def _slow_to_rest(self, after_ns: int) -> Vector:
-        """Velocity falls linearly from the last one to 0, so the way is v * (t - t^2 / 2T)."""
+        """The velocity falls linearly to 0, so the distance is v * (t - t^2 / 2T)."""
         last, before = self.target_rad[-1], self.target_rad[-2]
         t_ns = min(after_ns, REST_NS)
         run_ns = t_ns - t_ns * t_ns / (2 * REST_NS)
@@ -71,7 +76,7 @@ class ChunkPlan:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """From `old` to `new` in a straight weight over `blend_ns` from `switch_ns` on."""
+    """A plan that moves from `old` to `new` linearly, in `blend_ns` from `switch_ns` on."""
 
     old: Plan
     new: ChunkPlan
@@ -79,6 +84,7 @@ class Blend:
     blend_ns: int
 
     def sample(self, t_ns: int) -> Vector:
+        """Return the joint targets at `t_ns`, float64 [J] rad."""
         if self.done(t_ns):
             return self.new.sample(t_ns)
         weight = max(t_ns - self.switch_ns, 0) / self.blend_ns
@@ -89,9 +95,9 @@ class Blend:
 
 
 def pruned(plan: Plan | None, now_ns: int) -> Plan | None:
-    """`plan` from `now_ns` on, rid of blends and chunks that are over: None when nothing is left.
+    """Remove finished blends and chunks from `plan`. Return None if it is over at `now_ns`.
 
-    Without it a chain of blends, each begun within the one before, would grow for ever.
+    Without this, a chain of blends that each begin within the last one would grow for ever.
     """
     if isinstance(plan, Blend):
         if plan.done(now_ns):
@@ -103,23 +109,23 @@ def pruned(plan: Plan | None, now_ns: int) -> Plan | None:
 
 
 class Trajectory:
-    """The plan being played: takes chunks, gives targets."""
+    """The plan in play: takes chunks and returns targets."""
 
     def __init__(self, blend_s: float) -> None:
         self._blend_ns = round(blend_s * 1e9)
         self._plan: Plan | None = None
-        self.chunk: ChunkMsg | None = None  # the one being played
+        self.chunk: ChunkMsg | None = None  # the chunk in play
 
     def clear(self) -> None:
+        """Drop the plan: there is no target until the next chunk."""
         self._plan = self.chunk = None
 
     def take(self, chunk: ChunkMsg, now_ns: int, command_rad: Vector, resume: bool) -> float | None:
-        """Switch to `chunk` at `now_ns`, blending from the old plan.
+        """Switch to `chunk` at `now_ns` by a blend from the old plan.
 
-        With `resume`, or with no plan left to play, the blend starts from `command_rad`, where the
-        joints were last told to be. Returns the jump at the seam, the largest difference between
-        old and new plan over the joints in rad, or None when the whole chunk is past: it is refused
-        and the old plan goes on.
+        With `resume`, or without an old plan, the blend starts at the last command `command_rad`,
+        float64 [J] rad. Returns the jump at the seam: the largest difference between old and new
+        plan over the joints, in rad. Returns None and keeps the old plan if the chunk is over.
         """
         new = ChunkPlan(chunk.t_capture_ns, chunk.step_ns, chunk.target_rad)
         if now_ns >= new.last_step_ns:
@@ -131,7 +137,7 @@ class Trajectory:
         return jump_rad
 
     def target(self, now_ns: int) -> Vector | None:
-        """Joint targets at `now_ns`, or None when there is nothing to play."""
+        """Return the joint targets at `now_ns`, float64 [J] rad, or None without a plan."""
         self._plan = pruned(self._plan, now_ns)
         if self._plan is None:
             self.chunk = None

@@ -1,14 +1,14 @@
-"""Between the policy's process and the control process: packets, and the socket that carries them.
+"""Packets between the policy's process and the control process, and the socket for them.
 
-Every packet fits one datagram of an AF_UNIX SOCK_SEQPACKET pair: it arrives whole or not at all,
-nobody ever waits for the other side, and a peer that died is a hang-up. Both sides take whatever
-has come and keep the newest of each kind. Requests are part of each beat, and their answers part of
-each tick, so that a lost packet costs one period and no more.
+Every packet fits one datagram of an AF_UNIX SOCK_SEQPACKET pair, so it arrives whole or not at all.
+Neither side ever waits for the other, and the death of a peer shows as a hang-up. Both sides read
+all packets that have arrived and keep the newest of each kind. Each beat repeats the last request
+and each tick the last answer, so a lost packet costs one period and no more.
 
-    to control     SETUP  JSON: what to run                 BEAT   sign of life, epoch, request
+    to control     SETUP  JSON: what to run                 BEAT   heartbeat, epoch, request
                    CHUNK  joint targets
     from control   TICK   one cycle: counters, joint state  SPANS  rows of a `SpanRing`
-                   NOTE   JSON: what happens seldom
+                   NOTE   JSON: rare events
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 
 from runtime.control.record import TickFacts
 from runtime.mailbox import ChunkMsg, StateMsg
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 SETUP, BEAT, CHUNK, TICK, SPANS, NOTE = range(1, 7)
 PACKET_MAX = 1 << 18  # a chunk of 256 steps and 100 joints fits, and so does any note
@@ -35,7 +38,7 @@ _TICK = struct.Struct("=Bqqqqqqqqdqqqqq")
 
 
 class Link:
-    """One end of the pair. Nothing here blocks but `wait` and `send_last`, which have timeouts."""
+    """One end of the pair. Only `wait` and `send_last` block, and both have timeouts."""
 
     def __init__(self, end: socket.socket) -> None:
         self.hung_up = False
@@ -44,7 +47,10 @@ class Link:
         self._buffer = memoryview(bytearray(PACKET_MAX))
 
     def send(self, packet: bytes) -> bool:
-        """Whether it went out; False when the peer is behind, or gone, which `packets` tells."""
+        """Send a packet if the peer has room for it.
+
+        Returns False if the peer is behind or has died; `packets` finds out which.
+        """
         try:
             self._socket.send(packet)
         except OSError:
@@ -52,23 +58,26 @@ class Link:
         return True
 
     def send_last(self, packet: bytes, timeout_s: float) -> bool:
-        """As `send`, but waits for a peer that is behind."""
+        """Send a packet, and wait up to `timeout_s` for a peer that is behind."""
         select.select([], [self._socket], [], timeout_s)
         return self.send(packet)
 
     def wait(self, timeout_s: float) -> None:
-        """Until something has come, or the peer hung up."""
+        """Wait until a packet has arrived or the peer hung up, at most `timeout_s`."""
         select.select([self._socket], [], [], timeout_s)
 
     def packets(self) -> Iterator[bytes]:
-        """What has come, oldest first; sets `hung_up` after the last packet of a peer that died."""
+        """The packets that have arrived, oldest first.
+
+        Sets `hung_up` after the last packet of a peer that died.
+        """
         while not self.hung_up:
             try:
                 size = self._socket.recv_into(self._buffer)
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                continue  # it died with packets of ours unread; its own are still here
+                continue  # it died with our packets unread; its own packets are still here
             if size == 0:
                 self.hung_up = True
                 return
@@ -78,18 +87,19 @@ class Link:
         self._socket.close()
 
 
-def pack_json(kind: int, content: dict[str, Any]) -> bytes:
-    """A SETUP or a NOTE."""
-    return bytes([kind]) + json.dumps(content).encode()
+def pack_json(kind: int, content: BaseModel) -> bytes:
+    """A SETUP or a NOTE: see `runtime.control.notes`."""
+    return bytes([kind]) + json.dumps(content.model_dump(mode="json")).encode()
 
 
-def unpack_json(packet: bytes) -> dict[str, Any]:
-    return dict(json.loads(packet[1:]))
+def unpack_json(packet: bytes, kind: type[ModelT]) -> ModelT:
+    """The model in a packet of `pack_json`."""
+    return kind.model_validate(json.loads(packet[1:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A sign of life: when it was sent, the epoch, and the last request with its number."""
+    """A sign of life: its time, the epoch, and the last request with its number."""
 
     t_ns: int
     epoch: int
@@ -105,6 +115,7 @@ class Heartbeat:
 
 
 def pack_chunk(chunk: ChunkMsg) -> bytes:
+    """A CHUNK; `target_rad` float64 [K, J] in rad."""
     head = (chunk.seq, chunk.t_capture_ns, chunk.t_publish_ns, chunk.parent_seq, chunk.epoch)
     times = (chunk.step_ns, chunk.condition_age_ns)
     rows = np.ascontiguousarray(chunk.target_rad, np.float64)
@@ -112,7 +123,10 @@ def pack_chunk(chunk: ChunkMsg) -> bytes:
 
 
 def unpack_chunk(packet: bytes) -> ChunkMsg:
-    """Raises ValueError or struct.error on a packet that is not whole."""
+    """The chunk in a packet of `pack_chunk`: `target_rad` float64 [K, J] in rad.
+
+    Raises ValueError or struct.error if the packet is not whole.
+    """
     _, seq, capture_ns, publish_ns, parent, epoch, step_ns, age_ns, rows, joints = (
         _CHUNK.unpack_from(packet)
     )
@@ -122,11 +136,11 @@ def unpack_chunk(packet: bytes) -> ChunkMsg:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One cycle: counters since the start, the last request obeyed, the newest joint state."""
+    """One cycle of the loop: counters since the start, and the newest joint state."""
 
     ticks: int
-    obeyed: int
-    missed: tuple[int, ...]  # by the causes of `ControlRecord.missed_ticks`, in their order
+    obeyed: int  # number of the last request that was obeyed
+    missed: tuple[int, ...]  # the values of `ControlRecord.missed_ticks`, in their order
     facts: TickFacts
     state: StateMsg | None
 

@@ -1,7 +1,7 @@
-"""Which spans belong together, from a picture to the motors.
+"""Finds the spans that belong together, from a camera image to the motors.
 
-A span's `arg` is the seq of what it was about (docs/tracing.md); the chunks and the conditions say
-which of those was made from which. A flow is the path of one of them through its spans.
+A span's `arg` is the seq of the message that it worked on (docs/tracing.md). Chunks and conditions
+record the messages that they were computed from. A flow is the path of one message through spans.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ PLAYING: Final = ("tick", "bus_write")
 
 
 class Key(NamedTuple):
-    """One span: the first of this stage about this seq. Only `publish` is of several threads, and
-    names the one."""
+    """Identifies a span: the first one of this stage with this seq.
+
+    `thread` is set only for `publish`, which runs in several threads.
+    """
 
     stage: str
     seq: int
@@ -28,11 +30,12 @@ class Key(NamedTuple):
 
 
 def key_of(thread: str, stage: str, seq: int) -> Key:
+    """Return the key of a span."""
     return Key(stage, seq, thread if stage == "publish" else "")
 
 
 def flows(chunks: Iterable[ChunkMsg], conditions: Iterable[ConditionMsg]) -> dict[Key, list[int]]:
-    """The numbers of the flows that lead through each span."""
+    """Return for each span the numbers of the flows that lead through it."""
     found: dict[Key, list[int]] = defaultdict(list)
     for number, path in enumerate(_paths(chunks, conditions), start=1):
         for key in path:
@@ -41,7 +44,7 @@ def flows(chunks: Iterable[ChunkMsg], conditions: Iterable[ConditionMsg]) -> dic
 
 
 def _paths(chunks: Iterable[ChunkMsg], conditions: Iterable[ConditionMsg]) -> Iterator[list[Key]]:
-    """A picture to its condition; a picture to the ticks; a condition to a chunk that used it."""
+    """Yield three kinds of path: image to condition, image to ticks, condition to chunk."""
     for condition in conditions:
         yield [
             *_picture(condition.parent_seq),

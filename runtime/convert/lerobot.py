@@ -1,8 +1,8 @@
-"""A recording to a LeRobotDataset v3.0: Parquet tables, MP4 videos and JSON, read by `lerobot`.
+"""Exports a recording as a LeRobotDataset v3.0: Parquet tables, MP4 videos and JSON.
 
-The format's facts are those of lerobot 0.4.4: `lerobot/datasets/lerobot_dataset.py`, `utils.py` and
-`compute_stats.py`. It is written without lerobot, which brings torch. Each episode has a table and
-a video of its own, which the format allows.
+The format follows lerobot 0.4.4: `lerobot/datasets/lerobot_dataset.py`, `utils.py` and
+`compute_stats.py`. This file does not import lerobot, which needs torch. Each episode has its own
+table and video, which the format allows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,11 @@ from v2a.files import new_folder
 from v2a.terminal import Bar
 
 PICTURE: Final = "observation.images.camera"
-FILES_A_CHUNK: Final = 1000  # lerobot's default, as are the sizes in `_info`
+FILES_A_CHUNK: Final = 1000  # lerobot's default, like the sizes in `_info`
 DATA_PATH: Final = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH: Final = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH: Final = "episodes/chunk-000/file-000.parquet"
-# What pandas wants to know to have the task as the index, which is where lerobot looks for it.
+# Tells pandas to use the task as the index, where lerobot looks for it.
 PANDAS: Final = {
     "index_columns": ["task"],
     "column_indexes": [],
@@ -42,19 +42,54 @@ PANDAS: Final = {
 }
 
 QUANTILES: Final = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-STATS_PICTURES: Final = 100  # of an episode, evenly spread ...
-STATS_SIDE: Final = 150  # ... and thinned to about so many pixels a side
+STATS_PICTURES: Final = 100  # pictures per episode in the statistics, evenly spread
+STATS_SIDE: Final = 150  # longer side of such a picture in pixels, about
 
 Columns = dict[str, npt.NDArray[Any]]
+Stat = list[float] | list[list[list[float]]]  # by joint [n], or by channel [3, 1, 1]
+Stats = dict[str, Mapping[str, Stat]]  # feature -> min, max, mean, std, quantiles, count
+EpisodeRow = dict[str, int | float | list[str] | Stat]
+
+
+class Feature(TypedDict):
+    """One column of the data set."""
+
+    dtype: str
+    shape: list[int]
+    names: list[str] | None
+
+
+class VideoFeature(Feature):
+    """A camera's column, with facts about its video."""
+
+    info: dict[str, object]
+
+
+class Info(TypedDict):
+    """The data set's `meta/info.json`."""
+
+    codebase_version: str
+    robot_type: str
+    total_episodes: int
+    total_frames: int
+    total_tasks: int
+    chunks_size: int
+    data_files_size_in_mb: int
+    video_files_size_in_mb: int
+    fps: int
+    splits: dict[str, str]
+    data_path: str
+    video_path: str
+    features: Mapping[str, Feature]
 
 
 def export(recording: Recording, folder: Path) -> None:
-    """Write `recording` to the new `folder`.
+    """Write `recording` as a data set into the new `folder`.
 
-    Raises ConfigError where the folder exists or there is no episode, ModuleNotFoundError without
-    pyarrow or PyAV.
+    Raises ConfigError if the folder exists or the recording has no episode, and
+    ModuleNotFoundError if pyarrow or PyAV is not installed.
     """
-    import av  # noqa: F401  before anything is written: the extra [lerobot] may not be there
+    import av  # noqa: F401  fail before writing if the extra [lerobot] is missing
     import pyarrow  # noqa: F401
 
     fps, episodes = read_rows(recording)
@@ -78,17 +113,17 @@ def export(recording: Recording, folder: Path) -> None:
     _write_table(meta / EPISODES_PATH, {name: [row[name] for row in rows] for name in rows[0]})
     _write_tasks(meta / "tasks.parquet", tasks)
     _write_json(meta / "stats.json", _stats(whole, np.concatenate(samples)))
-    # Last: without it nobody takes the folder for a whole data set.
+    # Written last: without it no reader takes the folder for a complete data set.
     _write_json(meta / "info.json", _info(recording, fps, episodes, tasks))
 
 
 def _file(index: int) -> dict[str, int]:
-    """The place of an episode's files."""
+    """Chunk and file number of an episode's files."""
     return {"chunk_index": index // FILES_A_CHUNK, "file_index": index % FILES_A_CHUNK}
 
 
 def _pictures(recording: Recording, episodes: list[Episode]) -> Iterator[Iterator[Image]]:
-    """Of each episode one picture a row, read as they are asked for."""
+    """For each episode, one picture uint8 [h, w, 3] per row. Reads them lazily."""
     rows = {
         int(seq): (index, int(count))
         for index, episode in enumerate(episodes)
@@ -96,6 +131,7 @@ def _pictures(recording: Recording, episodes: list[Episode]) -> Iterator[Iterato
     }
 
     def repeated(frames: Iterator[FrameMsg]) -> Iterator[Image]:
+        """Yield each frame's image, uint8 [H, W, 3], once for every row that uses it."""
         for frame in frames:
             yield from [frame.image] * rows[frame.seq][1]
 
@@ -105,7 +141,7 @@ def _pictures(recording: Recording, episodes: list[Episode]) -> Iterator[Iterato
 
 
 def _write_video(path: Path, pictures: Iterator[Image], fps: int) -> npt.NDArray[np.uint8]:
-    """Returns some of the pictures for the statistics: uint8 [n, h, w, 3], thinned."""
+    """Write the video; return some of its pictures, thinned, uint8 [n, h, w, 3]."""
     kept: list[Image] = []
     every = 1
     with mp4(path, fps) as write:
@@ -120,7 +156,7 @@ def _write_video(path: Path, pictures: Iterator[Image], fps: int) -> npt.NDArray
 
 
 def _tables(episodes: list[Episode], tasks: list[str], fps: int) -> Iterator[Columns]:
-    """The columns of each episode's rows."""
+    """The columns of each episode: one row per control tick."""
     before = 0
     for index, episode in enumerate(episodes):
         rows = np.arange(len(episode.t_ns))
@@ -136,7 +172,7 @@ def _tables(episodes: list[Episode], tasks: list[str], fps: int) -> Iterator[Col
         before += len(rows)
 
 
-def _episode_row(episode: Episode, table: Columns, fps: int) -> dict[str, Any]:
+def _episode_row(episode: Episode, table: Columns, fps: int) -> EpisodeRow:
     index, length = int(table["episode_index"][0]), len(episode.t_ns)
     place = _file(index)
     return {
@@ -154,11 +190,16 @@ def _episode_row(episode: Episode, table: Columns, fps: int) -> dict[str, Any]:
     }
 
 
-def _stats(table: Columns, pictures: npt.NDArray[np.uint8]) -> dict[str, dict[str, Any]]:
-    """By column, and of the pictures by channel, [3, 1, 1] in 0 to 1: what training scales by."""
-    found = {name: _spread(column.reshape(len(column), -1)) for name, column in table.items()}
+def _stats(table: Columns, pictures: npt.NDArray[np.uint8]) -> Stats:
+    """The statistics by which training scales: each column's, and the pictures' by channel.
+
+    `pictures` is uint8 [n, h, w, 3]; their statistics are of values from 0 to 1.
+    """
+    found: Stats = {
+        name: _spread(column.reshape(len(column), -1)) for name, column in table.items()
+    }
     channels = _spread(pictures.reshape(-1, 3) / 255.0) | {"count": [len(pictures)]}
-    by_channel = {
+    by_channel: dict[str, Stat] = {
         name: values if name == "count" else [[[value]] for value in values]
         for name, values in channels.items()
     }
@@ -166,7 +207,7 @@ def _stats(table: Columns, pictures: npt.NDArray[np.uint8]) -> dict[str, dict[st
 
 
 def _spread(values: npt.NDArray[Any]) -> dict[str, list[float]]:
-    """Over the rows of [n, d]."""
+    """Statistics over the rows of `values` [n, d]: each is [d]."""
     quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
     return {
         "min": values.min(axis=0).tolist(),
@@ -178,7 +219,7 @@ def _spread(values: npt.NDArray[Any]) -> dict[str, list[float]]:
     }
 
 
-def _flat(stats: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _flat(stats: Stats) -> EpisodeRow:
     return {
         f"stats/{feature}/{name}": value
         for feature, found in stats.items()
@@ -186,12 +227,10 @@ def _flat(stats: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _info(
-    recording: Recording, fps: int, episodes: list[Episode], tasks: list[str]
-) -> dict[str, Any]:
+def _info(recording: Recording, fps: int, episodes: list[Episode], tasks: list[str]) -> Info:
     return {
         "codebase_version": "v3.0",
-        "robot_type": recording.header["config"]["robot"]["name"],
+        "robot_type": recording.header.config.robot.name,
         "total_episodes": len(episodes),
         "total_frames": sum(len(episode.t_ns) for episode in episodes),
         "total_tasks": len(tasks),
@@ -206,21 +245,22 @@ def _info(
     }
 
 
-def _features(recording: Recording, fps: int) -> dict[str, dict[str, Any]]:
-    names = [joint["name"] for joint in recording.header["config"]["robot"]["joints"]]
-    joints = {"dtype": "float32", "shape": [len(names)], "names": names}
+def _features(recording: Recording, fps: int) -> dict[str, Feature]:
+    names = [joint.name for joint in recording.header.config.robot.joints]
+    joints: Feature = {"dtype": "float32", "shape": [len(names)], "names": names}
     height, width = next(recording.frames()).image.shape[:2]
     size = {"video.height": height, "video.width": width, "video.fps": fps}
+    video: VideoFeature = {
+        "dtype": "video",
+        "shape": [height, width, 3],
+        "names": ["height", "width", "channels"],
+        "info": VIDEO | size,
+    }
     counters = ("frame_index", "episode_index", "index", "task_index")
     return {
         "observation.state": joints,
         "action": joints,
-        PICTURE: {
-            "dtype": "video",
-            "shape": [height, width, 3],
-            "names": ["height", "width", "channels"],
-            "info": VIDEO | size,
-        },
+        PICTURE: video,
         "timestamp": {"dtype": "float32", "shape": [1], "names": None},
         **{name: {"dtype": "int64", "shape": [1], "names": None} for name in counters},
     }
@@ -243,7 +283,7 @@ def _write_table(
 
 
 def _arrow(column: Any) -> Any:
-    """A column of vectors has lists of one length, as lerobot's own tables."""
+    """A column for Arrow; [n, d] becomes lists of fixed length, like lerobot's own tables."""
     import pyarrow
 
     if isinstance(column, np.ndarray) and column.ndim == 2:
@@ -252,6 +292,6 @@ def _arrow(column: Any) -> Any:
     return pyarrow.array(column)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
-"""A recording as a Perfetto trace: for ui.perfetto.dev, or SQL by Perfetto's trace processor.
+"""Writes a recording as a Perfetto trace, for ui.perfetto.dev or Perfetto's trace processor.
 
-Each thread is a track and each stage a slice on it. Arrows lead from a picture through System 1 and
-its chunk to the tick and the bus write that first played it, from a picture through System 2 to the
-condition, and from a condition to what used it. The ages are counters, in ms.
+Each thread is a track, and each stage a slice on it. One kind of arrow leads from a picture through
+System 1 and its chunk to the tick and the bus write that first played it. Another leads from a
+picture through System 2 to its condition, and on to the chunks that used it. The ages are counters,
+in ms.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket
     from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
-# As data passes through them: what begins at the same instant (in lockstep, most things do) keeps
+# In the order of the data flow. Slices that begin at the same instant (in lockstep, most do) keep
 # this order in the trace.
 THREADS: Final = ("main", "camera", "system2", "system1", "control")
-PROCESS: Final = 1  # of the trace; the recording does not have the real ids
+PROCESS: Final = 1  # process id in the trace; the recording does not have the real one
 SEQUENCE: Final = 1
 
 
 class Slice(NamedTuple):
-    """A span by the name of its stage, with the flows that lead through it."""
+    """A span, with the name of its stage and the flows that lead through it."""
 
     name: str
     t0_ns: int
@@ -43,14 +44,16 @@ class Slice(NamedTuple):
 
 
 class Age(NamedTuple):
+    """How old the data was at one time."""
+
     name: str
     t_ns: int
     age_ns: int
 
 
 def write_trace(recording: Recording, path: Path) -> None:
-    """Write `path` (`.perfetto-trace`) over what is there. Times are those of CLOCK_MONOTONIC."""
-    # Here: its classes take 50 ms to import.
+    """Write `path` (`.perfetto-trace`), over an existing file. Times are of CLOCK_MONOTONIC."""
+    # Here: it takes 50 ms to import.
     from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
     chunks = {chunk.seq: chunk for chunk in recording.chunks()}
@@ -60,9 +63,9 @@ def write_trace(recording: Recording, path: Path) -> None:
         name: _slices(name, spans[name], through, chunks) for name in sorted(spans, key=_place)
     }
     with path.open("wb") as file:
-        writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {recording.header['policy']}")
+        writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {recording.header.policy}")
         for name, slices in threads.items():
-            # A picture is on its way while the thread still works on the one before.
+            # A capture overlaps with the thread's work on the picture before.
             writer.track("capture", [s for s in slices if s.name == "capture"])
             writer.thread(name, [s for s in slices if s.name != "capture"])
         end_ns = max((s.t1_ns for slices in threads.values() for s in slices), default=0)
@@ -80,20 +83,23 @@ def _slices(
     through: dict[Key, list[int]],
     chunks: Mapping[int, ChunkMsg],
 ) -> list[Slice]:
-    """With the flows through each, which no later one has: a chunk is played by many ticks."""
+    """The slices of a thread. Only the first slice of a flow's key gets the flow.
+
+    Many ticks play one chunk, and the arrow leads to the first. `rows` is int64 [n, 4].
+    """
     found = []
     for stage, t0_ns, t1_ns, seq in rows[rows[:, 1].argsort(kind="stable")].tolist():
         name = STAGES[stage]
         key = key_of(thread, name, seq)
         numbers = () if thread.startswith(GPU) else through.pop(key, ())
         if name == "tick" and numbers and t0_ns < chunks[seq].t_publish_ns:
-            numbers = ()  # the chunk came when the tick had begun: no arrow leads back in time
+            numbers = ()  # the chunk arrived after the tick began: no arrow leads back in time
         found.append(Slice(name, t0_ns, t1_ns, seq, tuple(numbers)))
     return found
 
 
 def _safety(recording: Recording, end_ns: int) -> list[Slice]:
-    """Each state, until the next."""
+    """One slice per safety state, which lasts until the next state."""
     changes = recording.safety()
     ends_ns = [change.t_ns for change in changes[1:]] + [end_ns]
     return [
@@ -103,7 +109,7 @@ def _safety(recording: Recording, end_ns: int) -> list[Slice]:
 
 
 def _ages(control: npt.NDArray[np.int64] | None, chunks: Mapping[int, ChunkMsg]) -> Iterator[Age]:
-    """As System 1 and the control loop measure them."""
+    """The ages as System 1 and the control loop measure them. `control` is int64 [n, 4]."""
     for chunk in chunks.values():
         yield Age("condition_age", chunk.t_publish_ns, chunk.condition_age_ns)
     if control is not None:
@@ -112,12 +118,12 @@ def _ages(control: npt.NDArray[np.int64] | None, chunks: Mapping[int, ChunkMsg])
 
 
 def in_order(slices: Iterable[Slice]) -> list[Slice]:
-    """By their beginning, and what contains another first."""
+    """Sorted by their start; of two with the same start, the longer first."""
     return sorted(slices, key=lambda one: (one.t0_ns, -one.t1_ns))
 
 
 def lanes(slices: Iterable[Slice]) -> list[list[Slice]]:
-    """Rows, few of them, so that in each of them two slices lie in each other or apart."""
+    """Few rows of slices; any two slices of a row are nested or apart, as Perfetto demands."""
     found: list[tuple[list[Slice], list[int]]] = []
     for one in in_order(slices):
         lane = next((lane for lane in found if _fits(one, lane[1])), None)
@@ -130,14 +136,14 @@ def lanes(slices: Iterable[Slice]) -> list[list[Slice]]:
 
 
 def _fits(one: Slice, ends_ns: list[int]) -> bool:
-    """Whether it lies in the last of those that have not ended; forgets those that have."""
+    """Whether `one` lies inside the last open slice. Removes slices that ended before it."""
     while ends_ns and ends_ns[-1] <= one.t0_ns:
         ends_ns.pop()
     return not ends_ns or one.t1_ns <= ends_ns[-1]
 
 
 class _Writer:
-    """Perfetto's track events (protos/perfetto/trace/track_event), each in a packet of its own."""
+    """Writes Perfetto's track events (protos/perfetto/trace/track_event), one per packet."""
 
     def __init__(self, trace: StreamingTraceProtoBuilder, process: str) -> None:
         self._trace = trace
@@ -148,6 +154,7 @@ class _Writer:
         self._trace.write_packet(packet)
 
     def thread(self, name: str, slices: Iterable[Slice]) -> None:
+        """Write a thread's track."""
         packet = self._described()
         thread = packet.track_descriptor.thread
         thread.pid, thread.tid, thread.thread_name = PROCESS, PROCESS + self._uuid, name
@@ -155,7 +162,7 @@ class _Writer:
         self._play(slices)
 
     def track(self, name: str, slices: Iterable[Slice]) -> None:
-        """Of no thread. Where slices overlap, it is several of one name, which are shown as one."""
+        """Write a track without a thread. Overlapping slices go to several tracks of one name."""
         for lane in lanes(slices):
             packet = self._described()
             packet.track_descriptor.name = name
@@ -163,6 +170,7 @@ class _Writer:
             self._play(lane)
 
     def counters(self, ages: Iterable[Age]) -> None:
+        """Write one counter track per age, in ms."""
         uuids: dict[str, int] = {}
         for age in ages:
             if age.name not in uuids:
@@ -177,7 +185,7 @@ class _Writer:
             self._trace.write_packet(packet)
 
     def _play(self, slices: Iterable[Slice]) -> None:
-        """On the last track described; they must lie in each other or apart."""
+        """Write slices to the newest track; any two of them must be nested or apart."""
         ends_ns: list[int] = []
         for one in in_order(slices):
             while ends_ns and ends_ns[-1] <= one.t0_ns:
@@ -211,7 +219,7 @@ class _Writer:
         return packet
 
     def _described(self) -> TracePacket:
-        """A new track: the first is the process, of which the others are."""
+        """A packet that describes a new track; the first is the process, parent of the others."""
         self._uuid += 1
         packet = self._trace.create_packet()
         packet.trusted_packet_sequence_id = SEQUENCE

@@ -1,13 +1,13 @@
-"""A recording to rerun's .rrd: pictures, joints, ages, stage times, safety on one timeline.
+"""Exports a recording as rerun's .rrd: pictures, joints, ages, stage times, safety in one view.
 
     /camera                       the pictures
-    /joints/NAME/position_rad     and command_rad, and target_rad: what the newest chunk asked for
+    /joints/NAME/position_rad     measured; also command_rad, and target_rad of the newest chunk
     /age_ms/condition_age         of each chunk
-    /stage_ms/STAGE               how long each call took; /gpu_ms/STAGE, what of it the GPU
+    /stage_ms/STAGE               how long each call took; /gpu_ms/STAGE: its part on the GPU
     /safety, /log                 as text
     /configuration                the header of the recording
 
-Needs rerun-sdk, the extra [rerun]. Times are seconds since the run began.
+It needs rerun-sdk, the extra [rerun]. Times are seconds since the start of the run.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from v2a.names import STAGES
 from v2a.spans import GPU
 
 FILE: Final = "run.rrd"
-PICTURES: Final = 64  # sent at once
+PICTURES: Final = 64  # per batch
 
 Columns = tuple[str, Sequence[int] | npt.NDArray[np.int64], Any]
-"""An entity, the time of each of its rows in ns, and rerun's columns."""
+"""An entity, the times of its rows (int64 [n], ns) and rerun's columns."""
 
 
 def export(recording: Recording, folder: Path) -> None:
     """Write `run.rrd` into the new `folder`.
 
-    Raises ConfigError where the folder exists, ModuleNotFoundError without rerun-sdk or OpenCV.
+    Raises ConfigError if the folder exists, and ModuleNotFoundError if rerun-sdk or OpenCV is not
+    installed.
     """
-    import rerun  # before anything is written: the extra [rerun] may not be there
+    import rerun  # fail before writing if the extra [rerun] is missing
 
     new_folder(folder, "export")
-    # A copy of a recording is the same recording.
+    # Copies of a recording get the same id.
     stream = rerun.RecordingStream("v2a", recording_id=f"v2a-{recording.t0_ns}")
     stream.save(folder / FILE)
     stream.send_recording_name(recording.path.parent.name)
@@ -56,7 +57,7 @@ def export(recording: Recording, folder: Path) -> None:
         since = (np.asarray(times_ns, np.int64) - recording.t0_ns).astype("timedelta64[ns]")
         time = rerun.TimeColumn("time", duration=since)
         stream.send_columns(entity, [time], columns)
-    stream.disconnect()  # writes what is left
+    stream.disconnect()  # writes the rest
 
 
 def _pictures(recording: Recording) -> Iterator[Columns]:
@@ -71,9 +72,9 @@ def _pictures(recording: Recording) -> Iterator[Columns]:
 
 def _joints(recording: Recording) -> Iterator[Columns]:
     states, chunks = list(recording.states()), list(recording.chunks())
-    joints = recording.header["config"]["robot"]["joints"]
+    joints = recording.header.config.robot.joints
     for index, joint in enumerate(joints):
-        where = f"joints/{joint['name']}"
+        where = f"joints/{joint.name}"
         at_ns = [state.t_capture_ns for state in states]
         yield _scalars(f"{where}/position_rad", at_ns, [s.position_rad[index] for s in states])
         yield _scalars(f"{where}/command_rad", at_ns, [s.command_rad[index] for s in states])
@@ -81,7 +82,7 @@ def _joints(recording: Recording) -> Iterator[Columns]:
 
 
 def newest_targets(chunks: Sequence[ChunkMsg], joint: int) -> tuple[list[int], list[float]]:
-    """What each chunk asks of a joint, and when, up to the time of the next chunk's first row."""
+    """Times in ns and targets in rad of one joint, from each chunk until the next one starts."""
     ends_ns = [*(chunk.t_capture_ns for chunk in chunks[1:]), 1 << 62]
     rows = [
         (chunk.t_capture_ns + k * chunk.step_ns, float(row[joint]))

@@ -1,4 +1,4 @@
-"""Pictures to an MP4 file that training can read in any order. Needs PyAV, the extra [lerobot]."""
+"""Writes images to an MP4 file with fast random access. Needs PyAV (the extra [lerobot])."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Final
 from runtime.mailbox import Image
 
 CODEC: Final = "h264"
-# Colour in full: at a policy's size halved colour is seen. On camera pictures of 96 x 96 the mean
-# error was 1.3 of 255 levels, against 2.1 with yuv420p, in files of the same size.
+# Full colour resolution, as images of a policy's size are small. On 96 x 96 camera images the mean
+# error was 1.3 of 255 levels, against 2.1 with yuv420p, at the same file size.
 PIXELS: Final = "yuv444p"
-# 18 is what x264 calls visually lossless. A key picture every 2, as lerobot has it, and none that
-# leans on a later one.
+# x264 calls 18 visually lossless. Every second image is a key frame, as in lerobot, and no image
+# depends on a later one.
 OPTIONS: Final = {"crf": "18", "g": "2", "bf": "0"}
 
 VIDEO: Final = {
@@ -25,12 +25,12 @@ VIDEO: Final = {
     "video.is_depth_map": False,
     "has_audio": False,
 }
-"""How lerobot's info.json describes these files; size and rate come on top."""
+"""The description of these files in lerobot's info.json, without size and rate."""
 
 
 @contextmanager
 def mp4(path: Path, fps: int) -> Iterator[Callable[[Image], None]]:
-    """A new file; the function writes one picture, uint8 [H, W, 3] RGB, for 1 / `fps` s."""
+    """Open a new file and yield a function that appends one image, uint8 [H, W, 3] RGB."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +40,7 @@ def mp4(path: Path, fps: int) -> Iterator[Callable[[Image], None]]:
         written = 0
 
         def write(picture: Image) -> None:
+            """Append an image, uint8 [H, W, 3] RGB, which is shown for 1 / `fps` s."""
             nonlocal written
             if written == 0:
                 stream.height, stream.width = picture.shape[:2]

@@ -1,4 +1,4 @@
-"""Engines: load one graph of a bundle and run it."""
+"""Engines load one graph of a bundle and run it."""
 
 from __future__ import annotations
 

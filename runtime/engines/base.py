@@ -1,7 +1,7 @@
-"""Engines: one graph, loaded and ready to run, whatever computes it.
+"""The interface of an engine: one graph of a bundle, loaded and ready to run.
 
-Back ends are rows of `BACKENDS`, imported when used. An engine returns fresh output arrays on each
-run, so a caller may keep them (System 2's condition outlives many runs of System 1).
+Back ends are rows of `BACKENDS` and are imported when used. An engine returns new output arrays on
+each run, so a caller may keep them: System 2's condition outlives many runs of System 1.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class Engine(Protocol):
     """A loaded graph. `with` closes it."""
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
-        """Feed every input of the graph by name; get every output by name, in new arrays.
+        """Run the graph once on `feeds` and return its outputs in new arrays.
 
-        Raises EngineError when the back end refuses the feeds or fails.
+        Both map a tensor's name to an array with the shape and dtype of its `TensorSpec`. All
+        inputs are required. Raises EngineError if the back end refuses the feeds or fails.
         """
         ...
 
@@ -49,15 +50,15 @@ class Engine(Protocol):
 
 @runtime_checkable
 class TimesGpu(Protocol):
-    """An engine that times its work on the GPU by events."""
+    """An engine that measures its GPU time by events."""
 
     def gpu_ms(self) -> float:
-        """GPU time of the last run, copies left out."""
+        """Return the GPU time of the last run in ms, without copies."""
         ...
 
 
 class LayerTime(NamedTuple):
-    """What one layer of an engine takes in one run, on average; `kind` is its operator."""
+    """The mean time of one layer per run. `kind` is its operator."""
 
     name: str
     kind: str
@@ -66,12 +67,12 @@ class LayerTime(NamedTuple):
 
 @runtime_checkable
 class TimesLayers(Protocol):
-    """An engine that can tell what its layers take."""
+    """An engine that can time its layers."""
 
     def layer_times(self, feeds: Mapping[str, npt.NDArray[Any]], runs: int) -> list[LayerTime]:
-        """Its layers in the order in which they run, over `runs` runs on `feeds`.
+        """Time the layers, in running order, over `runs` runs on `feeds` (shapes as for `run`).
 
-        Measuring each layer slows all of them down: shares are worth more than sums.
+        Timing slows every layer down, so the layers' shares are more reliable than their sum.
         """
         ...
 
@@ -87,10 +88,10 @@ BACKENDS = {
 
 
 def load(graph: GraphSpec, path: Path, backend: str = "ort", threads: int = 1) -> Engine:
-    """Load `graph` from its file `path` with one of `BACKENDS`.
+    """Load `graph` from its ONNX file `path` with one of `BACKENDS`.
 
-    Raises ConfigError for an unknown back end, BundleError when the file's inputs and outputs are
-    not those of the manifest, EngineError when it can't be loaded.
+    Raises ConfigError for an unknown back end, BundleError if the file's inputs or outputs differ
+    from the manifest's, EngineError if the file can't be loaded.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"no engine back end {backend!r}; choose from {', '.join(BACKENDS)}")
@@ -102,7 +103,7 @@ def load(graph: GraphSpec, path: Path, backend: str = "ort", threads: int = 1) -
 def check_signature(
     graph: GraphSpec, inputs: Sequence[Signature], outputs: Sequence[Signature]
 ) -> None:
-    """Raise BundleError unless the file's tensors are exactly the manifest's."""
+    """Raise BundleError unless the file has exactly the manifest's names, dtypes and shapes."""
     for side, specs, found in (
         ("input", graph.inputs, inputs),
         ("output", graph.outputs, outputs),
@@ -140,5 +141,5 @@ def check_tensor(graph: str, spec: TensorSpec, array: npt.NDArray[Any] | None) -
 
 
 def zeros(specs: Sequence[TensorSpec]) -> Tensors:
-    """An all-zero array for each spec: enough to warm an engine up."""
+    """Return an all-zero array in the shape and dtype of each spec, to warm an engine up."""
     return {spec.name: np.zeros(spec.shape, dtype=spec.dtype) for spec in specs}

@@ -1,7 +1,7 @@
-"""One graph to one plan: parse, compile, and check the plan before anybody runs it.
+"""Turns one graph into one plan: parses it, compiles it, and checks the plan.
 
-Networks are strongly typed: a tensor has the type that the ONNX file gives it, on TensorRT 10 as on
-11, which knows nothing else. So a precision is chosen when the bundle is exported or calibrated.
+Networks are strongly typed: a tensor has the type that the ONNX file gives it. TensorRT 11 has no
+other kind of network. So the precision is chosen when the bundle is exported or calibrated.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import numpy.typing as npt
 
 from runtime.engines.base import Signature, Tensors, check_signature, load
 from runtime.engines.cuda import Cuda
-from runtime.engines.plan_cache import Recipe
+from runtime.engines.plan_cache import PlanCheck, Recipe
 from runtime.engines.precisions import asked_precisions, built_precisions, read_back
 from runtime.engines.tensorrt_api import first_error, flag, is_rtx, make_log, title
 from runtime.engines.trt import DTYPES, TrtEngine
 from v2a.bundle import GraphSpec, TensorSpec
 from v2a.errors import EngineError
 
-# Largest |engine - ONNX Runtime| on random feeds, as a part of the output's largest magnitude. It
-# finds a kernel that computes something else, no more: the verdict on a precision is calibration's.
+# Largest |engine - ONNX Runtime| on random feeds, relative to the output's largest magnitude. This
+# only finds kernels that compute something else; calibration judges a precision.
 # bf16 has no entry, as ONNX Runtime's CPU has no kernels for it.
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
-# The first compute capability that has a precision; those left out are in all that TensorRT knows
+# The first compute capability that has a precision. All that TensorRT supports have the others
 # (docs.nvidia.com/deeplearning/tensorrt, Support Matrix, Hardware and Precision).
 FIRST_SM = {"bf16": 80}
 
-# ONNX operator -> what to do where TensorRT does not take it.
+# ONNX operator -> what to do if TensorRT rejects it.
 _FIXES = {
     "DFT": "write it as a product with a constant matrix",
     "QuantizeLinear": "quantise to symmetric INT8 (zero point 0)",
@@ -44,8 +44,10 @@ _FIX = "use operators of TensorRT 10.3 at opset 18"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A parsed graph. It holds all that TensorRT's objects point to: with the builder or the logger
-    collected, the next call would be a segmentation fault."""
+    """A parsed graph, with everything that TensorRT's objects point to.
+
+    If Python collected the builder or the logger, the next call would crash.
+    """
 
     trt: Any
     log: Any
@@ -55,15 +57,15 @@ class Network:
     graph: GraphSpec
 
     def asked(self) -> dict[str, str]:
-        """ONNX node -> the precision that its type asks for."""
+        """Return ONNX node -> the precision that its type asks for."""
         return asked_precisions(self.definition)
 
 
 def parse(trt: Any, graph: GraphSpec, path: Path) -> Network:
-    """Read an ONNX file by NVIDIA's parser.
+    """Parse an ONNX file with NVIDIA's parser.
 
-    Raises EngineError with the node that it does not take, BundleError where the file's inputs and
-    outputs are not the manifest's.
+    Raises EngineError with the node that the parser rejects, and BundleError if the file's inputs
+    and outputs differ from the manifest's.
     """
     log = make_log(trt)
     builder = trt.Builder(log)
@@ -93,7 +95,7 @@ def _refusal(network: Network) -> str:
         return f"{who} can't read it ({reason}); export the bundle again"
     fix = _FIXES.get(error.node_operator(), _FIX)
     return (
-        f"{who} does not take node {error.node_name()} ({error.node_operator()}): {reason}; "
+        f"{who} does not support node {error.node_name()} ({error.node_operator()}): {reason}; "
         f"{fix}, and export the bundle again"
     )
 
@@ -101,19 +103,18 @@ def _refusal(network: Network) -> str:
 def compile_plan(
     network: Network, recipe: Recipe, sms: Sequence[int] = (), timings: bytes = b""
 ) -> tuple[memoryview, bytes]:
-    """The plan, and the kernel timings to begin the next build with.
+    """The plan, and the kernel timings for the next build.
 
-    `sms` are compute capabilities to compile for without a GPU (TensorRT-RTX alone can): one plan
-    for all of them. Without any it is for the GPU that is here.
-    Raises EngineError.
+    `sms` are compute capabilities: TensorRT-RTX compiles one plan for all of them, without a GPU.
+    Without `sms` the plan is for this machine's GPU. Raises EngineError.
     """
     trt = network.trt
     config = network.builder.create_builder_config()
     config.builder_optimization_level = recipe.optimization_level
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace_mib << 20)
-    # The engine inspector shows precisions only so.
+    # The engine inspector needs this to show precisions.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # fp32 means fp32: TensorRT's default would round the factors of each product to ten bits.
+    # Keep fp32 exact: by default TensorRT rounds the factors of a product to TF32, ten bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     if sms:
         config.num_compute_capabilities = len(sms)
@@ -137,10 +138,13 @@ def _use_timings(config: Any, timings: bytes) -> None:
 
 
 def capability(trt: Any, sm: int) -> Any:
-    """TensorRT-RTX's name of a compute capability; EngineError where it has none."""
+    """Return TensorRT-RTX's enum member for a compute capability.
+
+    Raises EngineError if this TensorRT has none.
+    """
     if not is_rtx(trt):
         raise EngineError(
-            f"{title(trt)} builds for the GPU it runs on; leave --sm out, or take --engine rtx"
+            f"{title(trt)} builds only for this machine's GPU; leave --sm out, or use --engine rtx"
         )
     found = flag(trt.ComputeCapability, f"SM{sm}")
     if found is None:
@@ -151,23 +155,27 @@ def capability(trt: Any, sm: int) -> Any:
 
 
 def check_precisions(graphs: Sequence[GraphSpec], sms: Sequence[int]) -> None:
-    """Raise EngineError where a GPU of one of `sms` has not the precision of a graph."""
+    """Raise EngineError if a GPU of one of `sms` lacks the precision of a graph."""
     for sm in sms:
         lacking = [graph for graph in graphs if FIRST_SM.get(graph.precision, 0) > sm]
         if lacking:
             precision = lacking[0].precision
             raise EngineError(
-                f"SM{sm} has no {precision}, which {len(lacking)} graphs are in "
-                f"({lacking[0].name}, ...): set their `precision` in the policy's file to fp16 or "
-                f"fp32 and export again, or take a GPU of SM{FIRST_SM[precision]} or newer"
+                f"SM{sm} has no {precision}; graphs in {precision}: {len(lacking)} "
+                f"({lacking[0].name}, ...); set their `precision` in the policy's file to fp16 or "
+                f"fp32 and export again, or use a GPU of SM{FIRST_SM[precision]} or newer"
             )
 
 
 def random_feeds(specs: list[TensorSpec]) -> Tensors:
-    """The same random inputs each time: normal numbers, any bytes, and zero for an index."""
+    """Reproducible random inputs in the shape and dtype of each spec.
+
+    Floats are normally distributed, uint8 is uniform, and int64 (an index) is zero.
+    """
     draws = np.random.default_rng(0)
 
     def draw(spec: TensorSpec) -> npt.NDArray[Any]:
+        """Return one array in the shape and dtype of `spec`."""
         if spec.dtype == "uint8":
             return draws.integers(0, 256, spec.shape, dtype=np.uint8)
         if spec.dtype == "int64":
@@ -178,7 +186,10 @@ def random_feeds(specs: list[TensorSpec]) -> Tensors:
 
 
 def reference(graph: GraphSpec, path: Path) -> Tensors | None:
-    """What ONNX Runtime's CPU makes of the random feeds; None for a precision that it has not."""
+    """ONNX Runtime's outputs for the random feeds, in the shapes of the graph's specs.
+
+    None if ONNX Runtime has no CPU kernels for the graph's precision.
+    """
     if graph.precision not in TOLERANCES:
         return None
     with load(graph, path, "ort") as engine:
@@ -192,32 +203,34 @@ def check_plan(
     asked: Mapping[str, str],
     trt: Any,
     cuda: Cuda,
-) -> dict[str, Any]:
-    """Load a plan, run it, compare it with `expected` and its layers with what was `asked`.
+) -> PlanCheck:
+    """Run a plan, and compare its outputs with `expected` and its precisions with `asked`.
 
-    Returns what it found, for the plan's note. Raises EngineError if the plan is not to be used.
+    `expected` has the shapes of the graph's outputs; None skips that comparison.
+    Raises EngineError if the plan must not be used.
     """
     with TrtEngine(graph, plan, trt, cuda) as engine:
         outputs = engine.run(random_feeds(graph.inputs))
         built = read_back(asked, built_precisions(engine.inspected()))
-        found = {"cuda_graph": engine.captured, "gpu_ms": engine.gpu_ms()}
+        captured, gpu_ms = engine.captured, engine.gpu_ms()
     if built.lost:
         raise EngineError(
-            f"graph {graph.name}: {', '.join(built.lost)} was asked for and no layer has it "
+            f"graph {graph.name}: no layer has the asked precision {', '.join(built.lost)} "
             f"({'; '.join(f'{c.node}: {c.built}' for c in built.changed[:3])}, ...); this GPU or "
-            f"{title(trt)} lacks it: take another precision"
+            f"{title(trt)} lacks it: use another precision"
         )
-    return {
-        **found,
-        "error": None if expected is None else _error(graph, outputs, expected),
-        "kept": built.kept,
-        "changed": [f"{c.node}: {c.asked} asked, {c.built} built" for c in built.changed],
-        "unseen": built.unseen,
-    }
+    return PlanCheck(
+        cuda_graph=captured,
+        gpu_ms=gpu_ms,
+        error=None if expected is None else _error(graph, outputs, expected),
+        kept=built.kept,
+        changed=tuple(f"{c.node}: {c.asked} asked, {c.built} built" for c in built.changed),
+        unseen=built.unseen,
+    )
 
 
 def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
-    """The largest error relative to the output's largest magnitude, if it is within tolerance."""
+    """Return the largest relative error. Raises EngineError if it is above the tolerance."""
     errors = {name: relative_error(outputs[name], expected[name]) for name in expected}
     worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     limit = TOLERANCES[graph.precision]
@@ -225,13 +238,13 @@ def _error(graph: GraphSpec, outputs: Tensors, expected: Tensors) -> float:
         raise EngineError(
             f"graph {graph.name}: {worst} differs from ONNX Runtime by {errors[worst]:.2g} of its "
             f"largest magnitude, limit {limit:g} for {graph.precision}; build with another "
-            "--optimization-level, or take another precision"
+            "--optimization-level, or use another precision"
         )
     return errors[worst]
 
 
 def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
-    """max |found - wanted| / max |wanted|; NaN where either is not finite."""
+    """max |found - wanted| / max |wanted|, of arrays of one shape; NaN if either is not finite."""
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("nan")
@@ -239,5 +252,5 @@ def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 
 def count(asked: Mapping[str, str]) -> dict[str, int]:
-    """Precision -> layers."""
+    """Precision -> number of layers."""
     return dict(Counter(asked.values()))

@@ -1,4 +1,4 @@
-"""`v2a build`: a bundle's graphs to TensorRT plans, on the machine that will run them."""
+"""`v2a build` turns a bundle's graphs into TensorRT plans, on the machine that will run them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from runtime.engines.cuda import Cuda, open_cuda
 from runtime.engines.plan_cache import (
     Machine,
     PlanCache,
+    PlanCheck,
     PlanKey,
+    PlanNote,
     Recipe,
     graph_sha256,
     machine_of,
@@ -39,9 +41,10 @@ from v2a.terminal import Bar
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one graph. `bytes` is the plan's size, `asked` its heavy layers' precisions.
+    """The result for one graph.
 
-    `check` is there for a plan that is kept: what running it on this GPU showed.
+    `bytes` is the plan's size, `asked` maps precisions to numbers of heavy layers. A plan that was
+    kept has a `check`.
     """
 
     graph: str
@@ -51,8 +54,12 @@ class Outcome:
     seconds: float = 0.0
     bytes: int = 0
     asked: dict[str, int] = field(default_factory=dict)
-    check: dict[str, Any] | None = None
+    check: PlanCheck | None = None
     error: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The fields as JSON values."""
+        return asdict(self) | {"check": self.check and self.check.model_dump(mode="json")}
 
 
 @click.command()
@@ -66,15 +73,15 @@ class Outcome:
 )
 @click.option(
     "--sm", "sms", type=int, multiple=True,
-    help="Compile for this compute capability (86) and keep nothing; more than once, for each.",
+    help="Compile for this compute capability, such as 86, and discard the plan. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True,
-    help="TensorRT's: higher builds longer.",
+    help="TensorRT's optimization level; a higher one takes longer to build.",
 )  # fmt: skip
 @click.option(
     "--workspace-mib", type=click.IntRange(min=16), default=2048, show_default=True,
-    help="Scratch memory that a plan may ask for.",
+    help="Scratch memory that a plan may use.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def build(
@@ -85,9 +92,9 @@ def build(
     workspace_mib: int,
     as_json: bool,
 ) -> None:
-    """Build the plans of BUNDLE for this machine's GPU, check them and keep them.
+    """Build the plans of BUNDLE for this machine's GPU, check them and cache them.
 
-    A plan that is there already is not built again.
+    A plan that is already in the cache is not built again.
 
     \b
     On the robot:       v2a build BUNDLE
@@ -107,11 +114,11 @@ def build(
             outcomes.append(_make(graph, bundle, maker))
             bar.done(_line(outcomes[-1]), err=as_json)
     if as_json:
-        graphs = {outcome.graph: asdict(outcome) for outcome in outcomes}
+        graphs = {outcome.graph: outcome.as_json() for outcome in outcomes}
         report = {"engine": engine, "version": trt.__version__, "sm": maker.sms, "graphs": graphs}
         click.echo(json.dumps(report, indent=1))
     if failed := [outcome for outcome in outcomes if outcome.error]:
-        summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs not built"
+        summary = f"{directory}: {len(failed)} of {len(outcomes)} graphs could not be built"
         raise EngineError("\n".join([summary, *(str(outcome.error) for outcome in failed)]))
 
 
@@ -123,12 +130,12 @@ def _gpu() -> Cuda:
 
 
 class Compiler:
-    """Compiles for GPUs that need not be here, and keeps nothing."""
+    """Compiles for GPUs that need not be in this machine, and keeps nothing."""
 
     def __init__(self, trt: Any, recipe: Recipe, sms: tuple[int, ...]) -> None:
         self._trt, self._recipe, self.sms = trt, recipe, sms
         for sm in sms:
-            capability(trt, sm)  # refuse it once, not once a graph
+            capability(trt, sm)  # refuse it once, not once per graph
 
     def make(self, graph: GraphSpec, path: Path, outcome: Outcome) -> None:
         network = _parsed(self._trt, graph, path, outcome)
@@ -137,7 +144,7 @@ class Compiler:
 
 
 class Keeper:
-    """Builds for the GPU of this machine, checks each plan and keeps it in the cache."""
+    """Builds plans for this machine's GPU, checks each and stores it in the cache."""
 
     def __init__(self, trt: Any, recipe: Recipe, engine: str, cuda: Cuda) -> None:
         self._trt, self._recipe, self._cuda = trt, recipe, cuda
@@ -151,12 +158,10 @@ class Keeper:
         outcome.cached = outcome.parsed = note is not None
         if note is None:
             note = self._build(graph, path, key, outcome)
-        outcome.bytes, outcome.asked, outcome.check = note["bytes"], note["asked"], note["check"]
+        outcome.bytes, outcome.asked, outcome.check = note.bytes, note.asked, note.check
 
-    def _build(
-        self, graph: GraphSpec, path: Path, key: PlanKey, outcome: Outcome
-    ) -> dict[str, Any]:
-        # First, so that ONNX Runtime's memory is free again when TensorRT wants it.
+    def _build(self, graph: GraphSpec, path: Path, key: PlanKey, outcome: Outcome) -> PlanNote:
+        # First, so that ONNX Runtime's memory is free again when TensorRT needs it.
         expected = reference(graph, path)
         network = _parsed(self._trt, graph, path, outcome)
         timing_file = self._cache.timing_file(self._machine)
@@ -164,11 +169,10 @@ class Keeper:
         plan, timings = compile_plan(network, self._recipe, timings=timings)
         asked = network.asked()
 
-        def check(written: bytes) -> dict[str, Any]:
-            found = check_plan(graph, written, expected, asked, self._trt, self._cuda)
-            return {"asked": outcome.asked, "check": found}
+        def check(written: bytes) -> PlanCheck:
+            return check_plan(graph, written, expected, asked, self._trt, self._cuda)
 
-        note = self._cache.store(key, plan, check)
+        note = self._cache.store(key, plan, outcome.asked, check)
         if timings:
             write_whole(timing_file, timings)
         return note
@@ -182,7 +186,7 @@ def _parsed(trt: Any, graph: GraphSpec, path: Path, outcome: Outcome) -> Network
 
 
 def _make(graph: GraphSpec, bundle: Bundle, maker: Compiler | Keeper) -> Outcome:
-    """One that can't be built does not keep the others from it."""
+    """Make one graph; a failure goes into its outcome, so that the others are still made."""
     clock, outcome = MonotonicClock(), Outcome(graph.name)
     start_ns = clock.now_ns()
     try:
@@ -195,7 +199,7 @@ def _make(graph: GraphSpec, bundle: Bundle, maker: Compiler | Keeper) -> Outcome
 
 
 def _line(outcome: Outcome) -> str:
-    """One line for the terminal; a graph that failed is explained at the end."""
+    """One graph's lines for the terminal; the error of a failed graph comes at the end."""
     verdict = "cached" if outcome.cached else "built" if outcome.built else "FAILED"
     asked = ", ".join(f"{layers} {name}" for name, layers in sorted(outcome.asked.items()))
     lines = [
@@ -203,7 +207,7 @@ def _line(outcome: Outcome) -> str:
         f"{outcome.bytes / 1e6:>9.1f} MB  {asked}"
     ]
     if check := outcome.check:
-        error = "not compared" if check["error"] is None else f"error {check['error']:.1e}"
-        lines.append(f"{'':<14} {check['gpu_ms']:.2f} ms on the GPU, {error}")
-        lines += [f"{'':<14} warning: {change}" for change in check["changed"]]
+        error = "not compared" if check.error is None else f"error {check.error:.1e}"
+        lines.append(f"{'':<14} {check.gpu_ms:.2f} ms on the GPU, {error}")
+        lines += [f"{'':<14} warning: {change}" for change in check.changed]
     return "\n".join(lines)

@@ -1,7 +1,6 @@
-"""The few things that an engine asks of CUDA.
+"""The interface through which an engine uses CUDA.
 
-Two packages can do them: cuda-bindings and PyCUDA. Whichever is installed is used, the first where
-both are.
+Two packages implement it: cuda-bindings and PyCUDA. If both are installed, cuda-bindings is used.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ CUDA = {
     "pycuda": ("runtime.engines.pycuda", "PyCuda"),
 }
 
-# Where the exact driver is written: on a PC and newer Jetsons, on a Jetson.
+# Files with the exact driver version: on a PC or newer Jetson, on an older Jetson.
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 
 
@@ -33,14 +32,14 @@ class Gpu:
     """The GPU that engines run on: device 0."""
 
     name: str
-    sm: int  # compute capability without its dot: 87
-    integrated: bool  # CPU and GPU share one memory (a Jetson)
-    cuda: int  # the newest CUDA that the driver runs: 12060
+    sm: int  # compute capability without its dot, such as 87
+    integrated: bool  # CPU and GPU share one memory, as on a Jetson
+    cuda: int  # newest CUDA version that the driver supports, such as 12060
     driver: str
 
 
 class Buffer(Protocol):
-    """Memory that the GPU reads or writes at `address`, and the host as the bytes `host`."""
+    """Memory that the GPU accesses at `address` and the host as `host`, uint8 [n]."""
 
     host: Bytes
     address: int
@@ -49,51 +48,53 @@ class Buffer(Protocol):
 
 
 class Queue(Protocol):
-    """A CUDA stream of one engine, and the work that it launches."""
+    """The CUDA stream of one engine and the work that it launches."""
 
     handle: int  # the cudaStream_t
 
     def upload(self, buffer: Buffer) -> None:
-        """Host to GPU, not waited for. Nothing is copied where both are the same memory."""
+        """Start a copy from host to GPU. Does nothing if both are the same memory."""
         ...
 
     def download(self, buffer: Buffer) -> None:
-        """GPU to host, not waited for."""
+        """Start a copy from GPU to host. Does nothing if both are the same memory."""
         ...
 
     def capture(self, work: Callable[[], None]) -> bool:
-        """Make `work` what `launch` launches, as a CUDA graph where it can be recorded as one."""
+        """Make `work` the work of `launch`. Return whether it was captured as a CUDA graph."""
         ...
 
-    def launch(self) -> None: ...
+    def launch(self) -> None:
+        """Start the captured work."""
+        ...
 
     def synchronize(self) -> None:
-        """Wait, without spinning, until all is done."""
+        """Sleep until all work is done."""
         ...
 
     def gpu_ms(self) -> float:
-        """How long the GPU worked on the last launch, copies left out."""
+        """Return the GPU time of the last launch in ms, without copies."""
         ...
 
     def close(self) -> None: ...
 
 
 class Cuda(Protocol):
-    """Every fault is an EngineError."""
+    """A CUDA package, opened on device 0. Every fault raises EngineError."""
 
     gpu: Gpu
 
     def buffer(self, nbytes: int) -> Buffer:
-        """Page-locked host memory and GPU memory; one and the same on an integrated GPU."""
+        """Allocate page-locked host memory and GPU memory, one block on an integrated GPU."""
         ...
 
     def queue(self, urgent: bool) -> Queue:
-        """An urgent queue's kernels go first wherever the GPU can choose between two."""
+        """Create a stream. The GPU starts kernels of urgent streams first."""
         ...
 
 
 def open_cuda() -> Cuda:
-    """The first row of `CUDA` that is installed; EngineError without one, or without a GPU."""
+    """Open the first installed row of `CUDA`. Raises EngineError without one or without a GPU."""
     for package, (module, name) in CUDA.items():
         try:
             import_module(package)
@@ -108,7 +109,7 @@ def open_cuda() -> Cuda:
 
 
 def driver_text() -> str:
-    """The first line of the driver's own version file, or nothing where there is none."""
+    """Return the first line of the driver's version file, or "" without one."""
     for file in _DRIVER_FILES:
         if file.is_file():
             return file.read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()

@@ -1,4 +1,4 @@
-"""NVIDIA's cuda-bindings behind the seam of `runtime.engines.cuda`."""
+"""Implements `runtime.engines.cuda` with NVIDIA's cuda-bindings."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ import numpy as np
 from runtime.engines.cuda import Buffer, Bytes, Gpu, Queue, driver_text
 from v2a.errors import EngineError
 
-# cudaError_t of the runtime API -> what to do.
+# cudaError_t of the runtime API -> fix.
 _FIXES = {
-    2: "close what else uses the GPU, or take a smaller policy or precision",  # MemoryAllocation
-    35: "install an NVIDIA driver for this CUDA; on JetPack 6 take cuda-bindings 12",  # ...Driver
-    100: "is there an NVIDIA GPU, and may this user open /dev/nvidia* ?",  # NoDevice
+    # MemoryAllocation, InsufficientDriver, NoDevice
+    2: "close other programs on the GPU, or use a smaller policy or precision",
+    35: "install an NVIDIA driver for this CUDA; on JetPack 6 use cuda-bindings 12",
+    100: "is there an NVIDIA GPU, and may this user open /dev/nvidia* ?",
 }
 
 
 def checked(rt: Any, result: tuple[Any, ...]) -> Any:
-    """What a call of the CUDA runtime gave after its error code, which is raised if it is one."""
+    """Return the values of a CUDA runtime call. Raises EngineError if its error code says so."""
     error, *values = result
     if error != rt.cudaError_t.cudaSuccess:
-        rt.cudaGetLastError()  # told here, so the next call (TensorRT's own) must not see it
+        rt.cudaGetLastError()  # clear it: the next call, perhaps TensorRT's own, must not see it
         text = rt.cudaGetErrorString(error)[1].decode()
-        fix = _FIXES.get(int(error), "if it stays so, restart the process")
+        fix = _FIXES.get(int(error), "if it persists, restart the process")
         raise EngineError(f"CUDA error {int(error)}: {text}; {fix}")
     return values[0] if len(values) == 1 else tuple(values)
 
 
 class CudaBindings:
-    """cuda-bindings, 12.6 or newer; its calls return an error code and what they gave."""
+    """The `Cuda` of cuda-bindings 12.6 or newer, whose calls return an error code and values."""
 
     def __init__(self) -> None:
         self._rt: Any = import_module("cuda.bindings.runtime")
-        # A thread that waits for the GPU sleeps: spinning would take a core from the control loop.
+        # Threads sleep while they wait for the GPU: spinning would take the control loop's core.
         checked(self._rt, self._rt.cudaSetDeviceFlags(self._rt.cudaDeviceScheduleBlockingSync))
         properties = checked(self._rt, self._rt.cudaGetDeviceProperties(0))
         self.gpu = Gpu(
@@ -82,7 +83,7 @@ class _Queue:
         self._graph: Any = None
         with ExitStack() as opened:
             least, greatest = checked(rt, rt.cudaDeviceGetStreamPriorityRange())
-            # Non-blocking: work on the default stream (a library's) must not order the two systems.
+            # Non-blocking: a library's work on the default stream must not delay either system.
             self._stream = checked(
                 rt,
                 rt.cudaStreamCreateWithPriority(
@@ -119,7 +120,7 @@ class _Queue:
     def capture(self, work: Callable[[], None]) -> bool:
         self._work = work
         rt = self._rt
-        # Thread-local: what other threads do meanwhile does not spoil the recording.
+        # Thread-local: other threads' CUDA calls do not spoil the capture.
         mode = rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         checked(rt, rt.cudaStreamBeginCapture(self._stream, mode))
         try:
@@ -137,11 +138,11 @@ class _Queue:
         return True
 
     def _abandon_capture(self) -> None:
-        """Leave the stream as it was: a capture that failed has to be ended all the same."""
+        """Restore the stream: a failed capture must be ended, too."""
         error, graph = self._rt.cudaStreamEndCapture(self._stream)
         if error == self._rt.cudaError_t.cudaSuccess:
             checked(self._rt, self._rt.cudaGraphDestroy(graph))
-        self._rt.cudaGetLastError()  # forget it: the launches go without a graph
+        self._rt.cudaGetLastError()  # clear it: launches work without a graph
 
     def launch(self) -> None:
         rt = self._rt
@@ -149,7 +150,7 @@ class _Queue:
         if self._graph is None:
             self._work()
         else:
-            # A graph takes the priority of the stream it is launched on.
+            # A graph runs at the priority of its launch stream.
             checked(rt, rt.cudaGraphLaunch(self._graph, self._stream))
         checked(rt, rt.cudaEventRecord(self._end, self._stream))
 

@@ -1,6 +1,6 @@
-"""An engine without a model: zeros, or any function, in the shapes that the manifest promises.
+"""An engine without a model: returns zeros, or the results of a function of your own.
 
-Part of the product: it lets a robot's wiring, timing and safety be tried before there is a policy.
+With it you can test a robot's wiring, timing and safety before you have a policy.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Function = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[A
 
 
 class FakeEngine(Engine):
-    """Checks its feeds against the manifest, then gives `function(feeds)` over zeros.
+    """Checks its feeds against the manifest, then returns the outputs of `function(feeds)`.
 
-    `function` may name only the outputs that it cares about; the others stay zero.
+    Outputs that `function` leaves out are zero.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class FakeEngine(Engine):
         self._function = function
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        """See `Engine.run`. Raises EngineError on a wrong shape or dtype, of outputs too."""
         for spec in self._graph.inputs:
             check_tensor(self._graph.name, spec, feeds.get(spec.name))
         outputs = zeros(self._graph.outputs)
@@ -44,4 +45,4 @@ class FakeEngine(Engine):
         return outputs
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing, as this engine holds no resources."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""Runs graphs with ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.engines.base import Engine, LayerTime, Signature, Tensors, check_si
 from v2a.bundle import GraphSpec
 from v2a.errors import EngineError
 
-# ONNX Runtime's names of the element types that a manifest may use.
+# ONNX Runtime's name of an element type -> the manifest's.
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -26,10 +26,10 @@ DTYPES = {
 
 
 class OrtEngine(Engine):
-    """One graph in one session.
+    """One graph in one ONNX Runtime session, by default with one thread.
 
-    Each worker calls its graphs from a thread of its own, so parallelism is between workers: one
-    thread a session by default, and no spinning, which would take the core from the control loop.
+    The workers run in parallel, so a session needs no threads of its own. Idle threads do not
+    spin, as spinning would take the core from the control loop.
     """
 
     def __init__(self, graph: GraphSpec, path: Path, threads: int = 1) -> None:
@@ -50,8 +50,9 @@ class OrtEngine(Engine):
         )
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
-        # A plain run, not an IOBinding: that was no faster (1 % of 0.82 ms, within noise) and would
-        # write over arrays that a message still holds.
+        """See `Engine.run`. Raises EngineError if a feed has another shape or dtype."""
+        # An IOBinding was no faster (1 % of 0.82 ms, within noise), and it would overwrite arrays
+        # that a message still holds.
         try:
             arrays = self._session.run(self._outputs, dict(feeds))
         except Exception as fault:  # see __init__
@@ -59,7 +60,10 @@ class OrtEngine(Engine):
         return dict(zip(self._outputs, arrays, strict=True))
 
     def layer_times(self, feeds: Mapping[str, npt.NDArray[Any]], runs: int) -> list[LayerTime]:
-        """See `TimesLayers`. In a session of its own: a profiled one can't stop being profiled."""
+        """See `TimesLayers`; feeds as for `run`, in their specs' shapes.
+
+        A second session does the timing, as profiling can't be switched off again.
+        """
         with tempfile.TemporaryDirectory() as folder:
             options = _options(self._threads)
             options.enable_profiling = True
@@ -73,7 +77,7 @@ class OrtEngine(Engine):
         return _layers(events)
 
     def close(self) -> None:
-        """Free the session's memory; the engine can't be run again."""
+        """Free the session's memory. The engine can't run afterwards."""
         self._session = None
 
 
@@ -88,7 +92,7 @@ def _options(threads: int) -> Any:
 
 
 def _layers(events: list[dict[str, Any]]) -> list[LayerTime]:
-    """Each node's mean over its runs, less the first, which allocates."""
+    """Return each node's mean time without its first run, which allocates memory."""
     taken: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event["cat"] == "Node":
@@ -102,7 +106,7 @@ def _signatures(nodes: Any) -> list[Signature]:
         (
             node.name,
             DTYPES.get(node.type, node.type),
-            # A dynamic axis is a name or None here; -1 equals no shape of a manifest.
+            # A dynamic axis is a name or None; -1 matches no shape of a manifest.
             tuple(size if isinstance(size, int) else -1 for size in node.shape),
         )
         for node in nodes

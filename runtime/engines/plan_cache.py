@@ -1,11 +1,11 @@
-"""Built plans on the robot's disk, found again by everything that they depend on.
+"""Keeps built plans on the robot's disk and finds them by everything that they depend on.
 
 `~/.cache/v2a/plans` (or below `XDG_CACHE_HOME`), per plan:
 DIGEST.plan     what TensorRT built
-DIGEST.json     its key, its SHA-256 and what the check after the build found; written last
+DIGEST.json     a `PlanNote` as JSON; written last
 DIGEST.timing   TensorRT's kernel timings on one machine
 
-A plan is executable code to TensorRT, so the folder is its user's alone.
+TensorRT executes a plan as code, so only its user may enter the folder.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, ValidationError
+
 from runtime.engines.cuda import Gpu
 from v2a.bundle import GraphSpec
+from v2a.config import describe_fault
 from v2a.errors import EngineError
+from v2a.measured import Measured
 
-# What `nvpmodel` writes on a Jetson: "pmode:0002 fmode:fanNull". A power mode sets the clocks, and
-# TensorRT picks its kernels by timing them.
+# `nvpmodel` writes this file on a Jetson: "pmode:0002 fmode:fanNull". A power mode sets the clocks,
+# and TensorRT picks its kernels by their time.
 POWER_MODE = Path("/var/lib/nvpmodel/status")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a plan is bound to besides its graph. `sm` and `cuda` as in `Gpu`."""
+    """What a plan depends on besides its graph. `sm` and `cuda` are as in `Gpu`."""
 
     engine: str
     tensorrt: str
@@ -43,7 +47,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a plan is built. The precision is the graph's own: its network is strongly typed."""
+    """How a plan is built. The graph sets the precision, as its network is strongly typed."""
 
     optimization_level: int = 3  # TensorRT's default
     workspace_mib: int = 2048
@@ -51,66 +55,94 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class PlanKey:
-    """All that a plan depends on."""
+    """Everything that a plan depends on."""
 
-    graph_sha256: str  # of the graph and of the weights beside it
+    graph_sha256: str  # of the graph's file and of its weights' file
     precision: str
     machine: Machine
     recipe: Recipe = field(default_factory=Recipe)
 
     def digest(self) -> str:
+        """The name of the plan's files: 16 hex digits."""
         return _digest_of(self)
 
 
+class PlanCheck(Measured):
+    """What the run of a new plan on this GPU showed."""
+
+    cuda_graph: bool = Field(description="whether the run was captured as a CUDA graph")
+    gpu_ms: float = Field(description="time of one run on the GPU, ms")
+    error: float | None = Field(
+        description="largest error against ONNX Runtime, relative to the output's largest "
+        "magnitude; null if not compared"
+    )
+    kept: dict[str, int] = Field(description="precision -> heavy layers that have it as asked")
+    changed: tuple[str, ...] = Field(description="heavy layers that have another precision")
+    unseen: int = Field(description="heavy layers that TensorRT's inspector does not show")
+
+
+class PlanNote(Measured):
+    """The JSON beside a plan."""
+
+    key: PlanKey = Field(description="what the plan depends on")
+    bytes: int = Field(description="size of the plan")
+    sha256: str = Field(description="SHA-256 of the plan, hex")
+    asked: dict[str, int] = Field(description="precision -> heavy layers that asked for it")
+    check: PlanCheck = Field(description="what the check after the build found")
+
+
 def machine_of(engine: str, tensorrt: str, gpu: Gpu) -> Machine:
-    """This machine, as a plan sees it."""
+    """The part of this machine that a plan depends on."""
     power_mode = POWER_MODE.read_text().strip() if POWER_MODE.is_file() else ""
     return Machine(engine, tensorrt, gpu.cuda, gpu.driver, gpu.name, gpu.sm, power_mode)
 
 
 def graph_sha256(graph: GraphSpec) -> str:
-    """Of the graph's file, and of its weights where they are in a second one."""
+    """SHA-256 of the graph's file, followed by that of its weights' file if it has one."""
     return graph.sha256 + (graph.data.sha256 if graph.data else "")
 
 
 class PlanCache:
-    """Plans in `folder`, by default the user's cache."""
+    """The plans in `folder`, by default in the user's cache."""
 
     def __init__(self, folder: Path | None = None) -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self.folder = folder or Path(home) / "v2a" / "plans"
 
-    def find(self, key: PlanKey) -> dict[str, Any] | None:
-        """What was noted of the plan with exactly this key, or None if it has to be built."""
+    def find(self, key: PlanKey) -> PlanNote | None:
+        """The note of the plan with exactly this key; None if it has to be built."""
         note = self.folder / f"{key.digest()}.json"
         return None if _whole(note) is None else _read_note(note)
 
     def newest(self, graph: GraphSpec, machine: Machine) -> bytes:
-        """The plan of `graph` for `machine` that was built last, by whatever recipe.
+        """The newest plan of `graph` for `machine`, by any recipe.
 
-        Raises EngineError, with what differs where there is one for another machine.
+        Raises EngineError if there is none; it says how a plan for another machine differs.
         """
-        here = asdict(machine)
         others = []
         for note in sorted(self.folder.glob("*.json"), key=_built_ns, reverse=True):
-            key = _read_note(note)["key"]
-            if (key["graph_sha256"], key["precision"]) != (graph_sha256(graph), graph.precision):
+            key = _read_note(note).key
+            if (key.graph_sha256, key.precision) != (graph_sha256(graph), graph.precision):
                 continue
-            if key["machine"] != here:
-                others.append(key["machine"])
+            if key.machine != machine:
+                others.append(key.machine)
             elif (plan := _whole(note)) is not None:
                 return plan
         raise EngineError(
-            f"graph {graph.name}: no plan for this machine{_differences(others, here)}; "
+            f"graph {graph.name}: no plan for this machine{_differences(others, machine)}; "
             f"run: v2a build BUNDLE --engine {machine.engine}"
         )
 
     def store(
-        self, key: PlanKey, plan: Any, check: Callable[[bytes], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Keep `plan` (any buffer of bytes) unless `check`, given what the disk has of it, raises.
+        self,
+        key: PlanKey,
+        plan: Any,
+        asked: dict[str, int],
+        check: Callable[[bytes], PlanCheck],
+    ) -> PlanNote:
+        """Keep `plan` (any buffer of bytes), and return its note.
 
-        Returns what is noted beside it: its key, size, SHA-256 and what `check` returned.
+        `check` gets the plan as read back from the disk. If it raises, nothing is kept.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self.folder / f"{key.digest()}.plan"
@@ -118,24 +150,26 @@ class PlanCache:
             _write(draft, plan)
             written = draft.read_bytes()
             found = check(written)
-        note = {"key": asdict(key), "bytes": len(written), "sha256": _digest(written), **found}
-        write_whole(file.with_suffix(".json"), json.dumps(note, indent=1).encode())
+        note = PlanNote(
+            key=key, bytes=len(written), sha256=_digest(written), asked=asked, check=found
+        )
+        write_whole(file.with_suffix(".json"), note.model_dump_json(indent=1).encode())
         return note
 
     def timing_file(self, machine: Machine) -> Path:
-        """Where kernel timings are kept: with them, building a second time takes less long."""
+        """The file of kernel timings; they make a second build faster."""
         return self.folder / f"{_digest_of(machine)}.timing"
 
 
 def write_whole(file: Path, data: Any) -> None:
-    """Write `file` whole or not at all, whenever the power goes."""
+    """Write `file` completely or not at all, even if the power fails."""
     with _draft(file) as draft:
         _write(draft, data)
 
 
 @contextmanager
 def _draft(file: Path) -> Iterator[Path]:
-    """A temporary name beside `file`, which becomes `file` unless the block raises."""
+    """Yield a temporary name beside `file`. It becomes `file` unless the block raises."""
     draft = file.with_suffix(f"{file.suffix}.part{os.getpid()}")
     try:
         yield draft
@@ -152,22 +186,22 @@ def _write(file: Path, data: Any) -> None:
 
 
 def _whole(note: Path) -> bytes | None:
-    """The plan of a note, if both are there and the plan is as it was written."""
+    """The plan of a note, if both files are there and the plan is unchanged."""
     file = note.with_suffix(".plan")
     if not note.is_file() or not file.is_file():
         return None
     plan = file.read_bytes()
-    return plan if _digest(plan) == _read_note(note)["sha256"] else None
+    return plan if _digest(plan) == _read_note(note).sha256 else None
 
 
-def _read_note(file: Path) -> dict[str, Any]:
+def _read_note(file: Path) -> PlanNote:
     try:
-        note: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as fault:
+        return PlanNote.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        fault = describe_fault(error.errors(include_url=False)[0], PlanNote)
         raise EngineError(
             f"{file}: is damaged ({fault}); delete it and run `v2a build` again"
         ) from None
-    return note
 
 
 def _digest(data: Any) -> str:
@@ -182,11 +216,13 @@ def _built_ns(file: Path) -> int:
     return file.stat().st_mtime_ns
 
 
-def _differences(others: list[dict[str, Any]], here: dict[str, Any]) -> str:
+def _differences(others: list[Machine], here: Machine) -> str:
     """How the newest plan for another machine differs, as ` (there is one for sm 87, here 89)`."""
     if not others:
         return ""
     parts = [
-        f"{name} {old}, here {here[name]}" for name, old in others[0].items() if old != here[name]
+        f"{name} {old}, here {getattr(here, name)}"
+        for name, old in asdict(others[0]).items()
+        if old != getattr(here, name)
     ]
     return f" (there is one for {'; '.join(parts)})"

@@ -1,7 +1,7 @@
-"""The precision of the layers that do the work: what the network asks for, what the engine has.
+"""Compares the precisions that a network asks for with those that its engine has.
 
-TensorRT may build another precision than the network asks for, and says nothing: FP8 was asked and
-FP32 built in github.com/NVIDIA/TensorRT/issues/4590. So the engine is read back, layer by layer.
+TensorRT may silently build another precision than the network asks for, such as FP32 instead of
+FP8 (github.com/NVIDIA/TensorRT/issues/4590). So we read the engine back, layer by layer.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
-# The layers that do nearly all of the arithmetic; the precision of the others is of little account.
+# The types of layers that do nearly all of the arithmetic. The precision of others matters little.
 HEAVY = ("ATTENTION", "CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
-# TensorRT's names of the precisions, with the ways in which the engine inspector writes them
-# ("Row major linear FP32", "Channel major FP16 format where channel % 4 == 0", "Half"). BFloat16
-# and float16 come before float.
+# TensorRT's name of a precision -> pattern of how the engine inspector writes it ("Row major
+# linear FP32", "Channel major FP16 format where channel % 4 == 0", "Half"). BFloat16 and float16
+# must come before float.
 WRITTEN = {
     "INT8": r"int8",
     "INT4": r"int4",
@@ -29,13 +29,13 @@ WRITTEN = {
     "FLOAT": r"fp32|float",
 }
 
-# The inspector's key for a tensor's type: TensorRT 10.x has format and type in one, 11.x in two.
+# The inspector's keys for a tensor's type: one for format and type in TensorRT 10.x, two in 11.x.
 _TYPE_KEYS = ("Format/Datatype", "Format/DataType", "Datatype", "DataType")
 _ONNX_NAME = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
 class Changed(NamedTuple):
-    """A layer that has another precision than was asked for."""
+    """A layer whose precision differs from the one asked for."""
 
     node: str
     asked: str
@@ -44,23 +44,23 @@ class Changed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Readback:
-    """How many heavy layers have what was asked for, and which have not."""
+    """The heavy layers, by whether they have the precision asked for."""
 
-    kept: dict[str, int]  # precision -> layers
+    kept: dict[str, int]  # precision -> number of layers
     changed: list[Changed]
-    unseen: int  # the inspector does not show them: folded into a constant, or under another name
+    unseen: int  # not shown by the inspector: folded into a constant, or renamed
 
     @property
     def lost(self) -> list[str]:
-        """Precisions that were asked for and that no layer of the engine has."""
+        """The precisions that were asked for but that no layer has."""
         return sorted({layer.asked for layer in self.changed} - set(self.kept))
 
 
 def asked_precisions(network: Any) -> dict[str, str]:
-    """ONNX node -> precision, for each heavy layer of a strongly typed network.
+    """Return ONNX node -> precision for each heavy layer of a strongly typed network.
 
-    A layer that is fed from a DequantizeLinear is asked for in the quantised type. Where the two
-    operands differ it is the wider one's: INT8 weights alone make no INT8 product.
+    Behind a DequantizeLinear this is the quantised type. If two operands differ, it is the wider
+    type: INT8 weights alone do not make an INT8 product.
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     made_by = {
@@ -80,7 +80,7 @@ def asked_precisions(network: Any) -> dict[str, str]:
 
 
 def _source_type(tensor: Any, made_by: Mapping[str, Any]) -> str:
-    """The type of `tensor`, seen through what only moves it, and through its DequantizeLinear."""
+    """Return the type of `tensor` before any SHUFFLE and before its DequantizeLinear."""
     layer = made_by.get(tensor.name)
     while layer is not None and layer.type.name == "SHUFFLE":
         tensor = layer.get_input(0)
@@ -97,9 +97,9 @@ def _widest(precisions: Iterable[str]) -> str:
 
 
 def built_precisions(inspected: str) -> dict[str, set[str]]:
-    """ONNX node -> the precisions that its engine layers read, from the inspector's JSON.
+    """Return ONNX node -> the precisions that its engine layers read, from the inspector's JSON.
 
-    Needs an engine that was built with detailed profiling verbosity: else layers are bare names.
+    The engine must be built with detailed profiling verbosity; otherwise layers are bare names.
     """
     found: dict[str, set[str]] = {}
     for layer in json.loads(inspected)["Layers"]:
@@ -127,7 +127,7 @@ def _precision(written: str) -> str | None:
 
 
 def read_back(asked: Mapping[str, str], built: Mapping[str, set[str]]) -> Readback:
-    """Compare layer by layer. One that reads a tensor of the asked precision has it."""
+    """Compare layer by layer. A layer has a precision if it reads a tensor of that precision."""
     seen = {name: want for name, want in asked.items() if built.get(name)}
     kept = Counter(want for name, want in seen.items() if want in built[name])
     changed = [

@@ -1,7 +1,7 @@
-"""PyCUDA behind the seam of `runtime.engines.cuda`, for who has it instead of cuda-bindings.
+"""Implements `runtime.engines.cuda` with PyCUDA, for machines without cuda-bindings.
 
-PyCUDA 2026.1 knows neither stream priorities nor CUDA graphs (src/wrapper/wrap_cudadrv.cpp), so
-System 1 does not go first here, and every run launches its kernels one by one.
+PyCUDA 2026.1 supports neither stream priorities nor CUDA graphs (src/wrapper/wrap_cudadrv.cpp). So
+System 1 has no priority here, and each run launches its kernels one by one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of cuda.h; PyCUDA has no name for it
 
 
 class Context:
-    """The device's primary context, which TensorRT uses too; `with` makes it the thread's own.
+    """The device's primary context, which TensorRT uses too.
 
-    Around each call, as any thread may call and PyCUDA aborts a thread that ends with one pushed.
+    `with context():` pushes it for one call. Any thread may call, and PyCUDA aborts a thread that
+    ends with a context still pushed.
     """
 
     def __init__(self, driver: Any) -> None:
@@ -36,13 +37,13 @@ class Context:
         try:
             yield self.driver
         except self.driver.Error as fault:
-            raise EngineError(f"CUDA: {fault}; if it stays so, restart the process") from fault
+            raise EngineError(f"CUDA: {fault}; if it persists, restart the process") from fault
         finally:
             self.driver.Context.pop()
 
 
 class PyCuda:
-    """PyCUDA 2026.1."""
+    """The `Cuda` of PyCUDA 2026.1."""
 
     def __init__(self) -> None:
         driver: Any = import_module("pycuda.driver")
@@ -132,7 +133,7 @@ class _Queue:
             return float(self._end.time_since(self._start))
 
     def close(self) -> None:
-        """Drop stream and events: PyCUDA frees them with their Python objects."""
+        """Drop the stream and events; PyCUDA frees them with their Python objects."""
         if self._stream is not None:
             with self._context():
                 self._stream = self._start = self._end = None

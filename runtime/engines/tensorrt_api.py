@@ -1,7 +1,7 @@
-"""TensorRT's Python module, whichever of them: `tensorrt` on a robot, `tensorrt_rtx` beside it.
+"""Wraps the Python modules of TensorRT (`tensorrt`) and TensorRT-RTX (`tensorrt_rtx`).
 
-One code path serves TensorRT 10.3 (JetPack 6.2) to 11.x and TensorRT-RTX. A name that only some of
-them have is asked for with `flag`.
+One code path serves TensorRT 10.3 (JetPack 6.2) to 11.x and TensorRT-RTX. `flag` looks up names
+that only some versions have.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ FLAVOURS = {
 
 
 def open_tensorrt(flavour: str) -> Any:
-    """The Python module of a row of `FLAVOURS`; EngineError with the fix where there is none."""
+    """Import the module of a row of `FLAVOURS`. Raises EngineError if that fails."""
     row = FLAVOURS[flavour]
     try:
         return import_module(row.module)
-    # OSError: the module is there and one of its libraries is not (seen on L4T R39.2, where
-    # libnvdla_compiler.so is missing from a container).
+    # OSError: one of the module's libraries is missing, as libnvdla_compiler.so in a container on
+    # L4T R39.2.
     except (ImportError, OSError) as fault:
         reason = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise EngineError(f"{row.title} can't be imported ({reason}); {row.install}") from fault
 
 
 def title(trt: Any) -> str:
-    """What to call the module in a message: `TensorRT-RTX 1.7.1.116`."""
+    """Return the module's name and version for a message, such as `TensorRT-RTX 1.7.1.116`."""
     names = {row.module: row.title for row in FLAVOURS.values()}
     return f"{names[trt.__name__]} {trt.__version__}"
 
 
 def is_rtx(trt: Any) -> bool:
-    """TensorRT-RTX compiles for a GPU that is not there, and times no kernels as it builds."""
+    """Whether this is TensorRT-RTX, which builds without a GPU and times no kernels."""
     return bool(trt.__name__ == FLAVOURS["rtx"].module)
 
 
 def flag(enum: Any, name: str) -> Any:
-    """The member of a TensorRT enum, or None: members come and go between versions."""
+    """Return a member of a TensorRT enum, or None if this version lacks it."""
     return getattr(enum, name, None)
 
 
 def make_log(trt: Any) -> Any:
-    """A logger for TensorRT that keeps its last errors in `errors` and prints nothing.
+    """Make a TensorRT logger that prints nothing and keeps the last errors in `errors`.
 
-    Whoever makes a TensorRT object with it has to keep it alive for as long as the object.
+    The caller must keep the logger alive as long as any TensorRT object that was made with it.
     """
 
     class Log(trt.ILogger):  # type: ignore[misc]  # the base is known at run time only
@@ -78,14 +78,16 @@ def make_log(trt: Any) -> Any:
 
 
 class LayerProfile(Protocol):
-    """Layer -> ms in all runs so far, in the order in which layers run."""
+    """Layer -> total ms of all runs so far, in running order."""
 
     total_ms: dict[str, float]
 
 
 def make_layer_profile(trt: Any) -> LayerProfile:
-    """A profiler for an execution context (TensorRT Python API, IProfiler: its own `__init__` has
-    to be called). Whoever sets it has to keep it alive for as long as the context."""
+    """Make a profiler for an execution context (TensorRT Python API, IProfiler).
+
+    The caller must keep the profiler alive as long as the context.
+    """
 
     class Profile(trt.IProfiler):  # type: ignore[misc]  # the base is known at run time only
         def __init__(self) -> None:
@@ -99,5 +101,5 @@ def make_layer_profile(trt: Any) -> LayerProfile:
 
 
 def first_error(log: Any) -> str:
-    """The first line of the first error that TensorRT logged: the later ones follow from it."""
+    """Return the first line of the first error in the log; later errors follow from it."""
     return log.errors[0].splitlines()[0] if log.errors else "it gave no reason"

@@ -1,9 +1,8 @@
-"""TensorRT and TensorRT-RTX: a plan from the cache, in buffers of its own, as one CUDA graph.
+"""Runs plans with TensorRT or TensorRT-RTX, each as one CUDA graph with its own buffers.
 
-System 1's graphs run on high-priority streams and System 2's on low-priority ones. A GPU changes
-between streams when a kernel ends, so System 1 waits for a kernel of System 2, not for all of it.
-System 2 is five launches anyway (two VAE, two video DiT, condition), and a stream that is waiting
-starts between them at the latest.
+System 1's graphs run on high-priority streams, System 2's on low-priority streams. A GPU switches
+streams when a kernel ends, so System 1 waits for one kernel of System 2, not for a whole graph. At
+the latest it starts between two of System 2's five launches (two VAE, two video DiT, condition).
 """
 
 from __future__ import annotations
@@ -37,20 +36,23 @@ from runtime.engines.tensorrt_api import (
 from v2a.bundle import GraphSpec, TensorSpec
 from v2a.errors import EngineError
 
-# TensorRT's names of the element types that a manifest may use.
+# TensorRT's name of an element type -> the manifest's.
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT64": "int64"}
 
 PATIENT_RATES = ("system2",)
-"""Graphs at these rates leave the GPU to the others'."""
+"""Graphs at these rates give way to all others on the GPU."""
 
 
 def load_trt(graph: GraphSpec, path: Path, threads: int = 1) -> TrtEngine:
-    """`graph` by TensorRT, from the plan that `v2a build` made of it on this machine."""
+    """Load the plan that `v2a build` made of `graph` on this machine with TensorRT.
+
+    Raises EngineError if the cache has no such plan.
+    """
     return _from_cache(graph, "trt")
 
 
 def load_rtx(graph: GraphSpec, path: Path, threads: int = 1) -> TrtEngine:
-    """`graph` by TensorRT-RTX, for desktop cards."""
+    """Load the plan of `graph` with TensorRT-RTX, for desktop GPUs; see `load_trt`."""
     return _from_cache(graph, "rtx")
 
 
@@ -61,12 +63,13 @@ def _from_cache(graph: GraphSpec, flavour: str) -> TrtEngine:
 
 
 class TrtEngine(Engine):
-    """One graph. A run copies in what changed, launches, copies out and waits.
+    """One graph. A run copies the changed inputs to the GPU, launches, copies back and waits.
 
-    Outputs are new arrays that nobody can write to. Such an array, fed again, is still on the GPU
-    and is not copied: a chunk re-reads System 2's K/V, its largest inputs, without moving them.
+    Outputs are new read-only arrays. A read-only input that was fed to the last run is still on
+    the GPU and is not copied again. So System 1 copies System 2's K/V, its largest inputs, once per
+    condition.
 
-    `captured` says whether a run is one CUDA graph; else its kernels are launched one by one.
+    `captured` says whether a run is one CUDA graph. Otherwise kernels are launched one by one.
     """
 
     def __init__(self, graph: GraphSpec, plan: bytes, trt: Any, cuda: Cuda) -> None:
@@ -88,7 +91,7 @@ class TrtEngine(Engine):
         self._closed = False
 
     def _prepare(self) -> bool:
-        """One run on zeros, then the recording: a context's first enqueue may allocate."""
+        """Run once on zeros, then capture: a context's first enqueue may allocate memory."""
         for name, buffer in self._buffers.items():
             self._plan.bind(name, buffer.address)
         for spec in self._graph.inputs:
@@ -100,6 +103,10 @@ class TrtEngine(Engine):
         return self._queue.capture(lambda: plan.enqueue(handle))
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        """See `Engine.run`; outputs are read-only.
+
+        Raises EngineError on a wrong shape or dtype, a CUDA fault or a closed engine.
+        """
         if self._closed:
             raise EngineError(f"graph {self._graph.name}: the engine is closed; load it again")
         for spec in self._graph.inputs:
@@ -114,7 +121,7 @@ class TrtEngine(Engine):
         }
 
     def _run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
-        there, self._fed = self._fed, {}  # after a fault nobody knows what is on the GPU
+        there, self._fed = self._fed, {}  # after a fault the GPU's content is unknown
         names = [spec.name for spec in self._graph.inputs]
         for spec in self._graph.inputs:
             array = feeds[spec.name]
@@ -129,12 +136,15 @@ class TrtEngine(Engine):
         self._fed = {name: feeds[name] for name in names if _is_frozen(feeds[name])}
 
     def gpu_ms(self) -> float:
-        """GPU time of the last run by CUDA's events, copies left out."""
+        """Return the GPU time of the last run in ms, by CUDA events, without copies."""
         return self._queue.gpu_ms()
 
     def layer_times(self, feeds: Mapping[str, npt.NDArray[Any]], runs: int) -> list[LayerTime]:
-        """See `TimesLayers`. By TensorRT's own profiler, kernel by kernel: a launched CUDA graph
-        reports no layers. From then on this engine is a profiled one."""
+        """See `TimesLayers`; feeds as for `run`, in their specs' shapes.
+
+        TensorRT's profiler times the layers without the CUDA graph, which reports none. It stays
+        on for the rest of this engine's life.
+        """
         self.run(feeds)
         profile = self._plan.profile()
         for _ in range(runs):
@@ -143,18 +153,22 @@ class TrtEngine(Engine):
         return [LayerTime(name, "layer", ms / runs) for name, ms in profile.total_ms.items()]
 
     def inspected(self) -> str:
-        """The engine inspector's JSON: what was really built."""
+        """Return the engine inspector's JSON, which describes the layers as built."""
         return self._plan.inspected()
 
     def close(self) -> None:
-        """Free everything; the engine can't be run again. A second time does nothing."""
+        """Free everything. The engine can't run afterwards; a second call does nothing."""
         self._closed = True
         self._fed = {}
         self._closing.close()
 
 
+# TensorRT-RTX 1.7.1 on an H200 (SM90): it compiles a plan there, and can't load it.
+_NO_KERNELS = "does not support this compute capability"
+
+
 class _Plan:
-    """A deserialised plan and its context; TensorRT's objects go in the reverse order of making."""
+    """A deserialised plan and its context. TensorRT needs its objects freed newest first."""
 
     def __init__(self, graph: GraphSpec, plan: bytes, trt: Any) -> None:
         self._trt = trt
@@ -166,9 +180,12 @@ class _Plan:
         )
         if self._context is None:
             self.close()
+            reason = first_error(self._log)
+            fix = "run `v2a build` on this machine again"
+            if _NO_KERNELS in reason:
+                fix = "take another engine for this GPU, `--engine trt` or `--engine ort`"
             raise EngineError(
-                f"graph {graph.name}: {title(trt)} can't load its plan ({first_error(self._log)}); "
-                "run `v2a build` on this machine again"
+                f"graph {graph.name}: {title(trt)} can't load its plan ({reason}); {fix}"
             )
 
     def signatures(self, mode: str) -> list[Signature]:
@@ -193,10 +210,13 @@ class _Plan:
             )
 
     def profile(self) -> LayerProfile:
-        """What the layers of each later run take. With a profiler set, `execute_async_v3` waits
-        for its work and reports it (TensorRT Python API, enqueue_emits_profile: on by default)."""
+        """Return a profile that collects the layer times of each later run.
+
+        With a profiler set, `execute_async_v3` waits for its work and reports it (TensorRT Python
+        API, enqueue_emits_profile, on by default).
+        """
         self._profile = make_layer_profile(self._trt)
-        self._context.profiler = self._profile  # TensorRT keeps a pointer, and we the object
+        self._context.profiler = self._profile  # TensorRT keeps only a pointer to it
         return self._profile
 
     def inspected(self) -> str:
@@ -215,7 +235,7 @@ def _nbytes(spec: TensorSpec) -> int:
 
 
 def _view(spec: TensorSpec, host: Bytes) -> npt.NDArray[Any]:
-    """The buffer's bytes as the tensor that they are."""
+    """View the buffer's bytes in the shape and dtype of `spec`."""
     array: npt.NDArray[Any] = host.view(spec.dtype).reshape(spec.shape)
     return array
 
@@ -227,5 +247,5 @@ def _frozen_copy(spec: TensorSpec, host: Bytes) -> npt.NDArray[Any]:
 
 
 def _is_frozen(array: npt.NDArray[Any]) -> bool:
-    """Whether nobody can have changed it: read-only, and not a view of what can be written to."""
+    """Whether the array cannot have changed: it is read-only and no view of a writable array."""
     return array.base is None and not array.flags.writeable

@@ -1,5 +1,7 @@
-"""A process of our own: a fresh interpreter, so that neither threads nor a GPU's context come with
-it, nor any package that it does not import."""
+"""Starts a child process in a fresh Python interpreter.
+
+So it inherits no thread, no GPU context and no package that it does not import.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start(module: str, descriptor: int) -> subprocess.Popen[bytes]:
-    """Run `python -m module DESCRIPTOR`. `SIGNALS` are blocked in it until it unblocks them."""
+    """Start `python -m module DESCRIPTOR`. `SIGNALS` are blocked until the child unblocks them."""
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    # numpy's BLAS would start threads, and neither of our processes multiplies much.
+    # Our child processes multiply little, so numpy's BLAS needs no threads.
     environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", module, str(descriptor)]
-    # Inherited: a signal must not reach it before it has its handlers.
+    # The child inherits the mask: no signal may reach it before it has handlers.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return subprocess.Popen(command, pass_fds=[descriptor], env=environment)

@@ -1,7 +1,8 @@
-"""What the control process asks of the system so that it wakes in time, and what it was given.
+"""Requests real-time settings from the system for the control process.
 
-A process of its own and SCHED_FIFO together keep a Python loop on its grid beside any load; either
-alone does not (docs/run.md). A garbage collection would stop it for 70 ms and more.
+A separate process and SCHED_FIFO together keep a Python loop on time under any load; neither
+suffices alone (docs/measurements/control.md). A garbage collection would stop the loop for 70 ms or
+more.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def claim(core: int | None) -> dict[str, str]:
-    """Ask for all of it, for this thread and its process: {what: what was given}, where a refusal
-    begins with `REFUSED` and says what to do."""
+    """Request every setting for this thread and its process.
+
+    Returns setting -> what the system granted. A refusal begins with `REFUSED` and names the fix.
+    """
     asked: dict[str, Callable[[], str]] = {
         "scheduling": _fifo,
         "memory": _lock_memory,
@@ -36,7 +39,7 @@ def claim(core: int | None) -> dict[str, str]:
 
 
 def demand(given: dict[str, str]) -> None:
-    """Raises ConfigError naming everything that was refused."""
+    """Check the result of `claim`. Raises ConfigError that names every refused setting."""
     if refused := [f"{what} {got}" for what, got in given.items() if got.startswith(REFUSED)]:
         raise ConfigError(
             f"no real time: {'; '.join(refused)}; or run without control.require_rt (--require-rt)"
@@ -62,7 +65,7 @@ def _lock_memory() -> str:
 
 
 def _no_timer_slack() -> str:
-    # The default of 50 us delays every wake-up of an ordinary thread; FIFO does without it.
+    # By default the kernel delays the wake-ups of an ordinary thread by up to 50 us.
     _checked(_libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0))
     return "no slack"
 

@@ -1,7 +1,7 @@
 """The graphs of a bundle as three calls: set the instruction, compute a condition, compute a chunk.
 
-Every tensor is computed once per change of its inputs: what rests on the instruction alone when the
-instruction changes, image tokens once a frame, the condition once a run of System 2.
+Each tensor is computed once per change of its inputs: instruction tensors when the instruction
+changes, image tokens once per frame, the condition once per run of System 2.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from v2a.clock import Clock
 from v2a.errors import BundleError
 from v2a.spans import STAGE_INDEX, SpanRing
 
-# What the runtime can feed to each graph, in the order in which they run. A graph may leave out
-# what its policy does not use.
+# The inputs that the runtime supplies to each graph, in the order of running. A graph may leave out
+# inputs that its policy does not use.
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "instruction": ("lang_tokens",),
     "vae_spatial": ("frames",),
@@ -37,14 +37,14 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
 
 
 class PolicyGraphs:
-    """The loaded engines of `bundle`; `with` or `close` frees them.
+    """Loads the engines of `bundle` and runs its graphs. `close` frees the engines.
 
-    `engines` makes each of them (default: ONNX Runtime), so a study may plug in its own. Raises
-    BundleError when a graph is missing, asks for something that the runtime does not have, or does
-    not fit the graph before it, the camera or the action space.
+    `engines` makes the engine of each graph, by default with ONNX Runtime. Raises BundleError if a
+    graph is missing, has an input that the runtime does not supply, or does not fit the graph
+    before it, the camera or the action space.
 
-    System 1's calls and System 2's calls may come from two threads. `ring` is the span ring of the
-    calling thread.
+    Two threads may call at once, one for System 1 and one for System 2. `ring` is the span ring of
+    the calling thread.
     """
 
     def __init__(self, bundle: Bundle, clock: Clock, engines: EngineFactory = load) -> None:
@@ -66,21 +66,25 @@ class PolicyGraphs:
         }
 
     def warm(self) -> None:
-        """Run every graph once on zeros: the first run allocates and is several times slower."""
+        """Run every graph once on zeros, because the first run is several times slower."""
         for name, spec in self._specs.items():
             self._runs[name](zeros(spec.inputs))
 
     def set_instruction(self, text: str, ring: SpanRing) -> None:
-        """Compute what rests on the instruction alone. The same text again costs nothing."""
+        """Compute the tensors of an instruction. The same text again costs nothing.
+
+        Raises BundleError for an instruction that the bundle lacks.
+        """
         if self._instruction is None or self._instruction[0] != text:
             known = {"lang_tokens": self.bundle.instruction_tokens(text)}
             self._instruction = (text, self._run("instruction", known, ring))
 
     def condition(self, clip: Image, ring: SpanRing, seq: int = 0) -> Tensors:
-        """Run System 2 on `clip`, uint8 [T, H, W, 3], oldest first.
+        """Run System 2 on `clip`, uint8 [T, H, W, 3] RGB, oldest picture first.
 
-        Returns the outputs of graph `condition` by name. `seq` is that of the newest frame, for the
-        spans.
+        Returns the condition: the outputs of graph `condition` by name, with shape and dtype as in
+        its spec. `seq` is the number of the newest frame, for the spans. Raises BundleError before
+        the first `set_instruction`.
         """
         known = dict(self._of_instruction())
         known |= self._run("vae_spatial", {"frames": clip[np.newaxis, -1:]}, ring, seq)
@@ -99,7 +103,12 @@ class PolicyGraphs:
         noise: npt.NDArray[np.float32],
         ring: SpanRing,
     ) -> Vector:
-        """System 1: joint targets, float64 [K, J] rad. `noise` is float32 [1, K, J]."""
+        """Run System 1 and return a chunk: joint targets, float64 [K, J] rad.
+
+        `position_rad` is the measured position and `command_rad` the last command, both float64
+        [J] rad. `condition` is a result of `condition`. `noise` is float32 [1, K, J], without unit.
+        Raises BundleError before the first `set_instruction`.
+        """
         known = {**self._of_instruction(), **condition, **self._image_tokens(frame, ring)}
         known["position_rad"] = position_rad[np.newaxis].astype(np.float32)
         known["command_rad"] = command_rad[np.newaxis].astype(np.float32)
@@ -110,11 +119,12 @@ class PolicyGraphs:
         return np.asarray(chunk_rad[0], dtype=np.float64)
 
     def close(self) -> None:
+        """Free the engines."""
         self._closing.close()
 
     def _of_instruction(self) -> Tensors:
         if self._instruction is None:
-            raise BundleError("no instruction is set; name one of the bundle's instructions")
+            raise BundleError("no instruction is set; set one of the bundle's instructions first")
         return self._instruction[1]
 
     def _image_tokens(self, frame: FrameMsg, ring: SpanRing) -> Tensors:
@@ -132,15 +142,17 @@ class PolicyGraphs:
         end_ns = self._clock.now_ns()
         ring.add(STAGE_INDEX[name], start_ns, end_ns, seq)
         if name in self._gpu_ms:
-            # The events give its length and not its place: it is shown up to the host's end.
+            # GPU events give the duration, not the time: the span ends where the host's span ends.
             gpu_ns = round(self._gpu_ms[name]() * 1e6)
             ring.gpu.add(STAGE_INDEX[name], end_ns - gpu_ns, end_ns, seq)
         return outputs
 
 
 def _check_tensors(specs: Mapping[str, GraphSpec], manifest: Manifest) -> None:
-    """Each input is what the runtime or an earlier graph makes, and the chunk is of all joints: one
-    of a single column would silently be played on every joint."""
+    """Check that the runtime or an earlier graph makes each input, and that a chunk has all joints.
+
+    A chunk with a single column would silently move every joint.
+    """
     space, camera = manifest.action_space, manifest.cameras[0]
     picture = [camera.height, camera.width, 3]
     joints = [1, len(space.joints)]
@@ -174,6 +186,6 @@ def _tensors(specs: Sequence[TensorSpec]) -> dict[str, tuple[str, list[int]]]:
 def _check_equal(who: str, found: tuple[str, list[int]], made: tuple[str, list[int]]) -> None:
     if found != made:
         raise BundleError(
-            f"{who} is {found[0]}{found[1]}, but the rest of the bundle makes it "
+            f"{who} is {found[0]}{found[1]}, but the rest of the bundle needs "
             f"{made[0]}{made[1]}; export the bundle again"
         )

@@ -1,6 +1,6 @@
-"""A second sink for the graphs' stages: NVTX ranges, for who looks with Nsight Systems.
+"""Marks each run of a graph as an NVTX range, which Nsight Systems shows.
 
-Set `V2A_NVTX=1` to have them.
+Set `V2A_NVTX=1` to switch the ranges on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ Run = Callable[[Mapping[str, npt.NDArray[Any]]], Tensors]
 
 
 def ranged(stage: str, run: Run) -> Run:
-    """`run` within a range of this name in the domain `v2a`; `run` itself unless asked for.
+    """Wrap `run` in a range named `stage` of the domain `v2a`. Without `V2A_NVTX` return `run`.
 
-    Raises ConfigError where it is asked for and the package nvtx is not installed.
+    `run` takes and returns name -> array, with shape and dtype as in the graph's spec. Raises
+    ConfigError if `V2A_NVTX` is set and the package nvtx is not installed.
     """
     if not os.environ.get(VARIABLE):
         return run
@@ -32,12 +33,12 @@ def ranged(stage: str, run: Run) -> Run:
         nvtx = import_module("nvtx")
     except ModuleNotFoundError as missing:
         raise ConfigError(
-            f"{VARIABLE} is set, but there is no nvtx; run: pip install nvtx, or unset {VARIABLE}"
+            f"{VARIABLE} is set, but nvtx is missing; run: pip install nvtx, or unset {VARIABLE}"
         ) from missing
     around: AbstractContextManager[object] = nvtx.annotate(stage, domain="v2a")
 
-    def within(feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+    def _within(feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
         with around:
             return run(feeds)
 
-    return within
+    return _within

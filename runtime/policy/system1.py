@@ -1,4 +1,4 @@
-"""System 1: the fast action model. Turns the newest frame, state and condition into a chunk."""
+"""System 1: the fast action model. Makes a chunk from the newest frame, state and condition."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
 from runtime.policy.graphs import PolicyGraphs
 from v2a.spans import Histogram, SpanRing
 
-SLOW_FACTOR = 1.5  # past the soft age every step of a chunk takes this much longer
+SLOW_FACTOR = 1.5  # with a condition older than the soft age, a chunk takes this much longer
 
 
 class System1:
-    """Runs each `period_s`, on frames.
+    """Makes a chunk from the first frame of each `period_s`.
 
-    The condition's age is the time between its newest frame and the frame acted upon. Past
-    `soft_age_s` the chunk is stretched in time, so the robot moves slower; past `hard_age_s` there
+    The age of a condition is the time from its newest frame to the frame of the chunk. Above
+    `soft_age_s` the chunk is stretched in time, so the robot moves slower. Above `hard_age_s` there
     is no new chunk, so the robot finishes the last one and rests.
     """
 
@@ -38,7 +38,7 @@ class System1:
         self._graphs = graphs
         self._mailboxes = mailboxes
         self.ring = ring
-        # Half a frame early is on time: waiting for the next frame would be half a frame late.
+        # A frame up to half a frame early counts, because the next one would be later than that.
         self._period_ns = round((config.system1.period_s - 0.5 / config.camera.fps) * 1e9)
         self._soft_age_s = config.system2.soft_age_s
         self._hard_age_s = config.system2.hard_age_s
@@ -53,7 +53,7 @@ class System1:
         self._begin(0)
 
     def step(self, now_ns: int) -> ChunkMsg | None:
-        """A chunk from the newest frame, or None, with the reason counted."""
+        """Return a chunk from the newest frame. Without one, return None and count the reason."""
         self._follow_epoch()
         frame = self._mailboxes.frame.get()
         if frame is None or frame.t_capture_ns < self._due_ns:
@@ -70,8 +70,10 @@ class System1:
         return self._chunk(frame, condition, age_ns)
 
     def skip(self, chunks: int) -> None:
-        """Draw the noise of so many chunks of this epoch without making them: for a replay that
-        lacks what they were made from."""
+        """Draw and drop the noise of the next `chunks` chunks of this epoch.
+
+        A replay that lacks the inputs of some chunks keeps the noise of the later ones this way.
+        """
         self._follow_epoch()
         for _ in range(chunks):
             self._draw()
@@ -120,7 +122,7 @@ class System1:
             self._begin(self._mailboxes.epoch.number)
 
     def _begin(self, epoch: int) -> None:
-        """A new episode: the same seed and epoch give the same noise."""
+        """Begin an episode. The same seed and epoch give the same noise."""
         self._epoch = epoch
         self._due_ns = 0  # a frame captured before this is too early
         self._noise: np.random.Generator = np.random.default_rng([self._seed, epoch])

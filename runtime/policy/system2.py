@@ -1,4 +1,4 @@
-"""System 2: the slow video model. Turns the recent pictures into a condition for System 1."""
+"""System 2: the slow video model. Makes a condition for System 1 from the recent pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Times = npt.NDArray[np.int64]
 
 
 class System2:
-    """Computes conditions: from a newer frame with a full history, once its period has passed."""
+    """Computes a condition from the newest frame with a full history, at most once per period."""
 
     name = "system2"
 
@@ -30,7 +30,7 @@ class System2:
         camera = graphs.bundle.manifest.cameras[0]
         self._graphs = graphs
         self._mailboxes = mailboxes
-        # As in System 1, half a frame early is on time.
+        # As in System 1, a frame up to half a frame early counts.
         self._period_ns = round((config.system2.period_s - 0.5 / config.camera.fps) * 1e9)
         self._count = camera.history
         self._interval_ns = round(camera.interval_s * 1e9)
@@ -47,7 +47,7 @@ class System2:
         return self.compute(now_ns)
 
     def compute(self, now_ns: int) -> ConditionMsg | None:
-        """A condition from the newest frame at once, or None until its history is full."""
+        """Return a condition from the newest frame at once, or None until its history is full."""
         frame = self._mailboxes.frame.get()
         clip = None if frame is None else self._clip(frame)
         if frame is None or clip is None:
@@ -78,11 +78,14 @@ class System2:
 
 
 def pick_pictures(times_ns: Times, count: int, interval_ns: int) -> Times | None:
-    """Which `count` pictures are nearest to `interval_ns` steps back from the newest, oldest first.
+    """Pick `count` pictures that are `interval_ns` apart, counted back from the newest one.
 
-    `times_ns` and the result (indices) are int64. None while the history is too short (an episode's
-    start) or has a hole: a picture may stand in for one that is up to one interval away, so a
-    single lost frame is tolerated and so is jitter; on a camera of half the rate all are repeated.
+    `times_ns` are the capture times, int64 [n] ns, in order. Returns the indices of the nearest
+    pictures, int64 [count], oldest first. Returns None if the history is too short, as at the
+    start of an episode, or has a gap.
+
+    A picture may stand for a time up to one interval away. So jitter and a single lost frame do no
+    harm, and a camera of half the rate gives every picture twice.
     """
     wanted_ns = times_ns[-1] - np.arange(count - 1, -1, -1, dtype=np.int64) * interval_ns
     if times_ns[0] > wanted_ns[0] + interval_ns // 2:

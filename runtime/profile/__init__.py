@@ -1,1 +1,2 @@
-"""`v2a profile`: which stage costs what, how old the data was, and did it get better or worse."""
+"""`v2a profile`, `v2a compare`, `v2a sweep`: what each stage costs, how old the data was, and
+whether a change made it better or worse."""

@@ -1,21 +1,22 @@
-"""Budgets: how long stages may take and how old data may be. They are data, in a YAML file."""
+"""Budgets: limits for the times of stages and the ages of data, read from a YAML file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from pydantic import PositiveFloat, create_model
 
 from runtime.config.robot_yaml import RunConfig
-from runtime.profile.statistics import QUANTILES, Series, quantiles_ms
+from runtime.profile.statistics import QUANTILES, Series, times_of
+from runtime.profile_model import BudgetRow, BudgetVerdict
 from v2a.config import Strict, load_yaml
 from v2a.names import AGES, STAGES
 
-# In order of what an operator would call the budget of one event: the farthest into the tail.
+# From the middle of the distribution to its tail. The last one given also limits single events.
 LIMITS: Final = ("mean_ms", *QUANTILES, "max_ms")
 
 Budgets = dict[str, dict[str, float]]  # stage or age -> quantile, one of `LIMITS` -> ms
@@ -29,15 +30,18 @@ _File = create_model(  # type: ignore[call-overload]
 
 
 def load_budgets(path: Path) -> Budgets:
-    """Raises ConfigError, which names a misspelt stage or quantile with its line."""
+    """Read a budgets file: stage or age -> quantile -> limit in ms.
+
+    Raises ConfigError with the line of a misspelt stage or quantile.
+    """
     return dict(load_yaml(path, _File).model_dump(exclude_none=True))
 
 
 def default_budgets(config: RunConfig, horizon_ms: float) -> Budgets:
-    """What the periods and limits of robot.yaml promise, with a chunk of `horizon_ms`.
+    """The limits that follow from robot.yaml, for chunks that last `horizon_ms` (may be infinite).
 
-    A stage that takes longer than its worker's period can't keep up; a picture older than the chunk
-    made from it leaves nothing to play.
+    A stage must fit into its worker's period. A picture must not be older than the length of the
+    chunk that is made from it, or nothing of the chunk is left to play.
     """
     frame_ms, tick_ms = config.frame_period_ns / 1e6, config.control_period_ns / 1e6
     system1_ms, system2_ms = 1e3 * config.system1.period_s, 1e3 * config.system2.period_s
@@ -58,44 +62,48 @@ def default_budgets(config: RunConfig, horizon_ms: float) -> Budgets:
 
 
 def event_limit_ms(budgets: Budgets, what: str) -> float | None:
-    """The budget that a single event is held to: that of the farthest quantile."""
+    """The limit for a single event of the stage or age `what`, in ms; None without a budget.
+
+    This is the limit of the farthest quantile that has one.
+    """
     limits = budgets.get(what, {})
     return next((limits[name] for name in reversed(LIMITS) if name in limits), None)
 
 
-def judge(budgets: Budgets, samples_ms: Mapping[str, Series]) -> dict[str, Any]:
-    """The rows and a sentence. What did not happen keeps no budget and breaks none."""
-    rows = [
-        _judged(what, name, limit_ms, found_ms)
+def judge(budgets: Budgets, samples_ms: Mapping[str, Series]) -> BudgetVerdict:
+    """Compare each budget with the samples, float64 [n] in ms, of its stage or age.
+
+    A budget without samples is left out.
+    """
+    rows = tuple(
+        BudgetRow(
+            what=what, quantile=name, limit_ms=limit_ms, found_ms=found_ms, ok=found_ms <= limit_ms
+        )
         for what, limits in budgets.items()
         for name, limit_ms in limits.items()
-        if math.isfinite(found_ms := _found(samples_ms, what, name))
-    ]
-    broken = [row for row in rows if not row["ok"]]
-    return {"ok": not broken, "verdict": _sentence(rows, broken), "rows": rows}
-
-
-def _judged(what: str, name: str, limit_ms: float, found_ms: float) -> dict[str, Any]:
-    row = {"what": what, "quantile": name, "limit_ms": limit_ms, "found_ms": found_ms}
-    return row | {"ok": found_ms <= limit_ms}
+        if math.isfinite(found_ms := _quantile_ms(samples_ms, what, name))
+    )
+    broken = [row for row in rows if not row.ok]
+    return BudgetVerdict(ok=not broken, verdict=_sentence(rows, broken), rows=rows)
 
 
 def misses(values_ms: Series, limit_ms: float | None) -> int | None:
+    """The number of values, float64 [n], over the limit; None without a limit."""
     return None if limit_ms is None else int(np.count_nonzero(values_ms > limit_ms))
 
 
-def _found(samples_ms: Mapping[str, Series], what: str, name: str) -> float:
-    return quantiles_ms(samples_ms.get(what, np.array([])))[name]
+def _quantile_ms(samples_ms: Mapping[str, Series], what: str, name: str) -> float:
+    return float(getattr(times_of(samples_ms.get(what, np.array([]))), name))
 
 
-def _sentence(rows: list[dict[str, Any]], broken: list[dict[str, Any]]) -> str:
+def _sentence(rows: Sequence[BudgetRow], broken: Sequence[BudgetRow]) -> str:
     if not rows:
-        return "no budget was put to the test"
+        return "no budget was tested"
     if not broken:
         return f"all {len(rows)} budgets are kept"
     named = ", ".join(
-        f"{row['what']} {row['quantile'].removesuffix('_ms')} {row['found_ms']:.3g} ms "
-        f"(limit {row['limit_ms']:g})"
-        for row in sorted(broken, key=lambda row: -row["found_ms"] / row["limit_ms"])
+        f"{row.what} {row.quantile.removesuffix('_ms')} {row.found_ms:.3g} ms "
+        f"(limit {row.limit_ms:g})"
+        for row in sorted(broken, key=lambda row: -row.found_ms / row.limit_ms)
     )
     return f"{len(broken)} of {len(rows)} budgets are broken: {named}"

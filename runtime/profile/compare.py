@@ -1,176 +1,187 @@
-"""Two profiles, stage by stage: better, worse or within noise."""
+"""Compares two profiles stage by stage: better, worse or within noise."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
 import numpy as np
+from pydantic import Field
 
-from runtime.profile.stalls import Row, excess_ms, in_words, kind
+from runtime.profile.stalls import describe_stall, excess_ms, kind
 from runtime.profile.statistics import FEWEST, Interval, Series, between_runs, ratio, typical
-from v2a.errors import ConfigError
+from runtime.profile_model import Profile, Ratio, StallRow
+from v2a.measured import Measured
 from v2a.names import AGES, STAGES
 
-SCHEMA: Final = 1
-# How much two runs of the same thing differ on top of what each of them can see of its own noise:
-# where memory lies, which core, which neighbours. Measured: docs/profile.md.
+# Two runs of one program differ by this share beyond the noise within each: memory layout, the
+# choice of cores and other programs change. Measured: docs/measurements/profile.md.
 RUN_TO_RUN: Final = 0.05
-# Above so much, others made stages wait for a core. A difference that such waits explain is not of
-# the program.
+# If other programs used more cores than this, our stages waited for a core because of them.
 OTHERS_CORES: Final = 0.1
-NEW_STALL: Final = 2.0  # times as long as any of the same thread and stage in the other run
-_FIX: Final = "give a profile.json of v2a profile, or its folder"
+NEW_STALL: Final = 2.0  # times the longest earlier stall of the same thread and stage
 
-Profile = dict[str, Any]
-
-
-def read_profile(path: Path) -> Profile:
-    """A profile.json, or the folder that it is in. Raises ConfigError where it is none."""
-    path = path / "profile.json" if path.is_dir() else path
-    try:
-        profile = json.loads(path.read_text(encoding="utf-8"))
-        schema = profile["schema"]
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; {_FIX}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a profile; {_FIX}") from error
-    if schema != SCHEMA:
-        raise ConfigError(f"{path}: schema {schema}, this v2a reads {SCHEMA}; profile once more")
-    return dict(profile)
+Verdict = Literal["better", "worse", "within_noise"]
 
 
-def compare(before: Profile, after: Profile) -> dict[str, Any]:
-    """Per stage and age that both have often enough: the ratio of after to before, its interval, a
-    verdict."""
+class ComparedRatio(Ratio):
+    """The time in B divided by the time in A, and a verdict."""
+
+    verdict: Verdict = Field(description="`better`, `worse` or `within_noise`")
+
+
+class ProfileComparison(Measured):
+    """`v2a compare A B --json` of two profiles."""
+
+    schema_version: Literal[1] = Field(default=1, description="version of this schema")
+    verdict: str = Field(description="one sentence for people")
+    stages: dict[str, ComparedRatio] = Field(
+        description="stage that both profiles have 16 samples of -> how it changed"
+    )
+    ages: dict[str, ComparedRatio] = Field(description="age -> how it changed")
+    new_stalls: tuple[StallRow, ...] = Field(
+        description="stalls of B at least twice as long as any of the same kind in A"
+    )
+
+
+def compare_profiles(before: Profile, after: Profile) -> ProfileComparison:
+    """Compare each stage and age of two profiles, and find the stalls that are new.
+
+    A stage or age with fewer than `FEWEST` samples in one profile is left out.
+    """
     names = [n for n in (*STAGES, *AGES) if _sampled(before, n) and _sampled(after, n)]
     rows = {name: _row(name, before, after, len(names)) for name in names}
     stalls = new_stalls(before, after)
-    return {
-        "verdict": "; ".join([*named(rows), *_new(stalls), *_others(before, after)]),
-        "stages": {name: row for name, row in rows.items() if name in STAGES},
-        "ages": {name: row for name, row in rows.items() if name in AGES},
-        "new_stalls": stalls,
-    }
+    return ProfileComparison(
+        verdict="; ".join([*changes(rows), *_new(stalls), *_others(before, after)]),
+        stages={name: row for name, row in rows.items() if name in STAGES},
+        ages={name: row for name, row in rows.items() if name in AGES},
+        new_stalls=tuple(stalls),
+    )
+
+
+def judged(found: Interval) -> ComparedRatio:
+    """Judge a ratio of times: worse if its whole interval is above 1, better if it is below."""
+    verdict: Verdict = "within_noise"
+    if found.low > 1:
+        verdict = "worse"
+    elif found.high < 1:
+        verdict = "better"
+    row = found.rounded()
+    return ComparedRatio(ratio=row.ratio, ci95=row.ci95, verdict=verdict)
+
+
+def width(noise: Ratio) -> float:
+    """Return how far the interval of an A/A ratio reaches from 1, as a logarithm."""
+    return max((abs(math.log(end)) for end in noise.ci95 if 0 < end < math.inf), default=0.0)
+
+
+def changes(rows: Mapping[str, ComparedRatio]) -> Iterator[str]:
+    """Yield sentences: what is worse and what is better, or that all is within noise."""
+    for verdict in ("worse", "better"):
+        found = [
+            f"{name} {row.ratio:.2f} ({row.ci95[0]:.2f} to {row.ci95[1]:.2f})"
+            for name, row in rows.items()
+            if row.verdict == verdict
+        ]
+        if found:
+            yield f"{verdict}: {', '.join(found)}"
+    if all(row.verdict == "within_noise" for row in rows.values()):
+        yield "within noise"
+
+
+def new_stalls(before: Profile, after: Profile) -> list[StallRow]:
+    """Return the stalls of `after` that are far longer than any of their kind in `before`."""
+    known_ms: dict[tuple[str, ...], float] = {}
+    for stall in before.tail.stalls:
+        known_ms[kind(stall)] = max(known_ms.get(kind(stall), 0.0), excess_ms(stall))
+    return [
+        stall
+        for stall in after.tail.stalls
+        if excess_ms(stall) > NEW_STALL * known_ms.get(kind(stall), 0.0)
+    ]
+
+
+def comparison_as_text(found: ProfileComparison) -> str:
+    """Format the comparison: a table, then the verdict."""
+    lines = [f"{'stage':<16}{'ratio':>8}{'95 % interval':>20}  verdict"]
+    for name, row in (found.stages | found.ages).items():
+        low, high = row.ci95
+        lines.append(
+            f"{name:<16}{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>20}  "
+            f"{row.verdict.replace('_', ' ')}"
+        )
+    return "\n".join([*lines, found.verdict])
 
 
 def _sampled(profile: Profile, name: str) -> bool:
-    return len(profile["samples"].get(name, ())) >= FEWEST
+    return len(profile.samples.get(name, ())) >= FEWEST
 
 
-def _row(name: str, before: Profile, after: Profile, comparisons: int) -> dict[str, Any]:
-    floor = math.log1p(RUN_TO_RUN) + max(_floor(before, name), _floor(after, name))
+def _row(name: str, before: Profile, after: Profile, comparisons: int) -> ComparedRatio:
+    floor = math.log1p(RUN_TO_RUN) + max(_noise_floor(before, name), _noise_floor(after, name))
     floor += _waiting(before, after, name) if _crowded(before, after) else 0.0
-    floor += _machine(before, after)
-    over, under = (np.array(profile["samples"][name], float) for profile in (after, before))
-    between = between_runs(_repeats(before, name), _repeats(after, name))
-    found = ratio(over, under, comparisons, floor, between)
-    return found.as_json() | {"verdict": verdict(found)}
+    floor += _machine_speed(before, after)
+    over, under = (np.array(profile.samples[name], float) for profile in (after, before))
+    between = between_runs(_repeats_ms(before, name), _repeats_ms(after, name))
+    return judged(ratio(over, under, comparisons, floor, between))
 
 
-def _repeats(profile: Profile, name: str) -> Series:
-    """What the stage typically took in the run itself and in each repetition."""
-    again = profile["repeats"].get(name, [])
-    return np.array([typical(np.array(profile["samples"][name])), *again] if again else [])
+def _repeats_ms(profile: Profile, name: str) -> Series:
+    """The typical time in the run itself and in each repetition; [0] without repetitions."""
+    again = profile.repeats.get(name, ())
+    return np.array([typical(np.array(profile.samples[name])), *again] if again else [])
 
 
-def verdict(found: Interval) -> str:
-    """Of a ratio of times: `better`, `worse` or `within_noise`."""
-    if found.low > 1:
-        return "worse"
-    return "better" if found.high < 1 else "within_noise"
-
-
-def _floor(profile: Profile, graph: str) -> float:
-    """How far from 1 the same engine, run twice, came out in that run; 0 where it was not tried."""
-    measured = profile["noise_floor"].get(graph)
-    return widest(measured) if measured else 0.0
-
-
-def widest(measured: Mapping[str, Any]) -> float:
-    """How far from 1 the `ci95` of an A/A reaches, as a logarithm."""
-    return max((abs(math.log(bound)) for bound in measured["ci95"] if bound), default=0.0)
+def _noise_floor(profile: Profile, graph: str) -> float:
+    measured = profile.noise_floor.get(graph)
+    return 0.0 if measured is None else width(measured)
 
 
 def _crowded(before: Profile, after: Profile) -> bool:
-    """Whether other programs took part of the machine in one of the runs, or nobody knows."""
+    """Whether other programs used part of the machine in one of the runs, or this is unknown."""
     return any(
-        profile["others_cores"] is None or profile["others_cores"] > OTHERS_CORES
+        profile.others_cores is None or profile.others_cores > OTHERS_CORES
         for profile in (before, after)
     )
 
 
-def _machine(before: Profile, after: Profile) -> float:
-    """How much faster or slower the machine itself was, where both runs know."""
-    one_ms, other_ms = before["yardstick_ms"], after["yardstick_ms"]
-    return abs(math.log(other_ms / one_ms)) if one_ms and other_ms else 0.0
+def _machine_speed(before: Profile, after: Profile) -> float:
+    """How much faster or slower the machine was, as a logarithm; 0 if one run does not know."""
+    before_ms, after_ms = before.yardstick_ms, after.yardstick_ms
+    return abs(math.log(after_ms / before_ms)) if before_ms and after_ms else 0.0
 
 
 def _waiting(before: Profile, after: Profile, name: str) -> float:
-    """What waiting for a core can explain: all of it may have fallen on this stage, which is the
-    first after a wake-up in one run and not in the other."""
+    """The largest change that waiting for a core can explain, as a logarithm.
+
+    All waiting may be in this stage: in one run it is the first stage after a wake-up, and in the
+    other run it is not.
+    """
     waited_ms = max(_waited_ms(before, name), _waited_ms(after, name))
-    short_ms = min(typical(np.array(profile["samples"][name])) for profile in (before, after))
+    short_ms = min(typical(np.array(profile.samples[name])) for profile in (before, after))
     return math.log1p(waited_ms / short_ms) if short_ms > 0 else math.inf
 
 
 def _waited_ms(profile: Profile, name: str) -> float:
-    """For each run of the stage, how long its threads were without a core; of an age, for each
-    chunk, all threads."""
-    stages, threads = profile["stages"], profile["threads"]
-    row = stages[name] if name in STAGES else stages.get("denoise", {"n": 1})
-    names: Iterable[str] = row["thread"].split(", ") if name in STAGES else threads
-    delays_ms = (threads.get(thread, {}).get("run_delay_ms", 0.0) for thread in names)
-    return float(sum(delays_ms) / max(row["n"], 1))
+    """The time that threads waited for a core.
+
+    For a stage: its own threads, per run of the stage. For an age: all threads, per chunk.
+    """
+    stages, threads = profile.stages, profile.threads
+    row = stages[name] if name in STAGES else stages.get("denoise")
+    names: Iterable[str] = row.thread.split(", ") if row and name in STAGES else threads
+    delays_ms = (threads[thread].run_delay_ms or 0.0 for thread in names if thread in threads)
+    return float(sum(delays_ms) / max(row.n if row else 1, 1))
 
 
-def new_stalls(before: Profile, after: Profile) -> list[Row]:
-    """Those of `after` that are `NEW_STALL` times as long as any of their kind in `before`."""
-    known: dict[tuple[str, ...], float] = {}
-    for stall in before["tail"]["stalls"]:
-        known[kind(stall)] = max(known.get(kind(stall), 0.0), excess_ms(stall))
-    return [
-        stall
-        for stall in after["tail"]["stalls"]
-        if excess_ms(stall) > NEW_STALL * known.get(kind(stall), 0.0)
-    ]
-
-
-def named(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """In words what is worse, what is better, or that it is all within noise."""
-    for which in ("worse", "better"):
-        found = [
-            f"{name} {row['ratio']:.2f} ({row['ci95'][0]:.2f} to {row['ci95'][1]:.2f})"
-            for name, row in rows.items()
-            if row["verdict"] == which
-        ]
-        if found:
-            yield f"{which}: {', '.join(found)}"
-    if all(row["verdict"] == "within_noise" for row in rows.values()):
-        yield "within noise"
-
-
-def _new(stalls: list[Row]) -> Iterator[str]:
+def _new(stalls: list[StallRow]) -> Iterator[str]:
     if stalls:
-        yield f"new: {in_words(stalls[0])}"
+        yield f"new: {describe_stall(stalls[0])}"
 
 
 def _others(before: Profile, after: Profile) -> Iterator[str]:
-    cores = (before["others_cores"], after["others_cores"])
+    cores = (before.others_cores, after.others_cores)
     if None not in cores and _crowded(before, after):
         yield f"other programs used {cores[0]:g} and {cores[1]:g} cores"
-
-
-def as_text(found: dict[str, Any]) -> str:
-    """A table and the sentence."""
-    lines = [f"{'stage':<16}{'ratio':>8}{'95 % interval':>20}  verdict"]
-    for name, row in (found["stages"] | found["ages"]).items():
-        low, high = row["ci95"]
-        lines.append(
-            f"{name:<16}{row['ratio']:>8.3f}{f'{low:.3f} to {high:.3f}':>20}  "
-            f"{row['verdict'].replace('_', ' ')}"
-        )
-    return "\n".join([*lines, found["verdict"]])

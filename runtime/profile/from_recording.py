@@ -1,77 +1,77 @@
-"""The profile of a run, made from its recording: stages, ages, budgets, threads."""
+"""Makes the profile of a run from its recording: stages, ages, budgets, stalls, threads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from runtime.config.robot_yaml import RunConfig
-from runtime.profile.budgets import (
-    Budgets,
-    default_budgets,
-    event_limit_ms,
-    judge,
-    misses,
-)
-from runtime.profile.compare import SCHEMA
-from runtime.profile.stalls import tail
-from runtime.profile.statistics import Series, histogram, quantiles_ms
+from runtime.policy.graphs import SUPPLIED
+from runtime.profile.budgets import Budgets, default_budgets, event_limit_ms, judge, misses
+from runtime.profile.stalls import summarise_stalls
+from runtime.profile.statistics import Series, histogram, times_of
+from runtime.profile_model import BudgetedTimes, EngineTimes, Machine, Profile, StageTimes
 from runtime.recording.reader import Recording
 from runtime.report.run_facts import RunFacts, read_run
 from runtime.report.stalls import Rows
+from v2a.measured import Times
 from v2a.names import STAGES
 from v2a.spans import GPU
 
-SAMPLES: Final = 2048  # of each stage, for comparisons
+SAMPLES: Final = 2048  # of each stage and age; comparisons use them
 
-# The stages that keep a period of robot.yaml; all others have the one that was found.
+# The stages whose period robot.yaml sets. The period of all others is measured.
 PERIODS_MS: Final[Mapping[str, Callable[[RunConfig], float]]] = {
     **dict.fromkeys(("tick", "bus_read", "bus_write"), lambda run: run.control_period_ns / 1e6),
     **dict.fromkeys(("frame_encode", "observe", "denoise"), lambda run: 1e3 * run.system1.period_s),
 }
 
 
-def profile_of(recording: Recording, budgets: Budgets | None = None) -> dict[str, Any]:
-    """profile.json without what only a live run can measure (see `runtime.profile.live`).
+def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -> Profile:
+    """Make the profile of a recording. Parts that only a live measurement can fill are empty.
 
-    `budgets`: those that robot.yaml promises, unless given.
+    Without `budgets`, the limits are those that follow from robot.yaml.
     """
-    run = RunConfig.model_validate(recording.header["config"])
+    run = recording.header.config
     facts = read_run(recording)
     if budgets is None:
         budgets = default_budgets(run, _horizon_ms(recording))
-    stages = _stages(facts)
-    ages = {name: points[:, 1] for name, points in facts.ages.items()}
-    durations = {name: _durations_ms(rows) for name, (_, rows) in stages.items()}
-    summary = recording.summary() or {}
-    return {
-        "schema": SCHEMA,
-        "policy": recording.header["policy"],
-        "seconds": (facts.t1_ns - facts.t0_ns) / 1e9,
-        "stages": {
-            name: _row(durations[name], budgets, name) | _rhythm(threads, rows, run, name)
-            for name, (threads, rows) in stages.items()
-        },
-        "ages": {name: _row(values, budgets, name) for name, values in ages.items()},
-        "gpu": {name: quantiles_ms(_durations_ms(rows)) for name, rows in _gpu_stages(facts)},
-        "budgets": judge(budgets, durations | ages),
-        "tail": tail(facts.stalls, facts.t0_ns),
-        "ticks": summary.get("ticks", len(durations.get("tick", ()))),
-        "missed_ticks": summary.get("missed_ticks", {}),
-        "machine": {
-            "versions": recording.header.get("versions", {}),
-            "realtime": summary.get("realtime", {}),
-        },
-        "threads": summary.get("threads", {}),
-        "samples": {name: _samples(values) for name, values in (durations | ages).items()},
+    spans = _stages(facts)
+    durations_ms = {name: _durations_ms(rows) for name, (_, rows) in spans.items()}
+    ages_ms = {name: points[:, 1] for name, points in facts.ages.items()}
+    stages = {
+        name: _stage(durations_ms[name], threads, _period_ms(rows, run, name), budgets, name)
+        for name, (threads, rows) in spans.items()
     }
+    summary = recording.summary()  # None: the run was killed, or still goes on
+    return Profile(
+        policy=recording.header.policy,
+        seconds=(facts.t1_ns - facts.t0_ns) / 1e9,
+        stages=stages,
+        ages={name: _budgeted(values, budgets, name) for name, values in ages_ms.items()},
+        gpu={name: times_of(_durations_ms(rows)) for name, rows in _gpu_stages(facts)},
+        engines={
+            graph: EngineTimes(alone=None, under_load=_times(stages[graph]), overhead_ms=None)
+            for graph in SUPPLIED
+            if graph in stages
+        },
+        budgets=judge(budgets, durations_ms | ages_ms),
+        tail=summarise_stalls(facts.stalls, facts.t0_ns),
+        ticks=summary.ticks if summary else len(durations_ms.get("tick", ())),
+        missed_ticks=summary.missed_ticks if summary else {},
+        machine=Machine(
+            versions=recording.header.versions, realtime=summary.realtime if summary else {}
+        ),
+        threads=(summary and summary.threads) or {},
+        samples={name: _samples(values) for name, values in (durations_ms | ages_ms).items()},
+    )
 
 
 def _stages(facts: RunFacts) -> dict[str, tuple[str, Rows]]:
-    """Stage -> the threads that ran it, and its spans in order of time, in the order of STAGES."""
+    """Stage, in the order of STAGES -> its threads, and its spans in order of time, [n, 4]."""
     return {
         stage: (", ".join(of), _in_order(list(of.values())))
         for index, stage in enumerate(STAGES)
@@ -101,33 +101,42 @@ def _durations_ms(rows: Rows) -> Series:
     return np.asarray((rows[:, 2] - rows[:, 1]) / 1e6, np.float64)
 
 
-def _row(values_ms: Series, budgets: Budgets, name: str) -> dict[str, Any]:
+def _times(row: StageTimes) -> Times:
+    return Times.model_validate({name: getattr(row, name) for name in Times.model_fields})
+
+
+def _budgeted(values_ms: Series, budgets: Budgets, name: str) -> BudgetedTimes:
     limit_ms = event_limit_ms(budgets, name)
-    return {
-        **quantiles_ms(values_ms),
-        "budget_ms": limit_ms,
-        "misses": misses(values_ms, limit_ms),
-        "histogram": histogram(values_ms),
-    }
+    return BudgetedTimes(
+        **times_of(values_ms).model_dump(),
+        budget_ms=limit_ms,
+        misses=misses(values_ms, limit_ms),
+        histogram=histogram(values_ms),
+    )
 
 
-def _rhythm(threads: str, rows: Rows, run: RunConfig, name: str) -> dict[str, Any]:
-    """Who runs it, how often, and the share of that time that it takes."""
+def _stage(
+    values_ms: Series, threads: str, period_ms: float, budgets: Budgets, name: str
+) -> StageTimes:
+    times = _budgeted(values_ms, budgets, name)
+    share = times.mean_ms / period_ms if period_ms else math.nan
+    return StageTimes(**dict(times), thread=threads, period_ms=period_ms, share=share)
+
+
+def _period_ms(rows: Rows, run: RunConfig, name: str) -> float:
+    """From robot.yaml, else the median time between two starts; NaN if the stage ran once."""
     if name in PERIODS_MS:
-        period_ms = PERIODS_MS[name](run)
-    else:
-        period_ms = float(np.median(np.diff(rows[:, 1]))) / 1e6 if len(rows) > 1 else math.nan
-    share = float(_durations_ms(rows).mean()) / period_ms if period_ms else math.nan
-    return {"thread": threads, "period_ms": period_ms, "share": share}
+        return PERIODS_MS[name](run)
+    return float(np.median(np.diff(rows[:, 1]))) / 1e6 if len(rows) > 1 else math.nan
 
 
-def _samples(values_ms: Series) -> list[float]:
-    """Evenly thinned, in order of time."""
+def _samples(values_ms: Series) -> tuple[float, ...]:
+    """At most `SAMPLES` of the values, evenly spaced, in order of time."""
     step = max(math.ceil(len(values_ms) / SAMPLES), 1)
-    return [float(ms) for ms in values_ms[::step].round(5)]
+    return tuple(values_ms[::step].round(5).tolist())
 
 
 def _horizon_ms(recording: Recording) -> float:
-    """For how long a chunk gives targets; infinite where there was none."""
+    """The duration of a chunk's targets; infinite without a chunk."""
     chunk = next(iter(recording.chunks()), None)
     return math.inf if chunk is None else len(chunk.target_rad) * chunk.step_ns / 1e6

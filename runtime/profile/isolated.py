@@ -1,9 +1,9 @@
-"""Engines by themselves, before anything else runs: the noise floor, and what each costs alone.
+"""Measures each engine while nothing else runs, and the machine's noise floor.
 
-Each engine is run on what it gets in a run: the policy's graphs are chained once, from a real
-instruction and random pictures, and every engine's feeds are noted. Then each is timed twice in
-turn, the same engine as `a` and as `b` (A/A): how far their ratio is from 1 is what this machine
-can't tell apart.
+First the policy's graphs run as a chain, on a real instruction and random pictures. So each engine
+gets the same kind of feeds as in a run. Then each engine is timed against itself, in turn as `a`
+and as `b` (A/A). The distance of their ratio from 1 is the noise floor: a smaller difference
+between two engines is not measurable here.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ import numpy.typing as npt
 from runtime.engines.base import Engine, EngineFactory, Tensors
 from runtime.mailbox import FrameMsg
 from runtime.policy.graphs import SUPPLIED, PolicyGraphs
-from runtime.profile.statistics import Interval, Series, paired_ratio, quantiles_ms
+from runtime.profile.statistics import Series, paired_ratio, times_of
+from runtime.profile_model import Ratio
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import Clock
+from v2a.measured import Times
 from v2a.names import STAGES
 from v2a.spans import SpanRing
 
-CHAINS: Final = 12  # after the first, which allocates
-GRAPH_S: Final = 0.8  # for each graph's A/A
+CHAINS: Final = 12  # after the first chain, which allocates
+GRAPH_S: Final = 0.8  # duration of each graph's A/A
 FEWEST, MOST = 16, 400  # rounds
 WARM_UPS: Final = 3
 
-Feeds = Mapping[str, npt.NDArray[Any]]
+Feeds = Mapping[str, npt.NDArray[Any]]  # input -> array, dtype and shape as the graph's spec says
 
 
 @dataclass(slots=True)
-class Noted(Engine):
-    """An engine that keeps its last feeds and the time of each run."""
+class TimedEngine(Engine):
+    """An engine that keeps the feeds of its last run and the time of each run."""
 
     engine: Engine
     clock: Clock
@@ -43,6 +45,7 @@ class Noted(Engine):
     took_ns: list[int] = field(default_factory=list)
 
     def run(self, feeds: Feeds) -> Tensors:
+        """Run the engine, and keep its feeds and its time. Shape and dtype are as in its spec."""
         self.feeds = feeds
         start_ns = self.clock.now_ns()
         outputs = self.engine.run(feeds)
@@ -50,57 +53,68 @@ class Noted(Engine):
         return outputs
 
     def close(self) -> None:
+        """Close the engine."""
         self.engine.close()
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
-    """Of one graph. `overhead_ms` is what the stage takes around its engine, the median."""
+class IsolatedEngine:
+    """One engine while nothing else runs.
 
-    times_ms: Series
-    floor: Interval
+    `overhead_ms` is the median time that the stage takes around its engine.
+    """
+
+    times: Times
+    noise_floor: Ratio
     overhead_ms: float
     feeds: Feeds
 
-    def as_json(self) -> dict[str, Any]:
-        return {"alone": quantiles_ms(self.times_ms), "overhead_ms": self.overhead_ms}
 
-
-def engines_alone(
+def measure_isolated(
     bundle: Bundle,
     instruction: str,
     engines: EngineFactory,
     clock: Clock,
     measured: Callable[[str], object] = lambda graph: None,
-) -> dict[str, Alone]:
-    """Graph -> what was found, in the order in which graphs run; `measured` hears of each."""
-    note, noted = noting(engines, clock)
-    found: dict[str, Alone] = {}
-    with PolicyChain(bundle, instruction, note, clock) as chain:
+) -> dict[str, IsolatedEngine]:
+    """Time each engine of `bundle` alone.
+
+    Returns graph -> times, in the order of running. Calls `measured` with each graph that is done.
+    """
+    factory, timed = timed_engines(engines, clock)
+    found: dict[str, IsolatedEngine] = {}
+    with PolicyChain(bundle, instruction, factory, clock) as chain:
         spans_ms = chain.run(CHAINS)
         for name in SUPPLIED:
-            inside_ms = np.array(noted[name].took_ns[-len(spans_ms[name]) :]) / 1e6
+            engine = timed[name]
+            inside_ms = np.array(engine.took_ns[-len(spans_ms[name]) :]) / 1e6
             overhead_ms = float(np.median(spans_ms[name] - inside_ms))
-            a, b = in_turn([(noted[name].engine, noted[name].feeds)] * 2, clock)
+            a, b = run_in_turn([(engine.engine, engine.feeds)] * 2, clock)
             both = np.stack([a, b], axis=1).reshape(-1)  # in order of time
-            found[name] = Alone(both, paired_ratio(b, a), overhead_ms, noted[name].feeds)
+            floor = paired_ratio(b, a).rounded()
+            found[name] = IsolatedEngine(times_of(both), floor, overhead_ms, engine.feeds)
             measured(name)
     return found
 
 
-def noting(engines: EngineFactory, clock: Clock) -> tuple[EngineFactory, dict[str, Noted]]:
-    """`engines`, and by graph those that it has made."""
-    noted: dict[str, Noted] = {}
+def timed_engines(
+    engines: EngineFactory, clock: Clock
+) -> tuple[EngineFactory, dict[str, TimedEngine]]:
+    """Return a factory of `TimedEngine`s, and the engines that it has made so far, by graph."""
+    timed: dict[str, TimedEngine] = {}
 
-    def note(graph: GraphSpec, path: Path) -> Noted:
-        noted[graph.name] = Noted(engines(graph, path), clock)
-        return noted[graph.name]
+    def make(graph: GraphSpec, path: Path) -> TimedEngine:
+        timed[graph.name] = TimedEngine(engines(graph, path), clock)
+        return timed[graph.name]
 
-    return note, noted
+    return make, timed
 
 
 class PolicyChain:
-    """All graphs once, one after the other, on a made-up clip and joints at rest."""
+    """Runs all graphs of a policy once, one after the other, on a random clip and joints at rest.
+
+    `with` closes the engines.
+    """
 
     def __init__(
         self, bundle: Bundle, instruction: str, engines: EngineFactory, clock: Clock
@@ -118,8 +132,11 @@ class PolicyChain:
         )
 
     def run(self, times: int) -> dict[str, Series]:
-        """Graph -> the time of its stage in each of `times` chains, ms (that of the instruction
-        once: the same text again costs nothing). One more goes before."""
+        """Run the chain `times + 1` times; graph -> the time of its stage in ms, float64 [times].
+
+        The first chain is a warm-up. The instruction has one time, because the same text again
+        costs nothing.
+        """
         for seq in range(times + 1):
             self._chain(seq)
         rows = self._ring.drain()
@@ -142,20 +159,22 @@ class PolicyChain:
         self._graphs.close()
 
 
-def in_turn(
+def run_in_turn(
     arms: Sequence[tuple[Engine, Feeds]], clock: Clock, fewest: int = FEWEST
 ) -> list[Series]:
-    """ms of each run of each arm, the arms in turn, `fewest` rounds at least. Each round begins
-    with another, so that none is always the one that comes after the same other."""
+    """Time the engines in turn, at least `fewest` rounds; each arm's times in ms, float64 [n].
+
+    Each round starts with another arm, so that no arm always follows the same other one.
+    """
     for _ in range(WARM_UPS):
         once_ns = [_time_ns(engine, feeds, clock) for engine, feeds in arms]
     rounds = int(np.clip(GRAPH_S * 1e9 / max(sum(once_ns), 1), fewest, MOST))
-    taken = np.empty((len(arms), rounds))
+    taken_ms = np.empty((len(arms), rounds))
     for number in range(rounds):
         for place in range(len(arms)):
             arm = (number + place) % len(arms)
-            taken[arm, number] = _time_ns(*arms[arm], clock) / 1e6
-    return list(taken)
+            taken_ms[arm, number] = _time_ns(*arms[arm], clock) / 1e6
+    return list(taken_ms)
 
 
 def _time_ns(engine: Engine, feeds: Feeds, clock: Clock) -> int:

@@ -1,19 +1,19 @@
-"""Power, clocks and temperatures of a Jetson, and whether it was slowed down, from sysfs.
+"""Reads a Jetson's power, clocks, temperatures and throttling from sysfs, without root.
 
-No root, no service. Where each number comes from:
+The sources of the numbers:
 
     hwmon, name `ina3221`          in<n>_label, in<n>_input mV, curr<n>_input mA
                                    (kernel: Documentation/hwmon/ina3221.rst)
     hwmon, name `soctherm_oc`      oc<n>_event_cnt: under voltage (1), over-current, average (2) and
-                                   instantaneous (3), since boot, each of which slows CPU and GPU
+                                   instantaneous (3), since boot; each one slows CPU and GPU
                                    (Jetson Linux Developer Guide, Jetson Orin, Over-Current Events)
-    thermal/thermal_zone*          type, temp in 0.001 C; a zone that is switched off can't be read
-    thermal/cooling_device*        type `cpu-throttle-alert` and the like, cur_state above 0: slowed
+    thermal/thermal_zone*          type, temp in 0.001 C; reading fails in a zone that is off
+    thermal/cooling_device*        type `cpu-throttle-alert` and the like, cur_state > 0: slowed
                                    (kernel: Documentation/driver-api/thermal/sysfs-api.rst)
     cpu/cpu*/cpufreq               scaling_cur_freq, kHz (kernel: admin-guide/pm/cpufreq.rst)
     devfreq/*gpu*                  cur_freq, Hz (kernel: ABI/testing/sysfs-class-devfreq)
 
-Read in tests from a folder laid out like it. Never run on a Jetson.
+The tests read a folder laid out like this sysfs. This code has never run on a Jetson.
 """
 
 from __future__ import annotations
@@ -23,55 +23,60 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from runtime.engines.plan_cache import POWER_MODE
 from runtime.profile.machine import ROOT, text
+from runtime.profile_model import Board, MeanMax
 
 _EVENTS: Final = {1: "under voltage", 2: "average over-current", 3: "instantaneous over-current"}
 
-Reading = tuple[str, float]  # of what, how much
+Reading = tuple[str, float]  # name of the sensor, value
 
 
 def is_jetson(root: Path = ROOT) -> bool:
+    """Whether the device tree names an NVIDIA Tegra."""
     return "nvidia,tegra" in (text(root / "proc/device-tree/compatible") or "")
 
 
 @dataclass(slots=True)
-class Sampler:
-    """Reads the board each time it is asked to, and sums up at the end."""
+class JetsonSampler:
+    """Reads the sensors at each `sample`, and sums up the readings."""
 
     root: Path = ROOT
     _seen: dict[str, dict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    _throttled: list[dict[str, Any]] = field(default_factory=list)
+    _throttled: list[str] = field(default_factory=list)
     _events: dict[str, float] = field(default_factory=dict)
 
     def sample(self, at_s: float) -> None:
-        """One reading of everything, `at_s` into the run."""
+        """Read all sensors once, `at_s` seconds into the run."""
         for quantity, read in _QUANTITIES.items():
             for what, value in read(self.root / "sys"):
                 self._seen[quantity][what].append(value)
         slowed = [*self._new_events(), *_slowed_by(self.root / "sys")]
         if slowed:
-            self._throttled.append({"at_s": round(at_s, 3), "by": slowed})
+            self._throttled.append(f"{round(at_s, 3):g} s: {', '.join(slowed)}")
 
-    def summary(self) -> dict[str, Any]:
-        """Mean and largest of each quantity, and each moment at which the board was slowed down."""
-        found: dict[str, Any] = {
-            quantity: {
-                what: {"mean": round(sum(values) / len(values), 3), "max": round(max(values), 3)}
-                for what, values in seen.items()
-            }
-            for quantity, seen in self._seen.items()
+    def summary(self) -> Board:
+        """Mean and maximum of each sensor, and each moment when the board slowed down."""
+        return Board(
+            power_w=self._mean_max("power_w"),
+            temperature_c=self._mean_max("temperature_c"),
+            clock_mhz=self._mean_max("clock_mhz"),
+            power_mode=text(self.root / POWER_MODE.relative_to("/")),
+            throttled=tuple(self._throttled),
+        )
+
+    def _mean_max(self, quantity: str) -> dict[str, MeanMax]:
+        return {
+            name: MeanMax(mean=round(sum(values) / len(values), 3), max=round(max(values), 3))
+            for name, values in self._seen[quantity].items()
         }
-        mode = text(self.root / POWER_MODE.relative_to("/"))
-        slowed = [f"{moment['at_s']:g} s: {', '.join(moment['by'])}" for moment in self._throttled]
-        return {**found, "power_mode": mode, "throttled": slowed}
 
     def _new_events(self) -> list[str]:
-        """Those whose count has grown since the last reading; the first one only takes note."""
+        """The events whose count has grown since the last reading; none at the first reading."""
         before, self._events = self._events, dict(_event_counts(self.root / "sys"))
         return [what for what, count in self._events.items() if count > before.get(what, count)]
 
@@ -82,7 +87,9 @@ def _power_w(sys: Path) -> Iterator[Reading]:
             channel = label.name.removeprefix("in").removesuffix("_label")
             volts = _number(chip / f"in{channel}_input", 1e-3)
             amperes = _number(chip / f"curr{channel}_input", 1e-3)
-            if volts is not None and amperes is not None:  # the sum of shunt voltages has none
+            if (
+                volts is not None and amperes is not None
+            ):  # the sum of shunt voltages has no current
                 yield text(label) or f"rail {channel}", volts * amperes
 
 
@@ -118,7 +125,7 @@ def _event_counts(sys: Path) -> Iterator[Reading]:
 
 
 def _slowed_by(sys: Path) -> list[str]:
-    """Thermal alerts that are slowing something down now."""
+    """The thermal alerts that slow something down now."""
     return [
         kind
         for device in sorted(sys.glob("class/thermal/cooling_device*"))
@@ -136,5 +143,5 @@ def _number(path: Path, scale: float = 1.0) -> float | None:
     read = text(path)
     try:
         return None if read is None else float(read) * scale
-    except ValueError:  # the kernel has nothing to say for what is switched off
+    except ValueError:  # the file of a sensor that is off is empty
         return None

@@ -1,8 +1,8 @@
-"""Layers inside an engine, folded by module: which part of a network costs what.
+"""Times the layers of each engine and adds them up by module: which part of a network costs what.
 
-The exporter names each node `module.path/operator`, and engines keep those names: ONNX Runtime
-puts what it fused behind another slash, TensorRT joins the names of what it fused by ` + `. The
-digits of a path are folded, so that the blocks of a network count as one.
+The exporter names each node `module.path/operator`, and engines keep these names. ONNX Runtime
+appends the fused operators after another slash, TensorRT joins their names with ` + `. The numbers
+in a path become `*`, so the blocks of a network count as one module.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from runtime.engines.base import EngineFactory, LayerTime, TimesLayers
+from runtime.profile_model import LayerShare
 from v2a.bundle import Bundle
 
 RUNS: Final = 10
@@ -24,23 +25,28 @@ _IN_TRT: Final = re.compile(r"(?:^|[\s\[(+])([A-Za-z_]\w*(?:\.\w+)+)/")
 Feeds = Mapping[str, npt.NDArray[Any]]
 
 
-def layers_of(
+def measure_layers(
     bundle: Bundle, engines: EngineFactory, feeds: Mapping[str, Feeds]
-) -> dict[str, list[dict[str, Any]]]:
-    """Graph -> its modules, the dearest first; only of engines that tell."""
-    found: dict[str, list[dict[str, Any]]] = {}
+) -> dict[str, tuple[LayerShare, ...]]:
+    """Graph -> its modules, the most expensive first, for engines that time their layers.
+
+    `feeds` is graph -> input -> array, dtype and shape as the graph's spec says.
+    """
+    found: dict[str, tuple[LayerShare, ...]] = {}
     for graph in bundle.manifest.graphs:
         if graph.name in feeds:
             with engines(graph, bundle.graph_path(graph.name)) as engine:
                 if isinstance(engine, TimesLayers):
-                    found[graph.name] = fold(engine.layer_times(feeds[graph.name], RUNS))
+                    times = engine.layer_times(feeds[graph.name], RUNS)
+                    found[graph.name] = fold_by_module(times)
     return found
 
 
-def fold(layers: Iterable[LayerTime]) -> list[dict[str, Any]]:
-    """Module, share and ms of each, the dearest first. A layer that the engine put in by itself
-    counts for the module before it. In a bundle of an older export no layer has a module: then it
-    is kinds of layers that are told apart.
+def fold_by_module(layers: Iterable[LayerTime]) -> tuple[LayerShare, ...]:
+    """Add up the times of the layers of each module, the most expensive first.
+
+    A layer that the engine added counts for the module before it. In a bundle of an older export no
+    layer has a module; then layers of the same kind are added up.
     """
     layers = list(layers)
     modules = [module_of(layer.name) for layer in layers]
@@ -52,14 +58,16 @@ def fold(layers: Iterable[LayerTime]) -> list[dict[str, Any]]:
         module = name or module
         taken_ms[module] += layer.ms
     whole_ms = sum(taken_ms.values()) or 1.0
-    return [
-        {"module": module, "share": round(ms / whole_ms, 4), "ms": round(ms, 5)}
+    return tuple(
+        LayerShare(module=module, share=round(ms / whole_ms, 4), ms=round(ms, 5))
         for module, ms in sorted(taken_ms.items(), key=lambda item: -item[1])
-    ]
+    )
 
 
 def module_of(name: str) -> str | None:
-    """`policy.core.blocks.3.attn.qkv/MatMul_7` -> `core.blocks.*.attn.qkv`; None where the name
-    has no module in it. Of several, the first."""
+    """`policy.core.blocks.3.attn.qkv/MatMul_7` -> `core.blocks.*.attn.qkv`.
+
+    The first module of a fused layer; None if the name holds no module.
+    """
     match = _IN_TRT.search(name)
     return None if match is None else _NUMBER.sub("*", match[1]).removeprefix("policy.")

@@ -1,4 +1,4 @@
-"""The same thing measured with other options, in one table."""
+"""Profiles a bundle with every combination of options and puts the results into one table."""
 
 from __future__ import annotations
 
@@ -6,33 +6,48 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from runtime.config.robot_yaml import RunConfig
 from runtime.engines import BACKENDS
-from runtime.profile.compare import compare
-from runtime.profile.live import Profile, Subject
+from runtime.profile.compare import compare_profiles
+from runtime.profile.subject import Subject
+from runtime.profile_model import BudgetedTimes, Profile
 from v2a.errors import ConfigError
+from v2a.measured import Measured, Number
 
-Point = dict[str, str]  # option -> value, as they were written
+Point = dict[str, str]  # option -> value, as the user wrote them
 Setting = Callable[[Subject, str], Subject]
 
 COLUMNS: Final = (
-    ("stages", "frame_encode"),
-    ("stages", "observe"),
-    ("stages", "denoise"),
-    ("stages", "condition"),
-    ("stages", "tick"),
-    ("ages", "condition_age"),
-    ("ages", "frame_to_motor"),
+    *("frame_encode", "observe", "denoise", "condition", "tick"),
+    *("condition_age", "frame_to_motor"),
 )
+
+
+class SweepPoint(Measured):
+    """One combination of options."""
+
+    options: Point = Field(description="option -> value, as written on the command line")
+    folder: str = Field(description="folder of its profile")
+    missed_ticks: int = Field(description="number of control ticks without their work")
+    p50_ms: dict[str, Number] = Field(description="stage or age -> median")
+    p99_ms: dict[str, Number] = Field(description="stage or age -> 99th percentile")
+    against_first: str = Field(description="how it compares with the first point, in one sentence")
+
+
+class Sweep(Measured):
+    """sweep.json, and `v2a sweep --json`."""
+
+    schema_version: Literal[1] = Field(default=1, description="version of this schema")
+    points: tuple[SweepPoint, ...] = Field(description="one row for each combination of options")
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """An option that is a key of robot.yaml."""
+    """Sets the key `section.name` of robot.yaml."""
 
     section: str
     name: str
@@ -45,13 +60,13 @@ class _Key:
 
 def _engine(subject: Subject, value: str) -> Subject:
     if value not in BACKENDS:
-        raise ValueError(f"one of {', '.join(BACKENDS)}")
+        raise ValueError(f"must be one of {', '.join(BACKENDS)}")
     return replace(subject, engine=value)
 
 
 def _threads(subject: Subject, value: str) -> Subject:
     if int(value) < 1:
-        raise ValueError("1 or more")
+        raise ValueError("must be 1 or more")
     return replace(subject, threads=int(value))
 
 
@@ -64,23 +79,23 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "system2.period_s": _Key("system2", "period_s"),
 }
 REFUSED: Final = {
-    "steps": "the solver's steps are unrolled in denoise.onnx when the bundle is exported: export "
-    "one with other steps, then v2a profile BUNDLE OTHER",
-    "precision": "a graph's precision is chosen when the bundle is exported: export another, then "
-    "v2a profile BUNDLE OTHER",
+    "steps": "the solver's steps are unrolled in denoise.onnx when the bundle is exported; export "
+    "a second bundle with other steps, then v2a compare BUNDLE OTHER",
+    "precision": "a graph's precision is chosen when the bundle is exported; export a second "
+    "bundle, then v2a compare BUNDLE OTHER",
 }
 
 
 def points(axes: Sequence[str]) -> list[Point]:
-    """Every combination of `NAME=VALUE,VALUE...`. Raises ConfigError with the reason."""
+    """Return every combination of the axes `KEY=A,B...`. Raises ConfigError for an unknown key."""
     chosen = {}
     for axis in axes:
         name, equals, values = axis.partition("=")
         if name in REFUSED:
-            raise ConfigError(f"--sweep {axis}: {REFUSED[name]}")
+            raise ConfigError(f"{axis}: {REFUSED[name]}")
         if name not in SETTINGS or not equals or not all(values.split(",")):
             known = ", ".join(SETTINGS)
-            raise ConfigError(f"--sweep {axis}: write NAME=VALUE,VALUE with NAME one of {known}")
+            raise ConfigError(f"{axis}: write KEY=A,B; KEY is one of {known}")
         chosen[name] = values.split(",")
     return [
         dict(zip(chosen, values, strict=True)) for values in itertools.product(*chosen.values())
@@ -88,62 +103,67 @@ def points(axes: Sequence[str]) -> list[Point]:
 
 
 def with_options(subject: Subject, point: Point) -> Subject:
-    """`subject` at that point. Raises ConfigError for a value that can't be."""
+    """Return `subject` with the options of `point`. Raises ConfigError for an impossible value."""
     for name, value in point.items():
         try:
             subject = SETTINGS[name](subject, value)
         except (ValueError, ValidationError) as fault:
             reason = fault.errors()[0]["msg"] if isinstance(fault, ValidationError) else str(fault)
-            raise ConfigError(f"--sweep {name}={value}: {reason}") from fault
+            raise ConfigError(f"{name}={value}: {reason}") from fault
     return subject
 
 
-def sweep(
+def run_sweep(
     subject: Subject, axes: Sequence[str], measure: Callable[[Subject, Path], Profile], folder: Path
-) -> list[dict[str, Any]]:
-    """A row a point: its options, its folder, its figures, and how it compares with the first."""
+) -> Sweep:
+    """Call `measure` with the subject and the folder of each combination of `axes`.
+
+    Each point gets a folder of its own in `folder`, and is compared with the first point. Raises
+    ConfigError for a faulty axis before anything is measured.
+    """
     planned = [(point, with_options(subject, point)) for point in points(axes)]
-    rows: list[dict[str, Any]] = []
+    rows: list[SweepPoint] = []
     first: Profile | None = None
     for point, chosen in planned:
         place = folder / ",".join(f"{name}={value}" for name, value in point.items())
         profile = measure(chosen, place)
         first = first or profile
         rows.append(
-            {
-                "options": point,
-                "folder": str(place),
-                "missed_ticks": sum(profile["missed_ticks"].values()),
-                "p50_ms": _figures(profile, "p50_ms"),
-                "p99_ms": _figures(profile, "p99_ms"),
-                "against_first": compare(first, profile)["verdict"],
-            }
+            SweepPoint(
+                options=point,
+                folder=str(place),
+                missed_ticks=sum(profile.missed_ticks.values()),
+                p50_ms=_figures(profile, "p50_ms"),
+                p99_ms=_figures(profile, "p99_ms"),
+                against_first=compare_profiles(first, profile).verdict,
+            )
         )
-    return rows
+    return Sweep(points=tuple(rows))
+
+
+def sweep_as_text(table: Sweep) -> str:
+    """Format p50 / p99 in ms, a line per point, and how each point compares with the first."""
+    return "\n".join(_lines(table.points))
 
 
 def _figures(profile: Profile, quantile: str) -> dict[str, float]:
-    return {name: profile[kind][name][quantile] for kind, name in COLUMNS if name in profile[kind]}
+    rows: dict[str, BudgetedTimes] = {**profile.stages, **profile.ages}
+    return {name: getattr(rows[name], quantile) for name in COLUMNS if name in rows}
 
 
-def as_text(rows: Sequence[dict[str, Any]]) -> str:
-    """p50 / p99 in ms, a line a point, and how it compares with the first."""
-    return "\n".join(_lines(rows))
-
-
-def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    names = [", ".join(f"{n}={v}" for n, v in row["options"].items()) for row in rows]
+def _lines(rows: Sequence[SweepPoint]) -> Iterator[str]:
+    names = [", ".join(f"{n}={v}" for n, v in row.options.items()) for row in rows]
     width = max(map(len, names))
-    shown = [name for _, name in COLUMNS if any(name in row["p50_ms"] for row in rows)]
+    shown = [name for name in COLUMNS if any(name in row.p50_ms for row in rows)]
     yield f"{'p50 / p99 ms':<{width}}" + "".join(f"{name:>18}" for name in shown) + "  missed ticks"
     for name, row in zip(names, rows, strict=True):
         cells = "".join(f"{_cell(row, column):>18}" for column in shown)
-        yield f"{name:<{width}}{cells}{row['missed_ticks']:>14}"
+        yield f"{name:<{width}}{cells}{row.missed_ticks:>14}"
     for name, row in zip(names[1:], rows[1:], strict=True):
-        yield f"{name} against {names[0]}: {row['against_first']}"
+        yield f"{name} against {names[0]}: {row.against_first}"
 
 
-def _cell(row: dict[str, Any], column: str) -> str:
-    if column not in row["p50_ms"]:
+def _cell(row: SweepPoint, column: str) -> str:
+    if column not in row.p50_ms:
         return "-"
-    return f"{row['p50_ms'][column]:.2f} / {row['p99_ms'][column]:.2f}"
+    return f"{row.p50_ms[column]:.2f} / {row.p99_ms[column]:.2f}"

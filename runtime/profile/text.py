@@ -1,57 +1,73 @@
-"""A profile for people at a terminal: a table and a few sentences."""
+"""Prints a profile on a terminal: a table and a few sentences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from runtime.profile.compare import OTHERS_CORES
+from runtime.profile_model import BudgetedTimes, EngineTimes, Profile, Ratio
+from v2a.measured import Times
 from v2a.spans import COLUMNS
 
 _HEADS = ("n", "mean", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "misses")
+_CELLS = (*COLUMNS, "share", "budget_ms", "misses")
+_LAYERS_OF = ("denoise", "observe", "vdm_motion")
 
 
-def as_text(profile: dict[str, Any]) -> str:
-    return "\n".join(_lines(profile))
+def profile_as_text(profile: Profile) -> str:
+    """The table of stages and ages, the engines, the most expensive layers, and the verdicts."""
+    blocks = (_stages(profile), _engines(profile), _layers(profile), _sentences(profile))
+    return "\n".join(line for block in blocks for line in block)
 
 
-def _lines(profile: dict[str, Any]) -> Iterator[str]:
+def _stages(profile: Profile) -> Iterator[str]:
     yield f"{'ms':<16}" + "".join(f"{head:>9}" for head in _HEADS)
-    for name, row in (profile["stages"] | profile["ages"]).items():
-        if row["n"]:
-            yield f"{name:<16}{row['n']:>9}" + "".join(f"{_cell(row, c):>9}" for c in _CELLS)
-    engines = {name: row for name, row in profile["engines"].items() if row["alone"]}
-    if engines:
+    rows: dict[str, BudgetedTimes] = {**profile.stages, **profile.ages}
+    for name, row in rows.items():
+        if row.n:
+            yield f"{name:<16}" + "".join(f"{_cell(row, cell):>9}" for cell in _CELLS)
+
+
+def _engines(profile: Profile) -> Iterator[str]:
+    heads = ("alone", "in run", "around", "A/A")
+    measured = {name: row for name, row in profile.engines.items() if row.alone is not None}
+    if measured:
         yield ""
-        yield f"{'engine, p50 ms':<16}{'alone':>9}{'in run':>9}{'around':>9}{'A/A':>9}  95 %"
-    for name, row in engines.items():
-        floor = profile["noise_floor"][name]
-        low, high = floor["ci95"]
-        yield (
-            f"{name:<16}{row['alone']['p50_ms']:>9.3f}{row['under_load']['p50_ms']:>9.3f}"
-            f"{row['overhead_ms']:>9.3f}{floor['ratio']:>9.3f}  {low:.3f} to {high:.3f}"
-        )
+        yield f"{'engine, p50 ms':<16}" + "".join(f"{head:>9}" for head in heads) + "  95 %"
+    for name, row in measured.items():
+        assert row.alone is not None
+        yield f"{name:<16}" + _engine(row, row.alone, profile.noise_floor[name])
     yield ""
-    for graph in ("denoise", "observe", "vdm_motion"):
-        if layers := profile["layers"].get(graph):
-            named = ", ".join(f"{row['module']} {row['share']:.0%}" for row in layers[:4])
+
+
+def _engine(row: EngineTimes, alone: Times, floor: Ratio) -> str:
+    cells = (alone.p50_ms, row.under_load.p50_ms, row.overhead_ms, floor.ratio)
+    low, high = floor.ci95
+    return "".join(f"{cell:>9.3f}" for cell in cells) + f"  {low:.3f} to {high:.3f}"
+
+
+def _layers(profile: Profile) -> Iterator[str]:
+    for graph in _LAYERS_OF:
+        if layers := profile.layers.get(graph):
+            named = ", ".join(f"{row.module} {row.share:.0%}" for row in layers[:4])
             yield f"{graph}: {named}"
-    missed = ", ".join(f"{cause} {n}" for cause, n in profile["missed_ticks"].items())
-    yield f"{profile['seconds']:.1f} s, {profile['ticks']} ticks; missed: {missed or 'not counted'}"
-    if throttled := (profile["device"] or {}).get("throttled"):
-        yield f"the board was slowed down {len(throttled)} times, first at {throttled[0]}"
-    if (others_cores := profile["others_cores"] or 0) > OTHERS_CORES:
-        yield f"other programs used {others_cores:g} cores: the figures hold beside them"
-    yield f"longest stall: {profile['tail']['verdict']}"
-    yield profile["budgets"]["verdict"]
 
 
-_CELLS = (*COLUMNS[1:], "share", "budget_ms", "misses")
+def _sentences(profile: Profile) -> Iterator[str]:
+    missed = ", ".join(f"{cause} {n}" for cause, n in profile.missed_ticks.items())
+    yield f"{profile.seconds:.1f} s, {profile.ticks} ticks; missed: {missed or 'not counted'}"
+    if profile.device is not None and profile.device.throttled:
+        times = profile.device.throttled
+        yield f"the board slowed down {len(times)} times, first at {times[0]}"
+    if (others_cores := profile.others_cores or 0) > OTHERS_CORES:
+        yield f"other programs used {others_cores:g} cores; the numbers include their effect"
+    yield f"longest stall: {profile.tail.verdict}"
+    yield profile.budgets.verdict
 
 
-def _cell(row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
+def _cell(row: BudgetedTimes, column: str) -> str:
+    value = getattr(row, column, None)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if column == "share":

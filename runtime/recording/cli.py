@@ -1,13 +1,14 @@
-"""`v2a record`: what a recording holds, and its export to other formats."""
+"""`v2a record`: shows what a recording holds, and exports it to other formats."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from runtime.recording.info import RecordingInfo, look_into
 from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 
@@ -19,7 +20,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 @click.group()
 def record() -> None:
-    """Look into the recordings that `v2a run` makes, or export them.
+    """Inspect or export the recordings that `v2a run` makes.
 
     RUN is a recording's folder, or the run.mcap in it.
     """
@@ -29,7 +30,7 @@ def record() -> None:
 @_RUN
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def info(run: Path, as_json: bool) -> None:
-    """Say what RUN holds, and how it ended."""
+    """Show what RUN holds and how it ended."""
     found = look_into(Recording(run))
     click.echo(to_json(found) if as_json else _text(found))
 
@@ -43,35 +44,15 @@ def export(run: Path, name: str, folder: Path) -> None:
     importlib.import_module(FORMATS[name]).export(Recording(run), folder)
 
 
-def look_into(recording: Recording) -> dict[str, Any]:
-    """What `v2a record info` says; `ended` is False where the run was killed or still goes on."""
-    extent, header, summary = recording.extent(), recording.header, recording.summary()
-    return {
-        "path": str(recording.path),
-        "robot": header["config"]["robot"]["name"],
-        "policy": header["policy"],
-        "instruction": header["config"]["instruction"],
-        "bundle_sha256": header["bundle_sha256"],
-        "seed": header["seed"],
-        "seconds": (extent.last_ns - extent.first_ns) / 1e9,
-        "messages": extent.messages,
-        "ended": summary is not None,
-        "whole": extent.whole,
-        "dropped": summary["dropped"] if summary else None,
-        "versions": header["versions"],
-    }
-
-
-def _text(found: dict[str, Any]) -> str:
-    what = f"{found['robot']}, {found['policy']}, {found['seconds']:.1f} s"
-    how = "ended" if found["ended"] else "did not end: it was killed, or still goes on"
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    counts = [f"{topic:<12}{n:>8}" for topic, n in found["messages"].items()]
+def _text(found: RecordingInfo) -> str:
+    what = f"{found.robot}, {found.policy}, {found.seconds:.1f} s"
+    how = "ended" if found.ended else "did not end: it was killed, or still goes on"
+    counts = [f"{topic:<12}{n:>8}" for topic, n in found.messages.items()]
     return "\n".join(
         [
-            f"{found['path']}: {what}, {how}",
-            f"instruction: {found['instruction']}",
+            f"{found.path}: {what}, {how}",
+            f"instruction: {found.instruction}",
             *counts,
-            versions,
+            ", ".join(f"{name} {version}" for name, version in found.versions.items()),
         ]
     )

@@ -1,4 +1,4 @@
-"""The policy's side of the recorder: a process of its own, or the same sinks in this one."""
+"""The policy's end of the recorder: a pipe to the recorder process, or sinks in this process."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from subprocess import Popen
-from typing import Any, Protocol
+from typing import Protocol
 
 from runtime.host import process
 from runtime.recording.mcap_writer import WriterStatus
 from runtime.recording.sinks import End, Setup, SinkGroup, receive, send
+from runtime.summary_model import RunSummary
 
 START_S = 60.0  # a Jetson's first import of numpy after a boot takes long
 
 
 class RecorderTransport(Protocol):
-    """Where the recorder's batches go; `status` is the newest word from there."""
+    """Carries the recorder's batches to the sinks; `status` is the writer's newest status."""
 
     status: WriterStatus
 
     def send(self, batch: list[object]) -> None:
-        """May block. Raises OSError where nobody takes it any more."""
+        """Send a batch; may block. Raises OSError if the recorder process has died."""
 
-    def close(self, summary: dict[str, Any] | None) -> None:
-        """End the recording. Raises OSError as `send`."""
+    def close(self, summary: RunSummary | None) -> None:
+        """End the recording. Raises OSError if the recorder process has died."""
 
     def kill(self) -> None:
-        """End it now, and whoever waits for it."""
+        """End the recorder now, so that nobody waits for it any longer."""
 
 
 class InProcess:
-    """No process: for lockstep, whose clock stands still meanwhile."""
+    """Runs the sinks in this process: for lockstep, whose virtual clock does not see the cost."""
 
     def __init__(self, setup: Setup) -> None:
         self._sinks = SinkGroup(setup)
@@ -42,16 +43,16 @@ class InProcess:
         self._sinks.take(batch)
         self.status = self._sinks.status
 
-    def close(self, summary: dict[str, Any] | None) -> None:
-        self._sinks.close(summary)
+    def close(self, summary: RunSummary | None) -> None:
+        self._sinks.close(End(summary))
         self.status = self._sinks.status
 
     def kill(self) -> None:
-        """Nobody waits here."""
+        """Nothing to do: no process runs."""
 
 
 class RecorderProcess:
-    """`runtime.recording.process` at the other end of a pipe."""
+    """Sends batches through a pipe to `runtime.recording.process`."""
 
     def __init__(self, pipe: Connection, child: Popen[bytes]) -> None:
         self.status = WriterStatus()
@@ -85,7 +86,7 @@ class RecorderProcess:
             while self._pipe.poll():
                 self._hear()
 
-    def close(self, summary: dict[str, Any] | None) -> None:
+    def close(self, summary: RunSummary | None) -> None:
         with self._or_died():
             send(self._pipe, End(summary))
             with suppress(EOFError):

@@ -1,4 +1,4 @@
-"""The file of a recording, written: MCAP in chunks that a crash leaves readable."""
+"""Writes the file of a recording: MCAP in chunks that stay readable after a crash."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mcap.writer import Writer
 
 from runtime.mailbox import FrameMsg
+from runtime.recording.header import Header
 from runtime.recording.messages import to_json
 from runtime.recording.topics import TOPICS
+from runtime.summary_model import RunSummary
 
 CHUNK_BYTES: Final = 64 * 1024
 HEADER, SUMMARY = "v2a", "summary"  # names of metadata records; each holds one JSON text
@@ -26,17 +28,21 @@ NO_OPENCV: Final = (
 
 @dataclass(frozen=True, slots=True)
 class WriterStatus:
-    """How the recording is: why it stopped, if it did, and how many messages it has lost."""
+    """The state of the file: why writing stopped, if it did, and how many messages were lost."""
 
     fault: str | None = None
     dropped: int = 0
 
 
 class McapFile:
-    """One new file. When the disk is full, say, it stops, tells why in `status`, and counts on."""
+    """Writes one new file.
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        """Raises OSError where the file can't be made."""
+    After an error, such as a full disk, it stops writing. `status` then says why and counts the
+    lost messages.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        """Create the file. Raises OSError if that fails."""
         self.status = WriterStatus()
         self._path = path
         self._unsafe = 0  # messages taken since the last flush
@@ -60,20 +66,24 @@ class McapFile:
         self._file.flush()
 
     def take(self, message: object) -> None:
-        """Write a message of a kind in `TOPICS`; others are for other sinks."""
+        """Write a message of a kind in `TOPICS`; skip any other kind."""
         if type(message) in self._channels:
             self._unsafe += 1
             self._or_stop(lambda: self._add(message))
 
     def flush(self) -> None:
-        """What was taken is now readable, whatever becomes of this process."""
+        """Make all messages so far readable, even if this process dies now."""
         self._or_stop(self._writer.flush)
         self._unsafe = 0
 
-    def close(self, summary: dict[str, Any] | None) -> None:
-        """End the file; without a `summary` it is that of a run that was killed."""
-        if summary is not None:
-            self._or_stop(lambda: self._writer.add_metadata(SUMMARY, {TEXT: to_json(summary)}))
+    def close(self, ended: bool, summary: RunSummary | None) -> None:
+        """End the file. If the run was killed, `ended` is False and no `SUMMARY` record is written.
+
+        A run that has no summary writes an empty one.
+        """
+        if ended:
+            text = to_json(summary or {})
+            self._or_stop(lambda: self._writer.add_metadata(SUMMARY, {TEXT: text}))
         self._or_stop(self._writer.finish)
         self._or_stop(self._file.close)
 
@@ -91,7 +101,7 @@ class McapFile:
         except OSError as error:
             text = f"{self._path.parent}: recording stopped: {error.strerror or error}"
             self.status = WriterStatus(text, self.status.dropped)
-            with suppress(OSError):  # of what could not be flushed
+            with suppress(OSError):  # the rest that could not be flushed
                 self._file.close()
         self.status = WriterStatus(self.status.fault, self.status.dropped + self._unsafe)
         self._unsafe = 0

@@ -1,4 +1,4 @@
-"""What is recorded beside the messages of the mailboxes, and the text and pictures of it all."""
+"""The recorded messages that no mailbox carries, and how values become JSON and PNG."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from hw_drivers.robot.robot import Health
 from runtime.mailbox import Image
 
-WARNING, ERROR = 3, 4  # of foxglove.Log
+WARNING, ERROR = 3, 4  # levels of foxglove.Log
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Spans of one thread: int64 [n, 4] of (index into STAGES, t0_ns, t1_ns, arg)."""
+    """Spans of one thread; `rows` is int64 [n, 4]: index into STAGES, t0_ns, t1_ns, arg."""
 
     thread: str
     rows: npt.NDArray[np.int64]
@@ -35,7 +36,7 @@ class SafetyChange:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """A new episode; without an instruction the one before holds on."""
+    """The start of a new episode. Without an instruction the previous one stays valid."""
 
     t_ns: int
     epoch: int
@@ -53,7 +54,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class RunCounters:
-    """As of `t_ns`, since the start of the run. `counts` is worker -> event -> how often."""
+    """Counters from the start of the run to `t_ns`. `counts`: worker -> event -> how often."""
 
     t_ns: int
     ticks: int
@@ -65,7 +66,9 @@ class RunCounters:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes: what is not a finite number becomes null."""
+    """JSON of a model, or of plain values and arrays. NaN and infinity become null."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
@@ -86,15 +89,15 @@ NO_IMAGE: Final[Image] = np.zeros((0, 0, 3), np.uint8)
 
 
 def to_png(image: Image) -> bytes:
-    """Raises ModuleNotFoundError where there is no OpenCV."""
+    """PNG of uint8 [H, W, 3] RGB. Raises ModuleNotFoundError if OpenCV is not installed."""
     import cv2  # here: the base install has no OpenCV
 
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".png", bgr)[1].tobytes()  # OpenCV's default is its quickest
+    return cv2.imencode(".png", bgr)[1].tobytes()  # OpenCV's default compression is its fastest
 
 
 def from_png(data: bytes) -> Image:
-    """uint8 [H, W, 3] RGB. Raises ModuleNotFoundError where there is no OpenCV."""
+    """uint8 [H, W, 3] RGB. Raises ModuleNotFoundError if OpenCV is not installed."""
     import cv2
 
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -1,8 +1,8 @@
 """The recorder process: `python -m runtime.recording.process FD`, started by `RecorderProcess`.
 
-It takes what the policy's process sends, writes it down and feeds the other sinks, at low priority
-and with a GIL of its own. It ends when the policy's process says so or dies, and never by a signal
-that ends the run: it has the end of the run to write.
+The process writes the messages of the policy's process to the file and feeds the other sinks. It
+runs at low priority and has a GIL of its own. It ends when the policy's process says so or dies. It
+ignores the signals that end a run, because it still has to write the end of the run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Final
 
 from runtime.recording.sinks import End, SinkGroup, receive, send
 from v2a.errors import V2AError
@@ -20,7 +20,7 @@ NICE: Final = 10
 
 
 def main() -> None:
-    """Serve the policy's process at the connection whose descriptor is the only argument."""
+    """Serve the policy's process. The only argument is the descriptor of the connection to it."""
     os.nice(NICE)
     connection = Connection(int(sys.argv[1]))
     try:
@@ -29,14 +29,14 @@ def main() -> None:
         send(connection, error)
         return
     except EOFError:
-        return  # the policy's process has died or ended before it
+        return  # the policy's process died or ended before it sent the setup
     sinks.close(_serve(connection, sinks))
     with suppress(ConnectionError):
         send(connection, sinks.status)
 
 
-def _serve(connection: Connection, sinks: SinkGroup) -> dict[str, Any] | None:
-    """Until the end, whose summary this returns, or None where the policy's process died."""
+def _serve(connection: Connection, sinks: SinkGroup) -> End | None:
+    """Take batches until the end. Returns it, or None if the policy's process died."""
     status = None
     with suppress(EOFError, ConnectionError):
         while True:
@@ -45,7 +45,7 @@ def _serve(connection: Connection, sinks: SinkGroup) -> dict[str, Any] | None:
                 send(connection, status)
             batch = receive(connection)
             if isinstance(batch, End):
-                return batch.summary
+                return batch
             sinks.take(batch)
     return None
 

@@ -1,8 +1,9 @@
-"""The recorder, in the policy's process: takes messages, spans and changes of the safety state, and
-hands them on, twenty times a second, to who writes `run.mcap` (docs/recording.md).
+"""The recorder's part in the policy's process (docs/recording.md).
 
-Who offers a message never waits: when the recorder is behind, messages are dropped and counted.
-When the disk is full or the recorder process dies, that is said once, and the robot goes on.
+It collects messages, spans and changes of the safety state. Twenty times a second it hands them to
+the recorder process, which writes `run.mcap`. A worker that offers a message never waits: when the
+recorder is behind, it drops messages and counts them. When the disk is full or the recorder process
+dies, it warns once and the robot goes on.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from runtime.mailbox import ConditionMsg, FrameMsg
+from runtime.recording.header import Header
 from runtime.recording.link import RecorderProcess, RecorderTransport, killed_after
 from runtime.recording.messages import NO_IMAGE, RunCounters, SafetyChange, Spans, to_json
 from runtime.recording.sinks import Setup, SinkSpec
 from runtime.safety.safety import SafetyRecord
+from runtime.summary_model import RunSummary
 from v2a.errors import ConfigError
 from v2a.spans import Tracer
 
-RATE_HZ = 20.0  # one period is what a power cut can cost
-COUNTERS_EVERY = 4  # the control process sends its own as often
-END_S = 10.0  # how long a slow disk may take for the rest
+RATE_HZ = 20.0  # one period is the most that a power cut can lose
+COUNTERS_EVERY = 4  # so every 200 ms, as often as the control process sends its notes
+END_S = 10.0  # how long a slow disk may take to write the rest
 
 SUMMARY_FILE: Final = "summary.json"
-WAITING_MAX: Final = 4096  # of each kind: 40 s of states at 100 Hz
-PICTURES_MAX: Final = 60  # they are big: 2 s at 30 Hz
+WAITING_MAX: Final = 4096  # messages of one kind: 40 s of states at 100 Hz
+PICTURES_MAX: Final = 60  # fewer, because they are big: 2 s at 30 Hz
 
 
 def _without_history(frame: FrameMsg) -> FrameMsg:
@@ -42,7 +45,7 @@ def _without_tensors(condition: ConditionMsg) -> ConditionMsg:
     return replace(condition, tensors={})
 
 
-# What goes on its way lighter: pictures that went before, and what nobody records.
+# Messages lose what was sent before (older pictures) and what nobody records (tensors).
 _SLIM: Final[dict[type, Callable[[Any], object]]] = {
     FrameMsg: _without_history,
     ConditionMsg: _without_tensors,
@@ -58,7 +61,10 @@ class Waiting:
 
 
 class Recorder:
-    """Drains the tracer; with a `folder` (new, made by `open`) or other `sinks`, feeds those."""
+    """Drains the tracer, and feeds the recording and the other `sinks`.
+
+    `folder` is the recording's new folder, which `open` makes; None records nothing.
+    """
 
     def __init__(
         self,
@@ -68,27 +74,31 @@ class Recorder:
         sinks: tuple[SinkSpec, ...] = (),
         transport: Callable[[Setup], RecorderTransport] = RecorderProcess.start,
     ) -> None:
-        self.fault: str | None = None  # why it stopped writing
+        self.fault: str | None = None  # why the recording stopped early
         self._tracer = tracer
         self._safety = safety
         self._folder = folder
         self._sinks = sinks
         self._make_transport = transport
         self._transport: RecorderTransport | None = None
-        self._lost = 0  # by the transport
+        self._lost = 0  # messages that the transport or the writer lost
         self._waiting: defaultdict[type, Waiting] = defaultdict(Waiting)
-        self._counting = threading.Lock()  # the tracer has one reader: the thread or a summary
-        self._sending = threading.Lock()  # one sender: the thread or the end
+        self._counting = (
+            threading.Lock()
+        )  # one reader of the tracer at a time: the thread or a summary
+        self._sending = threading.Lock()  # one sender at a time: the thread or `close`
         self._told_change = safety.changes[-1]
 
     @property
     def dropped(self) -> int:
-        """Messages that were offered and are not in the recording."""
+        """Number of messages that were offered and are not in the recording."""
         return self._lost + sum(kind.dropped for kind in list(self._waiting.values()))
 
-    def open(self, header: dict[str, Any]) -> Recorder:
-        """Make the folder and begin. Raises ConfigError where that can't be, and V2AError where a
-        sink can't."""
+    def open(self, header: Header) -> Recorder:
+        """Make the folder and begin.
+
+        Raises ConfigError if the folder can't be made, and the V2AError of a sink that can't.
+        """
         if self._folder is None and not self._sinks:
             return self
         try:
@@ -102,7 +112,7 @@ class Recorder:
         return self
 
     def offer(self, message: object) -> None:
-        """Take a message for the sinks; never blocks."""
+        """Queue a message for the sinks; never blocks."""
         kind = type(message)
         waiting = self._waiting[kind]
         if self._transport is None:
@@ -113,7 +123,7 @@ class Recorder:
             waiting.messages.append(_SLIM[kind](message) if kind in _SLIM else message)
 
     def drain(self) -> None:
-        """Hand on what has come since the last drain. Waits for a slow disk."""
+        """Send everything since the last drain to the sinks. Waits for a slow disk."""
         self._count_spans()
         with self._sending:
             batch = [*self._new_changes(), *self._all_waiting()]
@@ -121,13 +131,17 @@ class Recorder:
                 self._or_stop(batch, lambda transport: transport.send(batch))
 
     def stage_table(self) -> dict[str, dict[str, float]]:
+        """How long each stage took so far: see `Tracer.stage_table`."""
         self._count_spans()
         with self._counting:
             return self._tracer.stage_table()
 
-    def close(self, summarise: Callable[[], dict[str, Any]] = dict) -> None:
-        """Hand on the rest and end. `summarise()`, asked for when all else is written, goes to the
-        end of the recording and to `summary.json`."""
+    def close(self, summarise: Callable[[], RunSummary | None] = lambda: None) -> None:
+        """Send the rest and end the recording.
+
+        `summarise` is called after the rest was sent, so that it counts all of it. Its summary goes
+        to the end of the recording and to `summary.json`.
+        """
         if self._transport is None:
             return
         with killed_after(END_S, self._transport):
@@ -139,7 +153,7 @@ class Recorder:
             self._or_stop([], lambda transport: transport.close(summary))
         self._transport = None
 
-    def _write_summary(self, folder: Path, summary: dict[str, Any]) -> None:
+    def _write_summary(self, folder: Path, summary: RunSummary) -> None:
         try:
             text = to_json(summary, indent=1) + "\n"
             (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
@@ -164,7 +178,7 @@ class Recorder:
         return (SafetyChange(c.t_ns, c.state.value, c.reason) for c in reversed(new))
 
     def _or_stop(self, batch: list[object], action: Callable[[RecorderTransport], None]) -> None:
-        """`action`, unless there is no transport (any more); where it fails `batch` is lost."""
+        """Do `action` if there is a transport. If it fails, end the recording and lose `batch`."""
         if self._transport is None:
             return
         try:
@@ -186,7 +200,7 @@ class Recorder:
 def record_loop(
     recorder: Recorder, counters: Callable[[], RunCounters], stopping: Callable[[], bool]
 ) -> None:
-    """Drain until `stopping()`, and record the counters every `COUNTERS_EVERY` times."""
+    """Drain until `stopping()`, and offer `counters()` before every `COUNTERS_EVERY`th drain."""
     for number in count():
         if stopping():
             return

@@ -1,6 +1,6 @@
 """The recorder's sinks, and the messages that set them up and end them.
 
-The same group of sinks runs in a process of its own or, for lockstep, in this one.
+The same group of sinks runs in the recorder process or, for lockstep, in the policy's process.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
+from runtime.recording.header import Header
 from runtime.recording.mcap_writer import McapFile, WriterStatus
+from runtime.summary_model import RunSummary
 
 FILE: Final = "run.mcap"
 
 
 class Sink(Protocol):
-    """What takes every message: see `recording.topics.TOPICS`. An error ends it, not the run."""
+    """Takes every message of `recording.topics.TOPICS`. An exception ends the sink, not the run."""
 
     def take(self, message: object) -> None: ...
 
@@ -30,7 +32,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """A sink by name, "module:Class", and what it is made with: picklable."""
+    """How to make a sink: "module:Class" and its keyword arguments. Picklable."""
 
     target: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -42,37 +44,43 @@ class SinkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The first message to the process. The process answers with a `WriterStatus`, or with the
-    V2AError or OSError that kept a sink from being made."""
+    """The first message to the recorder process.
+
+    The process answers with a `WriterStatus`, or with the V2AError or OSError that it met while it
+    made the sinks.
+    """
 
     folder: Path | None
-    header: dict[str, Any]
+    header: Header
     sinks: tuple[SinkSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last message to the process; it answers with a `WriterStatus` and ends."""
+    """The last message to the recorder process, which answers with a `WriterStatus` and ends."""
 
-    summary: dict[str, Any] | None
+    summary: RunSummary | None
 
 
 def send(pipe: Connection, message: object) -> None:
-    """`pipe.send`, but from bytes: it pickles into a BytesIO, and where it fails, to collect that
-    crashes Python 3.12.1 ("deallocated BytesIO object has exported buffers")."""
+    """Send a pickled message.
+
+    `pipe.send` pickles into a BytesIO. When it fails, Python 3.12.1 crashes as it collects that
+    object ("deallocated BytesIO object has exported buffers").
+    """
     pipe.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
 
 def receive(pipe: Connection) -> Any:
-    """What `send` sent. Raises EOFError at the end."""
-    return pickle.loads(pipe.recv_bytes())  # of our own process
+    """Receive what `send` sent. Raises EOFError if the peer has closed the pipe."""
+    return pickle.loads(pipe.recv_bytes())  # safe: our own process wrote it
 
 
 class SinkGroup:
-    """The file and the other sinks: what messages are handed to, a batch at a time."""
+    """The recording's file and the other sinks. Takes messages in batches."""
 
     def __init__(self, setup: Setup) -> None:
-        """Raises what a sink can't be made for."""
+        """Make the sinks. Raises whatever a sink raises."""
         self._sinks = [spec.make() for spec in setup.sinks]
         self._file = McapFile(setup.folder / FILE, setup.header) if setup.folder else None
 
@@ -81,7 +89,7 @@ class SinkGroup:
         return self._file.status if self._file else WriterStatus()
 
     def take(self, batch: list[object]) -> None:
-        """A batch a chunk of the file: what has arrived is safe."""
+        """Hand a batch to every sink; the file writes it as one chunk, which survives a crash."""
         for message in batch:
             for sink in [*self._sinks]:
                 self._or_end(sink, lambda: sink.take(message))  # noqa: B023  called at once
@@ -90,9 +98,10 @@ class SinkGroup:
         if self._file:
             self._file.flush()
 
-    def close(self, summary: dict[str, Any] | None) -> None:
+    def close(self, end: End | None) -> None:
+        """Close every sink; without an `end` the recording is one of a run that was killed."""
         if self._file:
-            self._file.close(summary)
+            self._file.close(end is not None, None if end is None else end.summary)
         for sink in [*self._sinks]:
             self._or_end(sink, sink.close)
 

@@ -1,4 +1,4 @@
-"""What a recording holds: one row of `TOPICS` for each kind of message, to JSON and back."""
+"""`TOPICS`: converts each kind of message to a JSON row of a recording and back."""
 
 from __future__ import annotations
 
@@ -20,33 +20,36 @@ from runtime.recording.messages import (
     from_png,
     to_png,
 )
-from runtime.safety.health import health_from, health_to
+from runtime.safety.health import HealthRow
+
+Row = dict[str, Any]
+"""One message as a JSON object. The schema of its topic lists the keys."""
 
 _NS = 1_000_000_000
 
 
-def _fields_of(message: Any) -> dict[str, Any]:
+def _fields_of(message: Any) -> Row:
     return {f.name: getattr(message, f.name) for f in fields(message) if f.name not in _LEFT_OUT}
 
 
-# A condition's tensors are megabytes, and the bundle makes them anew from the frames.
+# The tensors of a condition are megabytes, and the bundle can compute them again from the frames.
 _LEFT_OUT: Final = {"tensors"}
 _ARRAYS: Final = {"position_rad", "command_rad", "target_rad"}
 
 
-def _of_fields(kind: type) -> Callable[[dict[str, Any]], Any]:
-    def message(row: dict[str, Any]) -> Any:
+def _of_fields(kind: type) -> Callable[[Row], Any]:
+    def message(row: Row) -> Any:
         arrays = {name: np.array(row[name], np.float64) for name in _ARRAYS & row.keys()}
-        return kind(**{**row, **arrays})  # null is NaN again
+        return kind(**{**row, **arrays})  # null becomes NaN again
 
     return message
 
 
-def _condition(row: dict[str, Any]) -> ConditionMsg:
+def _condition(row: Row) -> ConditionMsg:
     return ConditionMsg(**row, tensors={})
 
 
-def _frame_row(frame: FrameMsg) -> dict[str, Any]:
+def _frame_row(frame: FrameMsg) -> Row:
     return {
         "timestamp": _timestamp(frame.t_capture_ns),
         "frame_id": "camera",
@@ -57,36 +60,38 @@ def _frame_row(frame: FrameMsg) -> dict[str, Any]:
     }
 
 
-def frame_head(row: dict[str, Any]) -> FrameMsg:
-    """With no picture, its own neither; `history` has the times of all that it had."""
-    header: dict[str, Any] = {name: row[name] for name in _HEADER}
+def frame_head(row: Row) -> FrameMsg:
+    """Make a frame without pictures. Its `history` has the time of each picture."""
+    header: Row = {name: row[name] for name in _HEADER}
     history = tuple((t_ns, NO_IMAGE) for t_ns in row["history_ns"])
     return FrameMsg(**header | {"image": NO_IMAGE, "history": history})
 
 
-def _frame(row: dict[str, Any]) -> FrameMsg:
-    """With its own picture only; `Recording.frames` puts the others into `history`."""
+def _frame(row: Row) -> FrameMsg:
+    """Make a frame with its own picture. `Recording.frames` adds those of its `history`."""
     return replace(frame_head(row), image=from_png(base64.b64decode(row["data"])))
 
 
-def _spans(row: dict[str, Any]) -> Spans:
+def _spans(row: Row) -> Spans:
     return Spans(row["thread"], np.array(row["rows"], np.int64).reshape(-1, 4))
 
 
-def _vitals_row(vitals: RunCounters) -> dict[str, Any]:
-    return _fields_of(vitals) | {"health": health_to(vitals.health)}
+def _vitals_row(vitals: RunCounters) -> Row:
+    health = None if vitals.health is None else HealthRow.of(vitals.health).model_dump()
+    return _fields_of(vitals) | {"health": health}
 
 
-def _vitals(row: dict[str, Any]) -> RunCounters:
-    return RunCounters(**row | {"health": health_from(row["health"])})
+def _vitals(row: Row) -> RunCounters:
+    health = row["health"] and HealthRow.model_validate(row["health"]).health()
+    return RunCounters(**row | {"health": health})
 
 
-def _log_row(line: LogLine) -> dict[str, Any]:
+def _log_row(line: LogLine) -> Row:
     head = {"timestamp": _timestamp(line.t_ns), "level": line.level, "message": line.text}
     return head | {"name": "v2a", "file": "", "line": 0}
 
 
-def _log(row: dict[str, Any]) -> LogLine:
+def _log(row: Row) -> LogLine:
     t_ns = row["timestamp"]["sec"] * _NS + row["timestamp"]["nsec"]
     return LogLine(t_ns, row["level"], row["message"])
 
@@ -112,17 +117,17 @@ def _published(message: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """How one kind of message is recorded."""
+    """Says how one kind of message is recorded."""
 
     name: str
     schema: dict[str, Any]  # JSON schema; its title is the schema's name
-    message: Callable[[dict[str, Any]], Any]  # from a row
-    row: Callable[[Any], dict[str, Any]] = field(default=_fields_of)
+    message: Callable[[Row], Any]  # from a row
+    row: Callable[[Any], Row] = field(default=_fields_of)
     t_ns: Callable[[Any], int] = field(default=_published)
 
 
 TOPICS: Final[dict[type, Topic]] = {
-    # The names of foxglove's own schemas, so that its app and rerun draw the pictures.
+    # Foxglove's own schema names, so that its app and rerun show pictures and log lines.
     FrameMsg: Topic(
         "/frame",
         _schema(

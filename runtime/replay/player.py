@@ -1,4 +1,4 @@
-"""System 1 and System 2 of one bundle on a virtual clock, shown what a script says."""
+"""Runs System 1 and System 2 of one bundle on a virtual clock, step by step of a script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import Engine, EngineFactory, Tensors
 from runtime.fit import check_fit
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Mailboxes
@@ -24,52 +23,55 @@ from v2a.errors import BundleError, ConfigError
 from v2a.spans import SpanRing
 
 
-class Tap(Engine):
-    """An engine that also notes what it gave."""
+class TappedEngine(Engine):
+    """An engine that appends each of its runs to `calls`."""
 
     def __init__(self, engine: Engine, stage: str, calls: list[Call]) -> None:
         self._engine, self._stage, self._calls = engine, stage, calls
         self._number = 0
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        """Run the engine; shapes and dtypes are those of the graph's spec."""
         outputs = self._engine.run(feeds)
         self._number += 1
         self._calls.append(Call(self._stage, self._number, outputs))
         return outputs
 
     def close(self) -> None:
+        """Close the engine."""
         self._engine.close()
 
 
 class Player:
     """Makes the steps of `script` again, in their order, with the graphs of `bundle`.
 
-    Raises BundleError for a bundle of another policy than the recorded one, ConfigError for one
-    that does not fit the recorded robot.
+    Raises BundleError if the bundle has another policy than the recording, and ConfigError if it
+    does not fit the recorded robot.
     """
 
     def __init__(self, script: Script, bundle: Bundle, engines: EngineFactory) -> None:
         _check_same_policy(script, bundle)
         header = script.header
-        config = RunConfig.model_validate(header["config"])
+        config = header.config
         check_fit(config, bundle.manifest)
         self._script = script
         self._calls: list[Call] = []
         self._boxes = Mailboxes()
         self._clock = FakeClock(script.recording.t0_ns)
-        self._conditions: dict[int, ConditionMsg] = {}  # made again, by the recorded seq
-        self._drawn: dict[int, int] = {}  # epoch -> how many chunks' noise
+        self._conditions: dict[int, ConditionMsg] = {}  # the new ones, by the recorded seq
+        self._drawn: dict[int, int] = {}  # epoch -> number of chunks whose noise was drawn
         self._graphs = PolicyGraphs(bundle, self._clock, self._tapped(engines))
         shared = self._graphs, self._boxes, config
         self._system2 = System2(*shared, SpanRing())
-        self._system1 = System1(*shared, SpanRing(), header["seed"])
+        self._system1 = System1(*shared, SpanRing(), header.seed)
         self._boxes.begin(script.steps[0].epoch, self._clock.now_ns())
         self._instruct()
 
     def play(self, step: Step, frame: FrameMsg) -> tuple[ChunkMsg | None, list[Call]]:
-        """Make `step` again: its chunk, if it is one, and what its graphs gave, in their order.
+        """Make `step` again: the new chunk, if the step is one, and its calls in order.
 
-        The first step's calls begin with that of `instruction`.
+        The calls of the first step begin with that of `instruction`. Raises ConfigError if nothing
+        was made.
         """
         self._clock.sleep_until_ns(step.t_publish_ns)
         if step.epoch != self._boxes.epoch.number:
@@ -86,6 +88,7 @@ class Player:
         return chunk, calls
 
     def close(self) -> None:
+        """Close all engines."""
         self._graphs.close()
 
     def _instruct(self) -> None:
@@ -96,7 +99,7 @@ class Player:
     def _condition(self, step: ConditionMsg) -> None:
         made = self._system2.compute(self._clock.now_ns())
         if made is None:
-            raise _not_again(f"condition {step.seq}", self._system2.counts)
+            raise _not_repeatable(f"condition {step.seq}", self._system2.counts)
         self._conditions[step.seq] = replace(made, seq=step.seq)
 
     def _chunk(self, step: ChunkMsg) -> ChunkMsg:
@@ -110,25 +113,25 @@ class Player:
         self._drawn[step.epoch] = count + 1
         made = self._system1.step(now_ns)
         if made is None:
-            raise _not_again(f"chunk {step.seq}", self._system1.counts)
+            raise _not_repeatable(f"chunk {step.seq}", self._system1.counts)
         return made
 
     def _tapped(self, engines: EngineFactory) -> EngineFactory:
         def tapped(graph: GraphSpec, path: Path) -> Engine:
-            return Tap(engines(graph, path), graph.name, self._calls)
+            return TappedEngine(engines(graph, path), graph.name, self._calls)
 
         return tapped
 
 
-def _not_again(what: str, counts: Mapping[str, int]) -> ConfigError:
+def _not_repeatable(what: str, counts: Mapping[str, int]) -> ConfigError:
     return ConfigError(
-        f"{what} is not made from what was recorded for it ({dict(counts)}); "
+        f"{what} cannot be made again from its recorded inputs ({dict(counts)}); "
         "replay with the version of v2a that recorded it"
     )
 
 
 def _check_same_policy(script: Script, bundle: Bundle) -> None:
-    manifest, policy = bundle.manifest, script.header["policy"]
+    manifest, policy = bundle.manifest, script.header.policy
     camera, space = manifest.cameras[0], manifest.action_space
     _, frame = next(script.with_frames())
     steps, joints = script.first_chunk().target_rad.shape

@@ -1,26 +1,25 @@
-"""A whole recording again: the digest of its chunks, and where they part from something else's."""
+"""Replays a whole recording: the digest of its chunks, and where they differ from others."""
 
 from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack, closing
-from dataclasses import asdict
-from typing import Any
 
 from runtime.engines.base import EngineFactory, load
 from runtime.mailbox import ChunkMsg, FrameMsg
 from runtime.replay.compare import Comparison, chunk_bytes, chunk_call
 from runtime.replay.player import Player
+from runtime.replay.result import ReplayResult
 from runtime.replay.script import Script, Step
 from v2a.bundle import Bundle
 
 
 class Replay:
-    """`bundle` on what was recorded; beside it `against`, where that is given. `with` closes it.
+    """Replays a recording with `bundle`, and with `against` if that is given.
 
-    Both are shown the recorded joint states, whatever their own chunks would have done to the
-    robot. Each step is compared at once, so memory does not grow with the recording. Raises what
-    `Player` raises.
+    Both bundles see the recorded joint states, whatever their own chunks would have done to the
+    robot. Each step is compared at once, so memory does not grow with the recording. `with` closes
+    the engines. Raises the errors of `Player`.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class Replay:
             self._closing = opened.pop_all()
 
     def play(self, step: Step, frame: FrameMsg) -> None:
-        """The next of `Script.with_frames`."""
+        """Replay the next step of `Script.with_frames`."""
         t_s = (step.t_publish_ns - self._script.recording.t0_ns) / 1e9
         (chunk, calls), *others = [player.play(step, frame) for player in self._players]
         if isinstance(step, ChunkMsg) and chunk is not None:
@@ -57,21 +56,17 @@ class Replay:
         if others:
             self._comparison.add(calls, others[0][1], t_s, step.parent_seq)
 
-    def result(self) -> dict[str, Any]:
-        """`digest` is the SHA-256 over all chunks, `other_digest` that of the other side: the
-        second bundle's chunks, or without one the recorded ones."""
-        first = self._comparison.first
-        return {
-            "chunks": self._chunks,
-            "conditions": len(self._script.steps) - self._chunks,
-            "left_out": dict(self._script.left_out),
-            "digest": self._digest.hexdigest(),
-            "other_digest": self._other_digest.hexdigest(),
-            "first_divergence": first and asdict(first),
-            "differences": {
-                stage: asdict(found) for stage, found in self._comparison.stages.items()
-            },
-        }
+    def result(self) -> ReplayResult:
+        """What was found in the steps so far."""
+        return ReplayResult(
+            chunks=self._chunks,
+            conditions=len(self._script.steps) - self._chunks,
+            left_out=dict(self._script.left_out),
+            digest=self._digest.hexdigest(),
+            other_digest=self._other_digest.hexdigest(),
+            first_divergence=self._comparison.first,
+            differences=dict(self._comparison.stages),
+        )
 
     def __enter__(self) -> Replay:
         return self

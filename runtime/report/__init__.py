@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a profiled run: where the time went, and what was late."""
+"""Draws a profile and its recording as one HTML page: where the time went, and what was late."""
 
 from runtime.report.page import write_report
 

@@ -1,40 +1,43 @@
-"""How old the data was that moved the motors, over the run."""
+"""Draws how old the data was, over the run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.report.formatting import MISSING, Profile, known, ms, phrase
+from runtime.profile_model import BudgetedTimes, Profile
+from runtime.report.formatting import MISSING, known, ms, phrase
 from runtime.report.markup import Markup, canvas, path, section, tag
 from runtime.report.run_facts import Points, RunFacts
 from runtime.report.scale import axis_labels, ceiling
 
 WIDTH, HEIGHT = 1000, 120
-NEAR: Final = 3  # times the highest age
-QUARTERED: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # a quarter of each is short to read
-COLUMNS: Final = 300  # more points than this are drawn as their range and median a column
+NEAR: Final = 3  # a budget up to this many times the highest age is drawn
+QUARTERED: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # a quarter of each is a short number
+COLUMNS: Final = 300  # more points than this are drawn as range and median of each column
 
 _MEANING: Final = {
-    "frame_to_motor": "from a picture's capture to the goal that it became, at each write",
-    "chunk_age": "since the chunk in play was published, at each tick",
-    "condition_age": "of System 2's newest picture, when System 1 used it",
+    "frame_to_motor": "from the capture of a picture to its goal for the motors, at each write",
+    "chunk_age": "since the publication of the current chunk, at each tick",
+    "condition_age": "age of System 2's newest picture when System 1 uses it",
 }
 
 
 def ages(profile: Profile, run: RunFacts) -> Markup:
-    rows = profile.get("ages") or {}
-    lead = "Over the run; the line is the median, the band around it from youngest to oldest."
-    parts = (_age(name, rows.get(name) or {}, run) for name in _MEANING)
+    """The section with one plot for each age."""
+    lead = "Over the run. The line is the median, the band reaches from the youngest to the oldest."
+    parts = (_age(name, profile.ages.get(name), run) for name in _MEANING)
     return section("How old the data was", lead, *parts)
 
 
 def columns(points: Points, n: int) -> npt.NDArray[np.float64]:
-    """At most `n` columns of equal time, float64 [<= n, 4]: seconds, least, median, greatest ms."""
+    """Reduce points to at most `n` columns, float64 [<= n, 4]: time in s; min, median, max in ms.
+
+    `points` is float64 [m, 2]: time in s, age in ms.
+    """
     t_s = points[:, 0]
     place = np.floor((t_s - t_s.min()) / max(float(np.ptp(t_s)), 1e-9) * (n - 1e-6))
     groups = (points[place == k] for k in np.unique(place))
@@ -43,27 +46,27 @@ def columns(points: Points, n: int) -> npt.NDArray[np.float64]:
     )
 
 
-def _age(name: str, row: Mapping[str, Any], run: RunFacts) -> Markup:
+def _age(name: str, row: BudgetedTimes | None, run: RunFacts) -> Markup:
     points = run.ages[name]
-    quantiles = f"p50 {ms(row.get('p50_ms'))}, p99 {ms(row.get('p99_ms'))}"
-    says = quantiles if known(row.get("p50_ms")) else f"{MISSING}: no chunk moved the motors"
+    if row is not None and known(row.p50_ms):
+        says = f"p50 {ms(row.p50_ms)}, p99 {ms(row.p99_ms)}"
+    else:
+        says = f"{MISSING}: no chunk moved the motors"
+    budget_ms = None if row is None else row.budget_ms
+    over = "no budget"
+    if row is not None and known(budget_ms):
+        over = f"{row.misses} over the budget of {ms(budget_ms)}"
     heading = tag("h3", phrase(name), tag("small", f" {_MEANING[name]}"))
-    parts = [heading, tag("p", says, _over(row), class_="says")]
+    parts = [heading, tag("p", f"{says}; {over}", class_="says")]
     if len(points):
-        parts.append(_plot(points, row.get("budget_ms"), run.at_s(run.t1_ns)))
+        parts.append(_plot(points, budget_ms, run.at_s(run.t1_ns)))
     return tag("div", *parts, class_="age")
 
 
-def _over(row: Mapping[str, Any]) -> str:
-    if not known(row.get("budget_ms")):
-        return "; no budget"
-    return f"; {row.get('misses')} over the budget of {ms(row['budget_ms'])}"
-
-
-def _plot(points: Points, budget_ms: object, seconds: float) -> Markup:
+def _plot(points: Points, budget_ms: float | None, seconds: float) -> Markup:
     drawn = columns(points, COLUMNS)
     highest = float(drawn[:, 3].max())
-    # A budget far above all that was found would press the curve flat: then it is only said.
+    # A budget far above all ages would flatten the curve; then only the text names it.
     limits = [budget_ms] if known(budget_ms) and budget_ms <= NEAR * highest else []
     top_ms = ceiling(1.05 * max(highest, *limits, 0.1), QUARTERED)
     shapes = _curve(drawn, seconds, top_ms) + [_across(v / top_ms, "limit") for v in limits]

@@ -1,4 +1,4 @@
-"""What stood out in a run, in words: stalls, the control loop's grid, changes of safety."""
+"""Lists what was unusual in a run: stalls, late control ticks, changes of the safety state."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from runtime.report.stalls import Stall
 LISTED: Final = 5
 
 
-def standing_out(run: RunFacts) -> Markup:
-    """The worst stalls and the control loop's grid, in words."""
+def findings(run: RunFacts) -> Markup:
+    """Make the list of the worst stalls, the control loop's timing and the safety states."""
     lines = [
-        _line(run, stall.t0_ns, f"{said(stall)}{_beside(stall, run)}.")
+        _line(run, stall.t0_ns, f"{describe_stall(stall)}{_beside(stall, run)}.")
         for stall in run.stalls[:LISTED]
     ]
     n = len(run.stalls)
@@ -24,7 +24,7 @@ def standing_out(run: RunFacts) -> Markup:
     changes = [_line(run, change.t_ns, f"{change.state}: {change.reason}") for change in run.safety]
     return joined(
         [
-            tag("h3", "What stood out"),
+            tag("h3", "What was unusual"),
             tag("p", lead),
             tag("ul", *lines),
             tag("p", _grid_line(run)),
@@ -37,8 +37,8 @@ def _line(run: RunFacts, t_ns: int, text: str) -> Markup:
     return tag("li", tag("b", f"{max(run.at_s(t_ns), 0):.2f} s "), text)
 
 
-def said(stall: Stall) -> str:
-    """`system1: denoise took 62.1 ms, usually 11.9 ms`."""
+def describe_stall(stall: Stall) -> str:
+    """Format a stall: `system1: denoise took 62.1 ms, usually 11.9 ms`."""
     what = f"{stall.stages[0]} took" if len(stall.stages) == 1 else "silence of"
     where = "" if len(stall.stages) == 1 else f" between {stall.stages[0]} and {stall.stages[1]}"
     return f"{stall.thread}: {what} {ms(stall.took_ms)}{where}, usually {ms(stall.typical_ms)}"

@@ -1,25 +1,27 @@
-"""How long each stage took: its distribution on one logarithmic axis, and the table."""
+"""Draws how long each stage took: distributions on one logarithmic axis, and a table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from runtime.report.formatting import DASH, QUANTILES, Profile, known, ms, number, percent
+from runtime.profile_model import Histogram, Profile, StageTimes
+from runtime.report.formatting import DASH, QUANTILES, known, ms, number, percent
 from runtime.report.markup import Markup, canvas, joined, path, section, table, tag, upright
 from runtime.report.scale import LogAxis, decade_labels, log_axis
+from v2a.measured import Times
 from v2a.names import STAGES
 
 BINS: Final = 150
 WIDTH, HEIGHT = 1000, 38
-BASE, LOWER, LOW = 27, 29, 36  # the histogram stands on BASE, the quantiles lie between the others
+BASE, LOWER, LOW = 27, 29, 36  # bottom of the histogram; top and bottom of the quantiles
 
 _LEAD: Final = (
-    "All on one logarithmic axis, by thread. Heights are square roots of counts, so that the rare "
-    "slow ones can still be seen."
+    "All stages on one logarithmic axis, by thread. Heights are square roots of counts, so rare "
+    "slow ones stay visible."
 )
 _LEGEND: Final = (
     ("p50", "p50: half were faster"),
@@ -30,14 +32,15 @@ _LEGEND: Final = (
 
 
 def latency(profile: Profile) -> Markup:
-    stages = profile.get("stages") or {}
-    rows = {stage: stages[stage] for stage in STAGES if (stages.get(stage) or {}).get("n")}
+    """The section with the distribution of each stage."""
+    stages = profile.stages
+    rows = {str(stage): stages[stage] for stage in STAGES if stage in stages and stages[stage].n}
     if not rows:
         return section("Latency of each stage", "No stage ran: nothing was measured.")
     axis = log_axis(_extent(rows))
     by_thread: dict[str, list[str]] = {}
     for stage, row in rows.items():
-        by_thread.setdefault(row.get("thread") or "no thread", []).append(stage)
+        by_thread.setdefault(row.thread or "no thread", []).append(stage)
     groups = (
         joined(
             [
@@ -49,36 +52,27 @@ def latency(profile: Profile) -> Markup:
     )
     scale = tag("div", tag("b"), decade_labels(axis, "ms"), class_="stage head")
     plot = tag("div", scale, *groups, class_="stages")
-    numbers = stage_table(rows, profile.get("gpu") or {})
+    numbers = stage_table(rows, profile.gpu)
     folded = tag("details", tag("summary", "All numbers"), numbers)
     return section("Latency of each stage", _LEAD, _legend(), plot, folded)
 
 
-def stage_table(stages: Profile, gpu: Profile) -> Markup:
-    rows = {**stages, **{f"{stage}, GPU": row for stage, row in gpu.items()}}
+def stage_table(stages: Mapping[str, StageTimes], gpu: Mapping[str, Times]) -> Markup:
+    """All numbers of the stages, and of the stages' work on the GPU."""
     head = ("ms", "n", *QUANTILES.values(), "share", "budget", "over it")
-    body = (
-        (
-            name,
-            number(row.get("n")),
-            *(number(row.get(key)) for key in QUANTILES),
-            percent(row.get("share")),
-            number(row.get("budget_ms")),
-            number(row.get("misses")) if known(row.get("budget_ms")) else DASH,
-        )
-        for name, row in rows.items()
-    )
-    note = f"share: the mean by the period. {DASH} not measured, or no budget."
+    body = [(name, *_quantile_cells(row), *_budget_cells(row)) for name, row in stages.items()]
+    body += [(f"{name}, GPU", *_quantile_cells(row), DASH, DASH, DASH) for name, row in gpu.items()]
+    note = f"share: mean divided by period. {DASH} not measured, or no budget."
     return joined([table(head, body), tag("p", note, class_="note")])
 
 
-def density(histogram: Mapping[str, Any], axis: LogAxis) -> list[float]:
+def density(histogram: Histogram, axis: LogAxis) -> list[float]:
     """The histogram on the axis' own BINS bins, as heights from 0 to 1; empty without counts.
 
-    A source bin is spread evenly over its logarithmic width.
+    Each source bin is spread evenly over its logarithmic width.
     """
-    counts = np.asarray(histogram.get("counts") or [], dtype=np.float64)
-    edges = np.asarray(histogram.get("edges_ms") or [], dtype=np.float64)
+    counts = np.asarray(histogram.counts, dtype=np.float64)
+    edges = np.asarray(histogram.edges_ms, dtype=np.float64)
     if counts.size == 0 or edges.size != counts.size + 1 or counts.sum() <= 0:
         return []
     below = np.concatenate([[0.0], np.cumsum(counts)])
@@ -88,38 +82,46 @@ def density(histogram: Mapping[str, Any], axis: LogAxis) -> list[float]:
     return [float(height / peak) for height in heights] if peak > 0 else []
 
 
-def _extent(rows: Profile) -> Iterator[object]:
+def _quantile_cells(row: Times) -> list[str]:
+    return [number(row.n), *(number(getattr(row, key)) for key in QUANTILES)]
+
+
+def _budget_cells(row: StageTimes) -> tuple[str, str, str]:
+    misses = number(row.misses) if known(row.budget_ms) else DASH
+    return percent(row.share), number(row.budget_ms), misses
+
+
+def _extent(rows: Mapping[str, StageTimes]) -> Iterator[object]:
     for row in rows.values():
-        yield from (row.get("p50_ms"), row.get("max_ms"), row.get("budget_ms"))
-        histogram = row.get("histogram") or {}
-        filled = zip(histogram.get("edges_ms") or (), histogram.get("counts") or (), strict=False)
+        yield from (row.p50_ms, row.max_ms, row.budget_ms)
+        filled = zip(row.histogram.edges_ms, row.histogram.counts, strict=False)
         yield next((edge for edge, count in filled if count), None)
 
 
-def _row(stage: str, row: Mapping[str, Any], axis: LogAxis) -> Markup:
-    heights = density(row.get("histogram") or {}, axis)
+def _row(stage: str, row: StageTimes, axis: LogAxis) -> Markup:
+    heights = density(row.histogram, axis)
     shapes = [upright(WIDTH * axis.at(v), 0, HEIGHT, "grid") for v in axis.decades()]
     if heights:
         shapes.append(_area(heights, f"fill {stage}"))
     shapes += _quantiles(row, axis)
-    if known(budget := row.get("budget_ms")):
-        shapes.append(upright(WIDTH * axis.at(budget), 0, HEIGHT, "limit"))
-    says = f"{stage}: p50 {ms(row.get('p50_ms'))}, p99 {ms(row.get('p99_ms'))}"
+    if known(row.budget_ms):
+        shapes.append(upright(WIDTH * axis.at(row.budget_ms), 0, HEIGHT, "limit"))
+    says = f"{stage}: p50 {ms(row.p50_ms)}, p99 {ms(row.p99_ms)}"
     return tag(
         "div",
         tag("b", stage),
         canvas(WIDTH, HEIGHT, *shapes, role="img", aria_label=says),
-        tag("span", tag("small", "p50 "), ms(row.get("p50_ms"))),
-        tag("span", tag("small", "p99 "), ms(row.get("p99_ms"))),
+        tag("span", tag("small", "p50 "), ms(row.p50_ms)),
+        tag("span", tag("small", "p99 "), ms(row.p99_ms)),
         _misses(row),
         class_="stage",
     )
 
 
-def _quantiles(row: Mapping[str, Any], axis: LogAxis) -> list[Markup]:
-    """A mark at p50, a bar from there to p99, a line on to the maximum."""
-    places = [row.get(f"{kind}_ms") for kind in ("p50", "p99", "max")]
-    p50, p99, longest = (WIDTH * axis.at(v) if known(v) else math.nan for v in places)
+def _quantiles(row: Times, axis: LogAxis) -> list[Markup]:
+    """A mark at p50, a bar from there to p99, and a line on to the maximum."""
+    values = (row.p50_ms, row.p99_ms, row.max_ms)
+    p50, p99, longest = (WIDTH * axis.at(v) if known(v) else math.nan for v in values)
     middle = (LOWER + LOW) / 2
     shapes = []
     if p99 <= longest:
@@ -142,17 +144,16 @@ def _area(heights: list[float], class_: str) -> Markup:
     return path([*points, (float(WIDTH), float(BASE))], class_=class_)
 
 
-def _misses(row: Mapping[str, Any]) -> Markup:
-    if not known(row.get("budget_ms")):
+def _misses(row: StageTimes) -> Markup:
+    if not known(row.budget_ms):
         return tag("span", "", class_="says")
-    misses = row.get("misses")
-    text = f"{number(misses)} of {number(row.get('n'))} over {ms(row['budget_ms'])}"
-    return tag("span", text, class_=f"says {'bad' if known(misses) and misses else 'ok'}")
+    text = f"{number(row.misses)} of {number(row.n)} over {ms(row.budget_ms)}"
+    return tag("span", text, class_=f"says {'bad' if row.misses else 'ok'}")
 
 
-def _period(row: Mapping[str, Any]) -> str:
-    several = "," in (row.get("thread") or "")
-    return f" every {ms(row['period_ms'])}" if known(row.get("period_ms")) and not several else ""
+def _period(row: StageTimes) -> str:
+    several = "," in row.thread
+    return f" every {ms(row.period_ms)}" if known(row.period_ms) and not several else ""
 
 
 def _legend() -> Markup:

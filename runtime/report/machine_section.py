@@ -1,17 +1,19 @@
-"""The lower part of the page: ticks, threads, noise floor, device, machine."""
+"""Draws the lower part of the page: missed ticks, noise floor, threads, memory, machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from runtime.report.formatting import QUANTILES, Profile, known, number, phrase, ratio
+from runtime.profile_model import Board, Profile, Ratio
+from runtime.report.formatting import QUANTILES, number, phrase, ratio
 from runtime.report.markup import Markup, canvas, joined, section, table, tag
+from v2a.measured import Measured
 
 _CAUSES: Final = {
-    "late": "the loop woke up late or worked too long",
-    "bus": "the serial bus took more than a period",
-    "no_chunk": "the loop ran, but had no chunk to follow",
+    "late": "the loop woke up late or took too long",
+    "bus": "the serial bus took longer than a period",
+    "no_chunk": "the loop had no chunk to follow",
 }
 
 _UNITS: Final = {"ms": "ms", "s": "s", "mib": "MiB", "gib": "GiB", "mhz": "MHz", "hz": "Hz"} | {
@@ -22,37 +24,37 @@ _UNITS: Final = {"ms": "ms", "s": "s", "mib": "MiB", "gib": "GiB", "mhz": "MHz",
 
 
 def missed_ticks(profile: Profile) -> Markup:
-    causes, ticks = profile.get("missed_ticks"), profile.get("ticks")
+    """The section with the causes of missed control ticks."""
+    causes, ticks = profile.missed_ticks, profile.ticks
     title = "Missed ticks by cause"
     if not causes or not ticks:
         return section(title, "Not measured: no control loop ran, or the run was killed.")
-    total = sum(n for n in causes.values() if known(n))
+    total = sum(causes.values())
     if not total:
         return section(title, f"None, in {number(ticks)} ticks.")
-    most = max(n for n in causes.values() if known(n))
-    rows = (_cause(cause, n, most) for cause, n in causes.items())
+    rows = (_cause(cause, n, max(causes.values())) for cause, n in causes.items())
     return section(title, f"{number(total)} missed, in {number(ticks)} ticks.", *rows)
 
 
-def machine(profile: Profile) -> Markup:
-    rate = "A/A: the same engine against itself, before anything else. What lies within is noise."
+def machine_section(profile: Profile) -> Markup:
+    """The section about the machine that the numbers are valid for."""
     parts = [
         tag("h3", "Noise floor"),
-        _noise(profile.get("noise_floor") or {}, rate),
+        _noise(profile.noise_floor),
         tag("h3", "Threads"),
-        _by_name("thread", profile.get("threads") or {}),
+        _by_name("thread", profile.model_dump(include={"threads"})["threads"]),
         tag("h3", "Memory"),
-        _by_name("process", profile.get("memory") or {}),
+        _by_name("process", profile.model_dump(include={"memory"})["memory"]),
         tag("h3", "Power, clocks, temperature"),
-        _device(profile.get("device")),
+        _device(profile.device),
         tag("h3", "Machine"),
-        _pairs(profile.get("machine") or {}, "Not recorded."),
+        _pairs(profile.machine),
     ]
-    return section("The machine", "What these numbers hold for.", *parts)
+    return section("The machine", "The machine that these numbers are valid for.", *parts)
 
 
-def _cause(cause: str, n: object, most: float) -> Markup:
-    width = 100 * n / most if known(n) else 0.0
+def _cause(cause: str, n: int, most: int) -> Markup:
+    width = 100 * n / most
     return tag(
         "div",
         tag("b", phrase(cause), tag("small", f" {_CAUSES.get(cause, '')}")),
@@ -62,13 +64,13 @@ def _cause(cause: str, n: object, most: float) -> Markup:
     )
 
 
-def _noise(rows: Mapping[str, Mapping[str, Any]], lead: str) -> Markup:
+def _noise(rows: Mapping[str, Ratio]) -> Markup:
     if not rows:
         return tag("p", "Not measured: only v2a profile BUNDLE runs an engine against itself.")
-    cells = (
-        (graph, ratio(row.get("ratio")), *map(ratio, row.get("ci95") or (None, None)))
-        for graph, row in rows.items()
+    lead = (
+        "A/A: each engine against itself, before anything else runs. A smaller difference is noise."
     )
+    cells = ((graph, ratio(row.ratio), *map(ratio, row.ci95)) for graph, row in rows.items())
     head = ("graph", "ratio", "95 % from", "to")
     return joined([tag("p", lead), table(head, cells)])
 
@@ -81,22 +83,26 @@ def _by_name(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup:
     return table((what, *map(_heading, columns)), cells)
 
 
-def _device(board: Mapping[str, Any] | None) -> Markup:
-    if not board:
+def _device(board: Board | None) -> Markup:
+    if board is None:
         return tag("p", "Not read: this is not a Jetson.")
-    slowed = board.get("throttled") or ()
-    says = "The board slowed itself down:" if slowed else "The board never slowed itself down."
+    slowed = board.throttled
+    says = "The board slowed down:" if slowed else "The board never slowed down."
+    quantities = {
+        "power_w": board.power_w,
+        "temperature_c": board.temperature_c,
+        "clock_mhz": board.clock_mhz,
+    }
     cells = (
-        (what, _unit(quantity), _said(found.get("mean")), _said(found.get("max")))
-        for quantity, seen in board.items()
-        if isinstance(seen, Mapping)
+        (what, _unit(quantity), number(found.mean), number(found.max))
+        for quantity, seen in quantities.items()
         for what, found in seen.items()
     )
     return joined(
         [
-            tag("p", f"Power mode {board.get('power_mode') or 'not known'}."),
+            tag("p", f"Power mode {board.power_mode or 'not known'}."),
             tag("p", says, class_="says bad" if slowed else None),
-            tag("ul", *(tag("li", str(moment)) for moment in slowed)),
+            tag("ul", *(tag("li", moment) for moment in slowed)),
             table(("", "of", "mean", "max"), cells),
         ]
     )
@@ -108,7 +114,7 @@ def _row(row: Mapping[str, Any], columns: list[str]) -> Iterator[str]:
 
 
 def _flat(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
-    """Every value, by its dotted path; of quantiles the three that are looked at."""
+    """Every value by its dotted path; of quantiles only p50, p99 and the maximum."""
     quantiles = "p50_ms" in row
     for key, value in row.items():
         if isinstance(value, Mapping):
@@ -129,21 +135,15 @@ def _unit(name: str) -> str:
     return f"{phrase(stem)}, {_UNITS[unit]}" if stem and unit in _UNITS else phrase(name)
 
 
-def _pairs(facts: Mapping[str, Any], missing: str) -> Markup:
-    if not facts:
-        return tag("p", missing)
+def _pairs(facts: Measured) -> Markup:
+    values = list(_flat(facts.model_dump()))
+    if not values:
+        return tag("p", "Not recorded.")
     pairs = (
-        tag("div", tag("dt", _heading(path)), tag("dd", _said(value)))
-        for path, value in _flat(facts)
+        tag("div", tag("dt", _heading(path)), tag("dd", _said(value))) for path, value in values
     )
     return tag("dl", *pairs, class_="pairs")
 
 
 def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or isinstance(value, (int, float)):
-        return number(value)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_said, value)) or "none"
-    return str(value)
+    return number(value) if value is None or isinstance(value, (int, float)) else str(value)

@@ -1,4 +1,4 @@
-"""HTML and SVG as text, made by nesting calls. Whatever is not `Markup` is escaped."""
+"""Makes HTML and SVG by nested calls. Every text that is not `Markup` is escaped."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """`<name attributes>children</name>`; `class_` is class, `data_x` data-x, None is left out."""
+    """`<name attributes>children</name>`; `class_` is class, `data_x` data-x; None is left out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(_text(value))}"'
         for key, value in attributes.items()
@@ -23,17 +23,21 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
 
 
 def joined(parts: Iterable[str]) -> Markup:
+    """The parts one after the other, escaped where they are no `Markup`."""
     return Markup("".join(p if isinstance(p, Markup) else html.escape(p) for p in parts))
 
 
 def canvas(width: float, height: float, *shapes: str, **attributes: object) -> Markup:
-    """An SVG that is stretched to the width of its column; lines keep their thickness, and there
-    is no text in it, which would be stretched, too."""
+    """An SVG that is stretched to the width of its column. Lines keep their thickness.
+
+    It must not hold text, because text would be stretched too.
+    """
     box = f"0 0 {_text(width)} {_text(height)}"
     return tag("svg", *shapes, viewBox=box, preserveAspectRatio="none", **attributes)
 
 
 def path(points: Iterable[tuple[float, float]], **attributes: object) -> Markup:
+    """A line through the points (x, y)."""
     drawn = "L".join(f"{_text(float(x))} {_text(float(y))}" for x, y in points)
     return tag("path", d=f"M{drawn}", **attributes)
 
@@ -44,18 +48,19 @@ def upright(x: float, y0: float, y1: float, class_: str) -> Markup:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """A table that scrolls by itself where it is wider than the screen."""
+    """A table that scrolls sideways if it is wider than the screen."""
     top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = (
         tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:]))
         for row in rows
     )
     whole = tag("table", tag("thead", top), tag("tbody", *body))
-    # Focusable, so that a keyboard can scroll it.
+    # Focusable, so a keyboard can scroll it.
     return tag("div", whole, class_="wide", tabindex="0")
 
 
 def section(title: str, lead: str, *parts: str) -> Markup:
+    """A section of the page: a heading, a first sentence, and its parts."""
     heading = tag("h2", title)
     return tag("section", heading, tag("p", lead, class_="lead"), *parts)
 

@@ -1,4 +1,4 @@
-"""The page: its parts in their order, in one file that needs no network."""
+"""Puts the parts of the page together, in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from runtime.profile_model import Profile
 from runtime.report.ages import ages
 from runtime.report.engines import engines, layers
-from runtime.report.formatting import Profile, known, number, phrase, with_unit
+from runtime.report.formatting import known, number, phrase, with_unit
 from runtime.report.latency import latency
-from runtime.report.machine_section import machine, missed_ticks
+from runtime.report.machine_section import machine_section, missed_ticks
 from runtime.report.markup import Markup, joined, tag
 from runtime.report.run_facts import Recorded, read_run
 from runtime.report.timeline import timeline
 from runtime.report.verdict import budget_bars, figures, headline
 
-# Nothing from outside, whatever a name in a profile may try.
+# A name in a profile cannot load anything from outside.
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def write_report(profile: Profile, recording: Recorded, path: Path) -> None:
-    """Write the page about a profile (the content of profile.json) and the run it was made from."""
+    """Write the page about a profile and the recording that it was made from to `path`."""
     path.write_text(page(profile, recording), encoding="utf-8")
 
 
 def page(profile: Profile, recording: Recorded) -> Markup:
+    """The whole page as HTML."""
     run = read_run(recording)
-    named = [f"{name} {profile[name]}" for name in ("policy", "engine") if profile.get(name)]
-    options = [f"{phrase(name)} {value}" for name, value in (profile.get("options") or {}).items()]
-    others = profile.get("others_cores")
+    engine = [f"engine {profile.engine}"] if profile.engine else []
+    options = [f"{phrase(name)} {value}" for name, value in profile.options.items()]
+    others = profile.others_cores
     beside = [f"other programs used {number(others)} cores"] if known(others) else []
-    what = " · ".join([*named, *options, with_unit(profile.get("seconds"), "s"), *beside])
+    length = with_unit(profile.seconds, "s")
+    what = " · ".join([f"policy {profile.policy}", *engine, *options, length, *beside])
     body = tag(
         "main",
         tag("header", tag("h1", "v2a profile"), tag("p", what, class_="what")),
@@ -44,7 +47,7 @@ def page(profile: Profile, recording: Recorded) -> Markup:
         ages(profile, run),
         engines(profile),
         layers(profile),
-        machine(profile),
+        machine_section(profile),
         _footer(),
     )
     head = tag(
@@ -52,7 +55,7 @@ def page(profile: Profile, recording: Recorded) -> Markup:
         Markup('<meta charset="utf-8">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", f"v2a profile: {profile.get('policy')}"),
+        tag("title", f"v2a profile: {profile.policy}"),
         tag("style", Markup(_file("page.css"))),
     )
     script = tag("script", Markup(_file("page.js")))
@@ -63,8 +66,8 @@ def page(profile: Profile, recording: Recorded) -> Markup:
 
 def _footer() -> Markup:
     text = (
-        "p99: 99 of 100 were faster. The same numbers for machines are in profile.json beside this "
-        "page, every span in trace.perfetto-trace, which the Perfetto UI opens."
+        "p99: 99 of 100 were faster. profile.json beside this page has the same numbers for "
+        "programs. trace.perfetto-trace has every span; open it in the Perfetto UI."
     )
     return tag("footer", tag("p", text))
 

@@ -1,4 +1,4 @@
-"""What the page takes from a recording, read once."""
+"""Reads from a recording what the profile and the page need: spans, stalls, ticks, ages."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg
-from runtime.report.stalls import Rows, Stall, Ticks, against_grid, find_stalls, ticks_of
+from runtime.report.stalls import Rows, Stall, Ticks, compare_with_grid, find_stalls, ticks_of
 from runtime.span_ages import ages_of_spans
 
-Points = npt.NDArray[np.float64]  # [n, 2]: seconds into the run, age in ms
+Points = npt.NDArray[np.float64]  # [n, 2]: time since the start in s, age in ms
+
+
+class RecordedHeader(Protocol):
+    """The part of `runtime.recording.header.Header` that is read here."""
+
+    @property
+    def config(self) -> RunConfig: ...
 
 
 class Recorded(Protocol):
     """The part of `runtime.recording.reader.Recording` that is read here."""
 
-    header: dict[str, Any]
+    @property
+    def header(self) -> RecordedHeader: ...
 
     @property
     def t0_ns(self) -> int: ...
 
-    def spans(self) -> Mapping[str, Rows]: ...
+    def spans(self) -> Mapping[str, Rows]:
+        """Return thread -> spans, int64 [n, 4]: stage index, start ns, end ns, arg."""
+        ...
 
     def chunks(self) -> Iterable[ChunkMsg]: ...
 
@@ -35,20 +46,24 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
+    """What a recording says about the times of its run."""
+
     t0_ns: int
     t1_ns: int
-    spans: dict[str, Rows]  # of each thread that has some, by their beginning
+    spans: dict[str, Rows]  # thread -> its spans, [n, 4], in order of their start
     stalls: list[Stall]
-    ticks: Ticks | None  # None: no control loop ran
-    ages: dict[str, Points]
-    frames: dict[str, dict[int, int]]  # thread -> what `arg` counts there -> seq of its frame
+    ticks: Ticks | None  # None if no control loop ran
+    ages: dict[str, Points]  # age -> one point for each chunk or tick
+    frames: dict[str, dict[int, int]]  # thread -> `arg` of a span -> seq of its frame
     safety: list[Any]
 
     def at_s(self, t_ns: int) -> float:
+        """The time since the start of the run."""
         return (t_ns - self.t0_ns) / 1e9
 
 
 def read_run(recording: Recorded) -> RunFacts:
+    """Read the recording once."""
     raw = {thread: np.asarray(rows).reshape(-1, 4) for thread, rows in recording.spans().items()}
     spans = {
         thread: rows[np.lexsort((-rows[:, 2], rows[:, 1]))]
@@ -57,13 +72,13 @@ def read_run(recording: Recorded) -> RunFacts:
     }
     chunks = list(recording.chunks())
     t0_ns, starts_ns = recording.t0_ns, ticks_of(spans)
-    period_ns = round(1e9 / recording.header["config"]["control"]["rate_hz"])
+    period_ns = recording.header.config.control_period_ns
     return RunFacts(
         t0_ns=t0_ns,
         t1_ns=max((int(rows[:, 2].max()) for rows in spans.values()), default=t0_ns),
         spans=spans,
         stalls=find_stalls(spans),
-        ticks=against_grid(starts_ns, period_ns) if len(starts_ns) else None,
+        ticks=compare_with_grid(starts_ns, period_ns) if len(starts_ns) else None,
         ages=_ages(spans.get("control"), chunks, t0_ns),
         frames=_frames(chunks, list(recording.conditions())),
         safety=list(recording.safety()),
@@ -71,7 +86,7 @@ def read_run(recording: Recorded) -> RunFacts:
 
 
 def _ages(control: Rows | None, chunks: list[ChunkMsg], t0_ns: int) -> dict[str, Points]:
-    """As the runtime counts them: see `ages_of_spans` and `System1.step`."""
+    """The ages as the runtime counts them: see `ages_of_spans` and `System1.step`."""
     none = np.zeros((0, 4), np.int64)
     of_spans = ages_of_spans(
         none if control is None else control, {chunk.seq: chunk for chunk in chunks}

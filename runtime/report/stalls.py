@@ -1,9 +1,8 @@
-"""What stood out in a run: spans and silences far longer than their own kind, and late ticks.
+"""Finds stalls (spans and pauses far longer than others of their kind) and late control ticks.
 
-A stall is judged against its own kind in the same thread: a span against all spans of its stage, a
-silence against all silences between the same two stages. Its score is the excess over the median
-in units of the ordinary spread (1.4826 times the median absolute deviation, Rousseeuw & Croux
-1993), no spread counted below 1 ms.
+A span is compared with all spans of its stage in the same thread, and a pause with all pauses
+between the same two stages. Its score is the excess over the median, divided by the usual spread:
+1.4826 times the median absolute deviation (Rousseeuw & Croux 1993), at least 1 ms.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ Rows = npt.NDArray[np.int64]  # [n, 4]: stage index, t0_ns, t1_ns, arg
 
 LEAST_SCORE: Final = 8.0
 LEAST_EXCESS_MS: Final = 5.0
-LEAST_OF_A_KIND: Final = 8  # fewer have no ordinary
+LEAST_OF_A_KIND: Final = 8  # with fewer there is no usual length
 _SPREAD_FLOOR_MS: Final = 1.0
-_SAME: Final = 0.8  # a part that has so much of the whole's excess explains it
+_SAME: Final = 0.8  # an inner span with this part of the outer span's excess explains it
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """One of them. `stages` is the stage that took long, or the two around a silence."""
+    """A stall. `stages` is the stage that took long, or the two stages around a pause."""
 
     thread: str
     stages: tuple[str, ...]
@@ -40,28 +39,34 @@ class Stall:
 
     @property
     def took_ms(self) -> float:
+        """Its duration."""
         return (self.t1_ns - self.t0_ns) / 1e6
 
     @property
     def excess_ms(self) -> float:
+        """How much longer it took than usual."""
         return self.took_ms - self.typical_ms
 
     def overlaps(self, other: Stall) -> bool:
+        """Whether both stalls overlap in time."""
         return self.t0_ns < other.t1_ns and other.t0_ns < self.t1_ns
 
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """The control loop against its grid."""
+    """The control ticks compared with their grid."""
 
     period_ns: int
-    starts_ns: npt.NDArray[np.int64]
-    late_ns: npt.NDArray[np.int64]  # of each tick, since its grid point
-    missed_ns: npt.NDArray[np.int64]  # the grid points at which no tick began
+    starts_ns: npt.NDArray[np.int64]  # [n] start of each tick
+    late_ns: npt.NDArray[np.int64]  # [n] delay of each tick after its grid point
+    missed_ns: npt.NDArray[np.int64]  # [m] grid points without a tick
 
 
 def find_stalls(spans: Mapping[str, Rows]) -> list[Stall]:
-    """All stalls of the run, the longest excess first; one for what overlaps in a thread."""
+    """Find all stalls of the run, the longest excess first.
+
+    `spans` is thread -> rows, int64 [n, 4]. If stalls of a thread overlap, only the cause is kept.
+    """
     found = [
         stall
         for thread, rows in spans.items()
@@ -70,18 +75,18 @@ def find_stalls(spans: Mapping[str, Rows]) -> list[Stall]:
     return sorted(found, key=lambda stall: stall.excess_ms, reverse=True)
 
 
-def against_grid(starts_ns: npt.NDArray[np.int64], period_ns: int) -> Ticks:
-    """How late each tick was, and which grid points went without one.
+def compare_with_grid(starts_ns: npt.NDArray[np.int64], period_ns: int) -> Ticks:
+    """Find how late each tick was, and which grid points had no tick.
 
-    The grid's phase is not recorded: it is taken from the earliest ticks (1 % of them), as a tick
-    is never early.
+    `starts_ns` are the starts of the ticks, int64 [n] ns, sorted. The recording does not hold the
+    phase of the grid. A tick is never early, so the earliest 1 % of the ticks give the phase.
     """
     if len(starts_ns) < 2:
         return Ticks(period_ns, starts_ns, np.zeros_like(starts_ns), np.zeros(0, np.int64))
     half = period_ns // 2
     within = (starts_ns - starts_ns[0] + half) % period_ns - half
     phase_ns = int(starts_ns[0] + np.quantile(within, 0.01))
-    # A tick of the earliest 1 % may lie a little before the phase: it still is that grid point's.
+    # A tick of the earliest 1 % may start a little before the phase; it belongs to that grid point.
     place = (starts_ns - phase_ns + period_ns // 20) // period_ns
     late_ns = np.maximum(starts_ns - phase_ns - place * period_ns, 0)
     missed = np.setdiff1d(np.arange(place[0], place[-1] + 1), place)
@@ -95,7 +100,7 @@ def _slow(thread: str, rows: Rows) -> Iterator[Stall]:
 
 
 def _silent(thread: str, rows: Rows) -> Iterator[Stall]:
-    """Between spans; what lies inside another span is not looked at."""
+    """The pauses between spans that are far too long; spans inside other spans do not count."""
     rows = rows[np.lexsort((-rows[:, 2], rows[:, 1]))]
     if len(rows) < 2:
         return
@@ -123,8 +128,10 @@ def _outliers(thread: str, stages: tuple[str, ...], t0_ns: Rows, t1_ns: Rows) ->
 
 
 def _explained(stalls: list[Stall]) -> list[Stall]:
-    """One stall for each group that overlaps: the innermost that has most of the excess, so a tick
-    is not named where the bus in it was slow."""
+    """Keep one stall of each group that overlaps: the innermost one with most of the excess.
+
+    This names the bus instead of the tick around it.
+    """
     groups: list[list[Stall]] = []
     for stall in sorted(stalls, key=lambda stall: stall.t0_ns):
         if groups and any(stall.overlaps(other) for other in groups[-1]):
@@ -141,6 +148,6 @@ def _cause(group: list[Stall]) -> Stall:
 
 
 def ticks_of(spans: Mapping[str, Rows]) -> npt.NDArray[np.int64]:
-    """When each control tick began, in order."""
+    """The start of each control tick, int64 [n], in order; `spans` is thread -> rows [m, 4]."""
     starts = [rows[rows[:, 0] == STAGE_INDEX["tick"], 1] for rows in spans.values() if len(rows)]
     return np.sort(np.concatenate(starts)) if starts else np.zeros(0, np.int64)

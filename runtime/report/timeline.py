@@ -1,4 +1,4 @@
-"""One second of the run: threads as rows, spans by stage, late ticks and stalls marked."""
+"""Draws one second of the run: threads as rows, spans by stage, marks for late ticks and stalls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from runtime.report.findings import said, standing_out
+from runtime.report.findings import describe_stall, findings
 from runtime.report.formatting import ms, number
 from runtime.report.markup import Markup, joined, section, tag
 from runtime.report.run_facts import RunFacts
@@ -19,11 +19,12 @@ from v2a.spans import GPU
 SECOND_NS: Final = 1_000_000_000
 ORDER: Final = ("camera", "system2", "system1", "control")
 STARTING_S: Final = 1.0
-LATE: Final = 0.25  # of a period: a tick that begins so late is marked
+LATE: Final = 0.25  # of a period; a tick that starts later than this is marked
 ZOOMS: Final = {"1 s": 1, "250 ms": 4, "50 ms": 20}
 
 
 def timeline(run: RunFacts) -> Markup:
+    """The section with the chosen second."""
     if not run.spans:
         return section("A second of the run", "The recording has no spans: nothing can be drawn.")
     start_ns, why = chosen_second(run)
@@ -34,33 +35,36 @@ def timeline(run: RunFacts) -> Markup:
     return section(
         "A second of the run",
         f"From {run.at_s(start_ns):.2f} s to {run.at_s(end_ns):.2f} s of "
-        f"{run.at_s(run.t1_ns):.1f} s: {why} Touch a span to see what it worked on.",
+        f"{run.at_s(run.t1_ns):.1f} s: {why} Touch a span to see the picture that it worked on.",
         _zoom_buttons(),
         tag("div", inner, class_="timeline", tabindex="0"),
         tag("output", "", class_="picked", aria_live="polite"),
         _legend(),
-        standing_out(run),
+        findings(run),
     )
 
 
 def chosen_second(run: RunFacts) -> tuple[int, str]:
-    """Its beginning, and why this one: the worst stall, or the latest tick, or the middle."""
-    # While everything starts, something always takes long: that is chosen only if nothing else is.
+    """Return the start of the second, and why: the worst stall, a missed tick, or the middle."""
+    # The start of a run always has a stall, so it is the last choice.
     later = [stall for stall in run.stalls if run.at_s(stall.t0_ns) > STARTING_S]
     if run.stalls:
         worst = (later or run.stalls)[0]
         after = " after the first second" if worst is not run.stalls[0] else ""
-        middle, why = worst.t0_ns + worst.t1_ns, f"the worst stall{after} is in it ({said(worst)})."
+        middle, why = (
+            worst.t0_ns + worst.t1_ns,
+            f"it holds the worst stall{after} ({describe_stall(worst)}).",
+        )
     elif run.ticks is not None and len(run.ticks.missed_ns):
-        middle, why = 2 * int(run.ticks.missed_ns[0]), "the first missed tick is in it."
+        middle, why = 2 * int(run.ticks.missed_ns[0]), "it holds the first missed tick."
     else:
-        middle, why = run.t0_ns + run.t1_ns, "the middle of the run, as nothing stood out."
+        middle, why = run.t0_ns + run.t1_ns, "the middle of the run, as nothing was unusual."
     start_ns = min(middle // 2 - SECOND_NS // 2, run.t1_ns - SECOND_NS)
     return max(start_ns, run.t0_ns), why
 
 
 def _in_order(run: RunFacts) -> list[str]:
-    """A thread's work on the GPU comes after the thread."""
+    """The threads in their order; a thread's work on the GPU follows it."""
     both = (name for thread in ORDER for name in (thread, GPU + thread))
     return [name for name in both if name in run.spans]
 
@@ -69,7 +73,7 @@ def _thread(name: str, run: RunFacts, start_ns: int, end_ns: int) -> Markup:
     rows = run.spans[name]
     shown = rows[(rows[:, 2] > start_ns) & (rows[:, 1] < end_ns)]
     stalls = [s for s in run.stalls if s.thread == name and _within(s, start_ns)]
-    # Only the worst has its number: those of neighbours would lie on each other.
+    # Only the worst shows its number: the numbers of neighbours would overlap.
     marks = [_stall(stall, start_ns, stall is stalls[0]) for stall in stalls]
     if name == "control" and run.ticks is not None:
         marks += _late_ticks(run.ticks, start_ns)
@@ -106,7 +110,7 @@ def _about(thread: str, arg: int, frame: int | None) -> str:
 def _stall(stall: Stall, start_ns: int, numbered: bool) -> Markup:
     number_of_it = [tag("b", f"+{number(stall.excess_ms)} ms")] if numbered else []
     place = _place(stall.t0_ns, stall.t1_ns, start_ns)
-    return tag("em", *number_of_it, class_="stall", style=place, title=said(stall))
+    return tag("em", *number_of_it, class_="stall", style=place, title=describe_stall(stall))
 
 
 def _within(stall: Stall, start_ns: int) -> bool:
@@ -131,7 +135,7 @@ def _place(t0_ns: int, t1_ns: int, start_ns: int) -> str:
 
 
 def _time_labels() -> Iterator[Markup]:
-    """Every 200 ms, and in between those that only a zoomed timeline has room for."""
+    """A label every 200 ms, and more of them for a zoomed timeline."""
     for k in range(101):
         class_ = None if k % 20 == 0 else "zoom4" if k % 5 == 0 else "zoom20"
         yield label_at(k / 100, f"{10 * k} ms", class_)
@@ -142,7 +146,7 @@ def _zoom_buttons() -> Markup:
         tag("button", text, type="button", data_zoom=factor, aria_pressed=str(factor == 1).lower())
         for text, factor in ZOOMS.items()
     )
-    return tag("p", *buttons, class_="zoom", hidden="hidden")  # shown by the script that they need
+    return tag("p", *buttons, class_="zoom", hidden="hidden")  # the page's script shows them
 
 
 def _legend() -> Markup:

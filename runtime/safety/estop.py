@@ -1,34 +1,23 @@
-"""Emergency stop inputs, asked by the control loop at each tick: they work while the policy hangs.
+"""Emergency stop inputs: a datagram socket and a GPIO line.
 
-The third one is the terminal's: Ctrl-C reaches the control process as a signal of its own.
+The control loop asks them at each tick, so they work while the policy hangs. A third input is
+Ctrl-C, which reaches the control process as a signal.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import socket
 import stat
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from runtime.config.safety_yaml import EstopConfig, GpioConfig
 from v2a.errors import ConfigError
 
-# <linux/gpio.h>, the v2 interface: struct gpio_v2_line_request is 64 offsets, a consumer's name,
-# the configuration (flags, and 10 attributes that stay empty), the number of lines, the size of the
-# event buffer, padding, and the line's file descriptor, which the kernel fills in.
-LINE_REQUEST = struct.Struct("=256s32sQ264sII20si")
-_LINE_VALUES = struct.Struct("=QQ")  # struct gpio_v2_line_values: bits, mask
-_GET_LINE = 0xC250B407
-_GET_VALUES = 0xC010B40E
-_INPUT, _PULL_UP = 1 << 2, 1 << 8
-
 
 class Estop:
-    """The inputs of `config`. Raises ConfigError where one can't be opened."""
+    """The emergency stop inputs of `config`. Raises ConfigError if one can't be opened."""
 
     def __init__(self, config: EstopConfig) -> None:
         self._pressed: list[tuple[str, Callable[[], bool]]] = []
@@ -43,15 +32,16 @@ class Estop:
             self._closing = opened.pop_all()
 
     def pressed(self) -> str | None:
-        """Which input asks for a stop; None where none does. Never blocks."""
+        """The name of an input that asks for a stop; None if none does. Never blocks."""
         return next((name for name, pressed in self._pressed if pressed()), None)
 
     def close(self) -> None:
+        """Close the inputs. A second call does nothing."""
         self._closing.close()
 
 
 class _Datagram(contextlib.AbstractContextManager["_Datagram"]):
-    """Any datagram to a socket of the file system is a stop."""
+    """A socket in the file system. Any datagram to it is a stop."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -79,46 +69,54 @@ class _Datagram(contextlib.AbstractContextManager["_Datagram"]):
 
 
 def press(path: str) -> bool:
-    """Ask the control loop that listens at `path` to stop; False where none does. Never blocks."""
+    """Ask the control loop that listens at `path` to stop; False if none does. Never blocks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         try:
             sender.sendto(b"stop", path)
         except BlockingIOError:
-            return True  # as many wait to be read as can: each of them is a stop
+            return True  # the queue is full of datagrams, and each of them is a stop
         except OSError:
             return False
     return True
 
 
 def listening(path: str) -> bool:
-    """Whether a control loop still listens at `path`; it ends that after its torque-off."""
+    """Whether a control loop listens at `path`. It stops listening after its torque-off."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         return sender.connect_ex(path) == 0
 
 
 class _Line(contextlib.AbstractContextManager["_Line"]):
-    """A GPIO line with a pull-up and a contact to ground: high, so open, is a stop."""
+    """A GPIO line with a pull-up and a contact to ground. An open contact is a stop.
+
+    So is a line that can't be read any more, e.g. because its chip was unplugged.
+    """
 
     def __init__(self, config: GpioConfig) -> None:
-        offsets = struct.pack("=I", config.line)
-        request = bytearray(
-            LINE_REQUEST.pack(offsets, b"v2a estop", _INPUT | _PULL_UP, b"", 1, 0, b"", 0)
-        )
+        where = f"safety.estop.gpio: {config.chip} line {config.line}"
         try:
-            with open(config.chip, "rb") as chip:
-                fcntl.ioctl(chip, _GET_LINE, request)
-        except OSError as error:
-            raise ConfigError(
-                f"safety.estop.gpio: {config.chip} line {config.line}: {error.strerror}; "
-                "`gpioinfo` lists the chips and lines"
-            ) from error
-        self._fd = LINE_REQUEST.unpack(request)[-1]
+            import gpiod
+            from gpiod.line import Bias, Direction, Value
+        except ModuleNotFoundError:
+            fix = "pip install '.[gpio]'"
+            raise ConfigError(f"{where}: gpiod is not installed; run: {fix}") from None
+        settings = gpiod.LineSettings(direction=Direction.INPUT, bias=Bias.PULL_UP)
+        try:
+            self._request = gpiod.request_lines(
+                config.chip, {config.line: settings}, consumer="v2a estop"
+            )
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            fix = "`gpioinfo` lists the chips and lines"
+            raise ConfigError(f"{where}: {reason or error}; {fix}") from error
+        self._line, self._low = config.line, Value.INACTIVE
 
     def pressed(self) -> bool:
-        values = bytearray(_LINE_VALUES.pack(0, 1))
-        fcntl.ioctl(self._fd, _GET_VALUES, values)
-        return bool(_LINE_VALUES.unpack(values)[0] & 1)
+        try:
+            return self._request.get_value(self._line) is not self._low
+        except OSError:
+            return True
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        self._request.release()

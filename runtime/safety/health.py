@@ -1,16 +1,18 @@
-"""The servos' health: what they report of themselves, and for how long it may be bad."""
+"""Checks what the servos report about themselves: voltage, temperature, current and alarms."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
 from runtime.config.safety_yaml import HealthConfig
+from v2a.measured import Measured, Number
 
 Mask = npt.NDArray[np.bool_]
 
@@ -18,14 +20,14 @@ QUANTITIES: Final = ("voltage_v", "temperature_c", "current_a")  # the readings 
 
 
 class Debounce:
-    """Which joints have been bad for longer than `longest_s` without a break."""
+    """Finds the joints that have been bad for `longest_s` without a break."""
 
     def __init__(self, joints: int, longest_s: float) -> None:
         self._longest_ns = round(longest_s * 1e9)
         self._since_ns: list[int | None] = [None] * joints
 
     def bad(self, now_ns: int, bad: Mask) -> list[int]:
-        """Joints over the time, `bad` bool [J] being how they are now."""
+        """Indices of the joints whose time is over. `bad` is bool [J]: which are bad now."""
         for joint, is_bad in enumerate(bad.tolist()):
             if not is_bad:
                 self._since_ns[joint] = None
@@ -39,12 +41,12 @@ class Debounce:
 
 
 class HealthMonitor:
-    """Says what is wrong with the servos. Not thread-safe: the control loop owns it."""
+    """Says what is wrong with the servos. Not thread-safe; the control loop owns it."""
 
     def __init__(self, names: tuple[str, ...], config: HealthConfig) -> None:
         self._names = names
         current_a = config.current_max_a or np.inf
-        # quantity of Health -> its unit, and from where to where it is good
+        # quantity of Health -> its unit and the bounds of its good range
         self._ranges = {
             "voltage_v": ("V", config.voltage_min_v or -np.inf, config.voltage_max_v or np.inf),
             "temperature_c": ("C", -np.inf, config.temperature_max_c),
@@ -53,8 +55,11 @@ class HealthMonitor:
         self._over = {name: Debounce(len(names), config.longest_s) for name in self._ranges}
 
     def faults(self, health: Health) -> list[str]:
-        """One line a fault. An alarm counts at once, the rest when it lasts; a reading that is not
-        there is no fault of the servo, one that is valid and no number is."""
+        """One line per fault.
+
+        An alarm is a fault at once, a reading out of range when it lasts. Missing readings are
+        ignored. A reading that is marked valid but is NaN is a fault.
+        """
         alarms = zip(self._names, health.alarms, strict=False)
         return [f"{name}: {alarm}" for name, alarm in alarms if alarm] + [*self._out(health)]
 
@@ -71,24 +76,39 @@ class HealthMonitor:
                 )
 
 
-def health_to(health: Health | None) -> dict[str, Any] | None:
-    """As JSON has it, for `health_from`."""
-    if health is None:
+Column = tuple[tuple[Number, ...], tuple[int, ...]]
+"""A reading by joint: the values, then the age of each in ns. NaN marks a missing value."""
+
+
+class HealthRow(Measured):
+    """A `Health` as JSON. A quantity that the servos do not report is null."""
+
+    t_ns: int = Field(description="time of the health check on the monotonic clock, ns")
+    alarms: tuple[str, ...] = Field(description="joint by joint, what its servo reports; '' if ok")
+    voltage_v: Column | None = Field(description="supply voltage at the servo, V")
+    temperature_c: Column | None = Field(description="temperature of the servo, degrees C")
+    current_a: Column | None = Field(description="current through the servo, A")
+
+    @classmethod
+    def of(cls, health: Health) -> HealthRow:
+        """`health` as a row."""
+        readings = {name: _column(getattr(health, name)) for name in QUANTITIES}
+        return cls(t_ns=health.t_ns, alarms=health.alarms, **readings)
+
+    def health(self) -> Health:
+        """The `Health` again."""
+        readings = {name: _reading(getattr(self, name)) for name in QUANTITIES}
+        return Health(self.t_ns, alarms=self.alarms, **readings)
+
+
+def _column(reading: Reading | None) -> Column | None:
+    if reading is None:
         return None
-    readings = {name: getattr(health, name) for name in QUANTITIES}
-    return {"t_ns": health.t_ns, "alarms": health.alarms} | {
-        name: None if found is None else [found.value.tolist(), found.age_ns.tolist()]
-        for name, found in readings.items()
-    }
+    return tuple(reading.value.tolist()), tuple(reading.age_ns.tolist())
 
 
-def health_from(told: dict[str, Any] | None) -> Health | None:
-    if told is None:
+def _reading(column: Column | None) -> Reading | None:
+    if column is None:
         return None
-    readings = {name: None if told[name] is None else _reading(*told[name]) for name in QUANTITIES}
-    return Health(told["t_ns"], alarms=tuple(told["alarms"]), **readings)
-
-
-def _reading(value: list[float], age_ns: list[int]) -> Reading:
-    known = np.array(value, np.float64)
-    return Reading(known, ~np.isnan(known), np.array(age_ns, np.int64))
+    known = np.array(column[0], np.float64)
+    return Reading(known, ~np.isnan(known), np.array(column[1], np.int64))

@@ -1,8 +1,8 @@
-"""Limits motion: from the last command and a target to the next command, as pure functions.
+"""Computes the next command from the last command and a target, within the motion limits.
 
-Position, velocity and acceleration are held by construction: a step is never longer than the
-braking way that is left before the target, and the target lies in range, so the range is reached
-with what acceleration allows.
+The target is first clamped to the joint's range. A step is never longer than the distance from
+which the joint can still brake before the target. So position, velocity and acceleration all stay
+within their limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ROUNDING_RAD = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Per joint, float64 [J]: range in rad, largest speed in rad/s and acceleration in rad/s^2."""
+    """The limits of each joint, float64 [J]: range, largest speed and largest acceleration."""
 
     names: tuple[str, ...]
     lower_rad: Vector
@@ -29,15 +29,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The next command, float64 [J] rad, and which limits it had to give way to."""
+    """The next command, float64 [J] rad, and the names of the limits that changed it."""
 
     command_rad: Vector
     clamps: tuple[str, ...] = ()
 
 
 class MotionLimiter:
-    """`limits` at one nominal step of `period_s`, whatever a tick's real length: a late tick must
-    not leap."""
+    """Applies `limits` to steps of the nominal period `period_s`.
+
+    The real length of a tick does not count: a late tick must not jump.
+    """
 
     def __init__(self, limits: Limits, period_s: float) -> None:
         self.limits = limits
@@ -45,11 +47,14 @@ class MotionLimiter:
         self._change_rad = limits.acceleration_rad_s2 * period_s**2  # of the step, in one tick
 
     def inside(self, position_rad: Vector) -> Vector:
-        """The nearest position in range."""
+        """Return the nearest position in range, float64 [J] rad."""
         return np.clip(position_rad, self.limits.lower_rad, self.limits.upper_rad)
 
     def step_toward(self, command_rad: Vector, last_step_rad: Vector, target_rad: Vector) -> Move:
-        """One tick from `command_rad`, reached by `last_step_rad`, toward a finite target."""
+        """Return the move of one tick from `command_rad` toward `target_rad`.
+
+        All arrays are float64 [J] rad and finite. `last_step_rad` is the step of the tick before.
+        """
         inside = self.inside(target_rad)
         wish = inside - command_rad
         reach = np.minimum(self._step_rad, braking_step(np.abs(wish), self._change_rad))
@@ -66,14 +71,15 @@ class MotionLimiter:
         )
 
     def brake(self, command_rad: Vector, last_step_rad: Vector) -> Move:
-        """One tick nearer to rest."""
+        """Return a move that is slower than `last_step_rad`; both arrays float64 [J] rad."""
         step = last_step_rad - np.clip(last_step_rad, -self._change_rad, self._change_rad)
         return Move(self.inside(command_rad + step))
 
     def objection(self, before_rad: Vector, after_rad: Vector) -> str | None:
-        """Why `after_rad` may not follow on `before_rad`, or None where it may.
+        """Return why `after_rad` must not follow `before_rad`, or None; both float64 [J] rad.
 
-        Asked of every write by itself, and simple: it must not share a mistake with `toward`.
+        This checks every command that is sent. It is simple on purpose and shares no code with
+        `step_toward`, so that it does not share its mistakes.
         """
         if not np.isfinite(after_rad).all():
             return "it is not finite"
@@ -85,10 +91,10 @@ class MotionLimiter:
 
 
 def braking_step(distance_rad: Vector, change_rad: Vector) -> Vector:
-    """The longest step from which steps that shrink by `change_rad` end after `distance_rad`.
+    """Return the longest step that still allows braking within `distance_rad`, float64 [J] rad.
 
-    k steps s, s - c, s - 2c, ... sum to k s - c k (k - 1) / 2; k is the smallest number of them
-    whose last one is no longer than c.
+    Each later step is shorter by `change_rad`, float64 [J] rad. The k steps s, s - c, s - 2c, ...
+    sum to k s - c k (k - 1) / 2. k is the smallest number whose last step is at most c.
     """
     steps = np.ceil((np.sqrt(1.0 + 8.0 * distance_rad / change_rad) - 1.0) / 2.0)
     steps = np.maximum(steps, 1.0)

@@ -1,15 +1,14 @@
-"""Safety: what stands between any target and the motors. It denies unless it knows better.
+"""The safety layer between targets and motors. It refuses every command that it cannot verify.
 
-    DISARMED --arm--> HOLD <--> ARMED          torque is on in HOLD, ARMED and SAFE_POSE only
+    DISARMED --arm--> HOLD <--> ARMED          torque is on only in HOLD, ARMED and SAFE_POSE
                         |         |
                         +----+----+
-                 nothing to  |  follow for too long
+                 no command  |  for too long
                              v
-                        SAFE_POSE --there--> TORQUE_OFF <-- e-stop
+                        SAFE_POSE --arrived--> TORQUE_OFF <-- e-stop
     any --> FAULT       something is wrong with the robot
 
-SAFE_POSE leads to TORQUE_OFF alone; TORQUE_OFF and FAULT are final: only a new run, which begins
-DISARMED, leaves them.
+TORQUE_OFF and FAULT last for the rest of the run. A new run starts DISARMED.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from runtime.safety.health import Debounce, HealthMonitor
 from runtime.safety.motion_limiter import Limits, MotionLimiter, Move
 from v2a.errors import SafetyFault
 
-# A joint that rests on its end stop reads a little beyond it: some 3 degrees are forgiven.
+# A joint that rests on its end stop reads up to about 3 degrees beyond it.
 ARM_TOLERANCE_RAD = 0.05
 
 
@@ -36,10 +35,10 @@ class State(Enum):
     """What the motors may do."""
 
     DISARMED = "disarmed"  # torque off
-    ARMED = "armed"  # follows a chunk
-    HOLD = "hold"  # torque on, comes to rest and stays
-    SAFE_POSE = "safe pose"  # on its way to where it can be let go
-    TORQUE_OFF = "torque off"  # stopped on purpose, for the rest of the run
+    ARMED = "armed"  # the arm follows a chunk
+    HOLD = "hold"  # torque on; the arm comes to rest and stays
+    SAFE_POSE = "safe pose"  # the arm moves to a pose in which torque can go off
+    TORQUE_OFF = "torque off"  # a deliberate stop, for the rest of the run
     FAULT = "fault"  # torque off for the rest of the run
 
 
@@ -55,7 +54,7 @@ _NEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of state, and why."""
+    """One change of state and its reason."""
 
     t_ns: int
     state: State
@@ -63,7 +62,7 @@ class Change:
 
 
 class SafetyRecord:
-    """What safety decided: each change of state, and how often each rule spoke."""
+    """The decisions of the safety layer: each change of state, and how often each rule applied."""
 
     def __init__(self) -> None:
         self.changes = deque([Change(0, State.DISARMED, "start")], maxlen=1000)
@@ -79,9 +78,9 @@ class SafetyRecord:
 
 
 class Safety(SafetyRecord):
-    """Judges every command. Not thread-safe: the control loop owns it.
+    """Checks every command. Not thread-safe: only the control loop calls it.
 
-    Methods that raise SafetyFault have changed the state first; the caller turns the torque off.
+    A method changes the state before it raises SafetyFault; the caller turns the torque off.
     """
 
     def __init__(
@@ -105,16 +104,22 @@ class Safety(SafetyRecord):
 
     @property
     def command_rad(self) -> Vector:
-        """The last allowed command, float64 [J] rad; NaN before the first arming."""
+        """The last allowed command, float64 [J] rad. NaN before the first arming."""
         return self._command
 
     def arm(self, now_ns: int, present_rad: Vector) -> None:
-        """Begin to hold where the joints are. Raises SafetyFault when that can't be done safely."""
+        """Hold the joints at `present_rad`, float64 [J] rad.
+
+        Raises SafetyFault after a stop, if a joint is out of range, or if the workspace forbids
+        this position.
+        """
         if self.state not in (State.DISARMED, State.HOLD, State.ARMED):
             last = self.changes[-1]
-            raise SafetyFault(f"can't arm after a {last.state.value} ({last.reason}); start anew")
+            raise SafetyFault(
+                f"can't arm after {last.state.value} ({last.reason}); start a new run"
+            )
         inside = self._limiter.inside(present_rad)
-        # Written so that NaN, which compares false, is refused.
+        # NaN compares false, so this form refuses it.
         outside = ~(np.abs(present_rad - inside) <= ARM_TOLERANCE_RAD)
         if outside.any():
             raise SafetyFault(f"can't arm: {self._where(outside, present_rad)}; move it by hand")
@@ -131,11 +136,14 @@ class Safety(SafetyRecord):
         self._change(now_ns, State.FAULT, reason)
 
     def emergency_stop(self, now_ns: int, source: str) -> None:
-        """Raises SafetyFault."""
+        """Change to TORQUE_OFF. Always raises SafetyFault."""
         self._torque_off(now_ns, f"emergency stop by {source}")
 
     def hold(self, now_ns: int, reason: str) -> Vector:
-        """Come to rest and stay. Once that lasts for `hold_max_s`, the safe stop begins."""
+        """Return the next command that brings the arm to rest, float64 [J] rad.
+
+        After `hold_max_s` in HOLD the safe stop begins. Raises SafetyFault if that is torque off.
+        """
         self._demand(State.ARMED, State.HOLD)
         self.counts[reason] += 1
         self._change(now_ns, State.HOLD, reason)
@@ -144,11 +152,11 @@ class Safety(SafetyRecord):
         return self._accept(now_ns, self._limiter.brake(self._command, self._last_step))
 
     def command(self, now_ns: int, target_rad: Vector, t_capture_ns: int, current: bool) -> Vector:
-        """The allowed command toward `target_rad`, float64 [J] rad.
+        """Return the allowed command toward `target_rad`, both float64 [J] rad.
 
-        `t_capture_ns` is when the picture behind the target was taken, `current` whether it is of
-        this epoch. Range, speed and acceleration are clamped and counted; anything else wrong
-        means hold.
+        `t_capture_ns` is the capture time of the image behind the target. `current` says whether
+        the target is of this epoch. Range, speed and acceleration are clamped and counted. An old,
+        non-finite or forbidden target leads to `hold`.
         """
         self._demand(State.ARMED, State.HOLD)
         if not current:
@@ -164,20 +172,24 @@ class Safety(SafetyRecord):
         return self._accept(now_ns, move)
 
     def policy_silent(self, now_ns: int, heard_ns: int) -> bool:
-        """Whether the policy's process, last heard at `heard_ns`, is silent: then hold. Once it
-        counts as lost, the safe stop begins. Raises SafetyFault where that is torque off."""
+        """Whether the policy process, last heard at `heard_ns`, is silent, so that the arm holds.
+
+        After `policy_lost_s` the safe stop begins. Raises SafetyFault if that is torque off.
+        """
         silent_s = (now_ns - heard_ns) / 1e9
         if self.state in (State.ARMED, State.HOLD) and silent_s > self._config.policy_lost_s:
             self._stop_safely(now_ns, f"the policy has been silent for {silent_s:.2f} s")
         return silent_s > self._config.policy_silent_s
 
     def reading_stale(self, now_ns: int, read_ns: int) -> bool:
-        """Whether the joints' last good reading, of `read_ns`, is too old to move on."""
+        """Whether the last complete joint reading, taken at `read_ns`, is too old for motion."""
         return now_ns - read_ns > self._config.state_age_max_s * 1e9
 
     def safe_pose(self, now_ns: int) -> Vector:
-        """The next command on the way to the safe pose. Raises SafetyFault at its end: there, or
-        out of time."""
+        """Return the next command on the way to the safe pose, float64 [J] rad.
+
+        Raises SafetyFault when the arm arrives or `safe_pose_timeout_s` is over.
+        """
         self._demand(State.SAFE_POSE)
         began = self.changes[-1]
         pose_rad = self._limiter.inside(np.array(self._config.safe_pose_rad))
@@ -189,20 +201,26 @@ class Safety(SafetyRecord):
         return self._accept(now_ns, move)
 
     def check_following(self, now_ns: int, position_rad: Vector) -> None:
-        """Judge where the joints are. Raises SafetyFault on a joint that has stopped following."""
+        """Compare the measured `position_rad`, float64 [J] rad, with the last command.
+
+        Raises SafetyFault if a joint stays more than `stall_error_rad` away for `stall_s`.
+        """
         error_rad = np.abs(position_rad - self._command)
         apart = self.torque_on & (error_rad > self._config.stall_error_rad)
         if stalled := self._stall.bad(now_ns, apart):
             named = ", ".join(f"{self._limits.names[j]} by {error_rad[j]:.2f} rad" for j in stalled)
-            self._raise_fault(now_ns, f"stalled, behind the command: {named}; see what holds it")
+            self._raise_fault(now_ns, f"stalled, behind the command: {named}; check what blocks it")
 
     def health(self, now_ns: int, health: Health) -> None:
-        """Judge what the servos report. Raises SafetyFault on a fault."""
+        """Check what the servos report. Raises SafetyFault on a fault."""
         if faults := self._health.faults(health):
             self._raise_fault(now_ns, "; ".join(faults))
 
     def serial(self, now_ns: int, fault: str | None) -> None:
-        """Judge one bus cycle, `fault` saying what went wrong; too many in a row are a fault."""
+        """Count a bus cycle that failed with `fault`; None is a good cycle.
+
+        Raises SafetyFault after `serial_faults_max` failed cycles in a row.
+        """
         if fault is None:
             self._serial_faults = 0
             return
@@ -213,7 +231,7 @@ class Safety(SafetyRecord):
             self._raise_fault(now_ns, f"{text}; check the servos' power and cables")
 
     def _accept(self, now_ns: int, move: Move) -> Vector:
-        """The move where the workspace allows it, else stay; either way past the last gate."""
+        """Check the move and make it the last command; stay where the workspace forbids it."""
         after = self._command if self._workspace(move.command_rad) else move.command_rad
         if objection := self._limiter.objection(self._command, after):
             self._raise_fault(now_ns, f"a command that must not be sent: {objection}")
@@ -233,7 +251,7 @@ class Safety(SafetyRecord):
 
     def _torque_off(self, now_ns: int, reason: str) -> None:
         self._change(now_ns, State.TORQUE_OFF, reason)
-        raise SafetyFault(f"torque off: {reason}; start anew")
+        raise SafetyFault(f"torque off: {reason}; start a new run")
 
     def _raise_fault(self, now_ns: int, reason: str) -> None:
         self.fault(now_ns, reason)

@@ -1,7 +1,8 @@
-"""The numbers of a run as Prometheus' text exposition format, version 0.0.4."""
+"""Formats the figures of a run for Prometheus: text exposition format, version 0.0.4."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -17,7 +18,7 @@ Samples = Iterator[tuple[str, dict[str, object], float]]  # suffix of the name, 
 
 
 def metrics(view: View, now_ns: int) -> str:
-    """Everything that `view` has, counted since the start of the run."""
+    """Format all metrics of `view`. Counters count from the start of the run."""
     with view.lock:
         return "\n".join([*_lines(view, now_ns), ""])
 
@@ -100,34 +101,51 @@ def _histogram(labels: dict[str, object], tally: Tally | None) -> Samples:
 def _of_joints(key: str) -> Callable[[View, int], Samples]:
     def samples(view: View, now_ns: int) -> Samples:
         for joint in view.joints():
-            if joint.get(key) is not None:
-                yield "", {"joint": joint["name"]}, joint[key]
+            value = getattr(joint, key)
+            if value is not None and not math.isnan(value):
+                yield "", {"joint": joint.name}, value
 
     return samples
 
 
 def _alarms(view: View, now_ns: int) -> Samples:
     for joint in view.joints():
-        if "alarm" in joint:
-            yield "", {"joint": joint["name"]}, bool(joint["alarm"])
+        if joint.alarm is not None:
+            yield "", {"joint": joint.name}, bool(joint.alarm)
 
 
-# name -> kind, what it is, where its samples come from
+# name -> kind, help text, function that makes its samples
 _FAMILIES: Final[dict[str, tuple[str, str, Callable[[View, int], Samples]]]] = {
-    "v2a_run_info": ("gauge", "What runs.", _run),
-    "v2a_silent_seconds": ("gauge", "Since the policy's process told anything.", _silent),
-    "v2a_safety_state": ("gauge", "1 for the state that safety is in.", _state),
-    "v2a_stage_seconds": ("histogram", "How long a stage took.", _stages),
-    "v2a_gpu_stage_seconds": ("histogram", "The part of a stage on the GPU.", _gpu_stages),
-    "v2a_age_seconds": ("histogram", "How old was what was used.", _ages),
-    "v2a_messages_total": ("counter", "Messages that came to the recorder.", _messages),
+    "v2a_run_info": ("gauge", "The robot and the policy of the run.", _run),
+    "v2a_silent_seconds": (
+        "gauge",
+        "Time since the policy last sent a message.",
+        _silent,
+    ),
+    "v2a_safety_state": ("gauge", "1 for the current safety state, 0 for the others.", _state),
+    "v2a_stage_seconds": ("histogram", "How long a stage took on its thread.", _stages),
+    "v2a_gpu_stage_seconds": (
+        "histogram",
+        "How long a stage took on the GPU.",
+        _gpu_stages,
+    ),
+    "v2a_age_seconds": ("histogram", "How old the data was when it was used.", _ages),
+    "v2a_messages_total": ("counter", "Messages that reached the recorder.", _messages),
     "v2a_ticks_total": ("counter", "Control ticks.", _ticks),
-    "v2a_missed_ticks_total": ("counter", "Control ticks without their work.", _missed),
+    "v2a_missed_ticks_total": ("counter", "Control ticks without their work, by cause.", _missed),
     "v2a_events_total": ("counter", "The counts of the run's summary.", _events),
-    "v2a_joint_position_radians": ("gauge", "Where the joint is.", _of_joints("position_rad")),
-    "v2a_joint_command_radians": ("gauge", "Where it was sent.", _of_joints("command_rad")),
-    "v2a_motor_temperature_celsius": ("gauge", "Of the servo.", _of_joints("temperature_c")),
-    "v2a_motor_voltage_volts": ("gauge", "At the servo.", _of_joints("voltage_v")),
-    "v2a_motor_current_amperes": ("gauge", "Through the servo.", _of_joints("current_a")),
+    "v2a_joint_position_radians": (
+        "gauge",
+        "Measured position.",
+        _of_joints("position_rad"),
+    ),
+    "v2a_joint_command_radians": ("gauge", "Last command.", _of_joints("command_rad")),
+    "v2a_motor_temperature_celsius": (
+        "gauge",
+        "Servo temperature.",
+        _of_joints("temperature_c"),
+    ),
+    "v2a_motor_voltage_volts": ("gauge", "Servo voltage.", _of_joints("voltage_v")),
+    "v2a_motor_current_amperes": ("gauge", "Servo current.", _of_joints("current_a")),
     "v2a_motor_alarm": ("gauge", "1 while the servo reports an error.", _alarms),
 }

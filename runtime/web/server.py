@@ -1,7 +1,7 @@
-"""The live page over HTTP: a few routes, on threads of the recorder process.
+"""Serves the live page over HTTP from threads of the recorder process.
 
-The standard library's server, and a page that asks again once it has drawn the last answer: nothing
-to install on the robot, and nothing that queues up for a slow viewer, who only asks less often.
+The server is the standard library's, so the robot needs no further package. The page sends a
+request only after it has drawn the last answer, so nothing queues up for a slow viewer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from runtime.web.metrics import CONTENT_TYPE, metrics
 from runtime.web.view import View, snapshot
 from v2a.clock import Clock
 
-# One more takes the place of the oldest, so that a crowd can't keep the button from being pressed.
+# A new connection above this closes the oldest, so a crowd can't block the emergency stop.
 CONNECTIONS_MAX: Final = 24
-STUCK_S: Final = 5.0  # a client that takes or sends nothing for so long is let go
-FRESH_NS: Final = 50_000_000  # viewers who ask within so long of each other get the same answer
+STUCK_S: Final = 5.0  # a client that reads and sends nothing for this time is disconnected
+FRESH_NS: Final = 50_000_000  # requests within this time get the same answer
 CONFIRM_NS: Final = 2_000_000_000
 CONFIRM_STEP_S: Final = 0.02
-LAST_LOOK_S: Final = 0.3  # for viewers to see how the run ended
+LAST_LOOK_S: Final = 0.3  # time for viewers to see how the run ended
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -42,7 +42,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# What anybody may have, for it tells nothing of the run: path -> file, content type.
+# Files that need no token, as they hold nothing about the run: path -> file, content type.
 _FILES: Final = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -52,7 +52,7 @@ _FILES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the handlers work with. `estop` is the path of the control loop's socket."""
+    """The data that all handlers share. `estop` is the path of the emergency stop's socket."""
 
     view: View
     guard: Guard
@@ -61,7 +61,7 @@ class Room:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves on `listener` until `end`."""
+    """Serves on the socket `listener` until `end`."""
 
     daemon_threads = True
     block_on_close = False  # a stuck client must not hold up the end of a run
@@ -77,7 +77,7 @@ class Server(ThreadingHTTPServer):
         self._drawn = (-FRESH_NS, b"")
 
     def snapshot(self) -> bytes:
-        """As JSON; made once for all who ask at the same time."""
+        """Return the status as JSON (`LiveStatus`). Simultaneous requests share one answer."""
         with self._drawing:
             now_ns = self.room.clock.now_ns()
             if now_ns - self._drawn[0] >= FRESH_NS:
@@ -89,7 +89,7 @@ class Server(ThreadingHTTPServer):
             self._connections[request] = None
             if len(self._connections) > CONNECTIONS_MAX:
                 oldest, _ = self._connections.popitem(last=False)
-                with contextlib.suppress(OSError):  # it has gone by itself
+                with contextlib.suppress(OSError):  # it has already closed
                     oldest.shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
 
@@ -99,16 +99,17 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left or got stuck is nobody's error."""
+        """Ignore clients that left or got stuck."""
 
     def end(self) -> None:
+        """Give viewers a last look, then stop serving."""
         time.sleep(LAST_LOOK_S)
         self.shutdown()
         self.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The requests of one connection."""
+    """Answers the requests of one connection."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -123,16 +124,18 @@ class Handler(BaseHTTPRequestHandler):
             self._guarded(_GET)
 
     def do_POST(self) -> None:
-        self.close_connection = True  # a body, if it has one, is not read
+        self.close_connection = True  # a body is not read
         self._guarded(_POST)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: the terminal is the run's."""
+        """Print nothing: the terminal belongs to the run."""
 
     def live(self) -> None:
+        """Answer with the status."""
         self._answer(HTTPStatus.OK, "application/json", self.server.snapshot())
 
     def picture(self) -> None:
+        """Answer with the newest picture as PNG."""
         with self.server.room.view.lock:
             image = self.server.room.view.picture()
         if image is None:
@@ -141,15 +144,19 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, "image/png", to_png(image))
 
     def metrics(self) -> None:
+        """Answer with the metrics for Prometheus."""
         room = self.server.room
         text = metrics(room.view, room.clock.now_ns())
         self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
 
     def estop(self) -> None:
-        """Press, and wait a little for the loop to let go of the motors, which ends its socket."""
+        """Press the emergency stop, and wait up to `CONFIRM_NS` until torque is off.
+
+        The control loop closes its socket when torque is off.
+        """
         clock, path = self.server.room.clock, self.server.room.estop
         if not press(path):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "no control loop listens")
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "no control loop is running")
             return
         end_ns = clock.now_ns() + CONFIRM_NS
         while (goes_on := listening(path)) and clock.now_ns() < end_ns:

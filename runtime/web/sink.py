@@ -1,4 +1,4 @@
-"""The live page as a sink of the recorder process: it costs the policy's process no GIL time."""
+"""Runs the live page as a sink of the recorder process, where it takes no time from the policy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from v2a.clock import MonotonicClock
 
 
 class WebSink:
-    """Serves from the moment it is made until `close`."""
+    """Serves the live page from its construction until `close`."""
 
     def __init__(self, address: Address, token: str | None, estop: str, about: About) -> None:
-        """Raises ConfigError where the address can't be had."""
+        """Start serving. Raises ConfigError if the address is not available."""
         clock = MonotonicClock()
         listener = listen(address)
         self._view = View(about, clock)
@@ -26,7 +26,9 @@ class WebSink:
         print(f"live page: {url}{key}", file=sys.stderr, flush=True)
 
     def take(self, message: object) -> None:
+        """Update the page's data from a message."""
         self._view.take(message)
 
     def close(self) -> None:
+        """Stop serving, after a moment for viewers to see the end."""
         self._server.end()

@@ -1,4 +1,4 @@
-"""From `v2a run --web` to a sink for the recorder process."""
+"""Turns the options of `v2a run --web` into a sink for the recorder process."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from v2a.errors import ConfigError
 
 
 def page_address(text: str, remote: bool) -> Address:
-    """Raises ConfigError on what is no address, or one beyond this machine without `remote`."""
+    """Return the address to listen on.
+
+    Raises ConfigError if `text` is no address, or if other machines could reach it and `remote` is
+    False.
+    """
     address = parse_address(text)
     if not (remote or address.is_loopback):
         raise ConfigError(
-            f"--web {text}: other machines could reach it; add --web-remote if they shall, or "
-            "leave out the address and come by `ssh -L`"
+            f"--web {text}: other machines could reach it; add --web-remote to allow that, or "
+            "leave out the address and use `ssh -L`"
         )
     return address
 
 
 @contextmanager
 def with_button(config: RunConfig) -> Iterator[RunConfig]:
-    """`config` with a socket for the emergency stop: its own, or a private one until the end."""
+    """Yield `config` with an emergency stop socket: its own, or a private one for this run."""
     if config.safety.estop.socket is not None:
         yield config
         return
-    with tempfile.TemporaryDirectory(prefix="v2a-") as folder:  # nobody else may enter it
+    with tempfile.TemporaryDirectory(prefix="v2a-") as folder:  # no other user can enter it
         socket = str(Path(folder) / "estop")
         estop = config.safety.estop.model_copy(update={"socket": socket})
         safety = config.safety.model_copy(update={"estop": estop})
@@ -40,7 +44,7 @@ def with_button(config: RunConfig) -> Iterator[RunConfig]:
 
 
 def web_sink(address: Address, remote: bool, workers: Workers) -> SinkSpec:
-    """The page of these workers, whose configuration is one of `with_button`."""
+    """Describe the live page of `workers`, whose configuration comes from `with_button`."""
     config = workers.config
     about = About(
         robot=config.robot.name,

@@ -1,4 +1,4 @@
-"""Counting: durations since the start for Prometheus, the recent ones for a person, and rates."""
+"""Counts durations since the start for Prometheus, recent durations for the page, and rates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from runtime.web.live_status import RecentTimes
 
 # Upper ends of the buckets in seconds: a bus write takes 0.1 ms, a video model seconds.
 EDGES_S: Final = (
@@ -19,14 +21,15 @@ STOPPED_NS: Final = 2_000_000_000
 
 
 class Tally:
-    """Durations int64 [n] in ns. A bucket counts what is at most its edge, as Prometheus has it."""
+    """Counts durations. A bucket includes its upper edge, as in Prometheus."""
 
     def __init__(self) -> None:
-        self.buckets = np.zeros(len(EDGES_S) + 1, np.int64)  # the last: longer than every edge
+        self.buckets = np.zeros(len(EDGES_S) + 1, np.int64)  # the last one: longer than every edge
         self.total_ns = 0
         self._recent: deque[int] = deque(maxlen=RECENT)
 
     def add(self, durations_ns: npt.NDArray[np.int64]) -> None:
+        """Count durations, int64 [n] in ns."""
         which = np.searchsorted(_EDGES_NS, durations_ns, side="left")
         self.buckets += np.bincount(which, minlength=len(self.buckets))
         self.total_ns += int(durations_ns.sum())
@@ -34,28 +37,30 @@ class Tally:
 
     @property
     def count(self) -> int:
+        """Number of durations since the start."""
         return int(self.buckets.sum())
 
-    def recent_ms(self) -> dict[str, float]:
-        """Of the last `RECENT`: the newest, median, p99 and maximum."""
+    def recent_ms(self) -> RecentTimes:
+        """Return the newest duration, and median, p99 and maximum of the last `RECENT` ones."""
         last = np.array(self._recent, np.float64) / 1e6
         p50, p99 = np.quantile(last, [0.5, 0.99])
-        return {"last": last[-1], "p50": p50, "p99": p99, "max": last.max()}
+        return RecentTimes(last=last[-1], p50=p50, p99=p99, max=last.max())
 
 
 class Rate:
-    """How often something comes, from the times of its last `RATE_OVER` comings."""
+    """Measures how often an event happens, by the times of its last `RATE_OVER` occurrences."""
 
     def __init__(self) -> None:
         self.count = 0
         self._times_ns: deque[int] = deque(maxlen=RATE_OVER)
 
     def add(self, t_ns: int) -> None:
+        """Count one event."""
         self.count += 1
         self._times_ns.append(t_ns)
 
     def hz(self, now_ns: int) -> float:
-        """0 where nothing has come for `STOPPED_NS`, or not twice."""
+        """Return events per second: 0 before the second one and after `STOPPED_NS` without one."""
         times_ns = self._times_ns
         if len(times_ns) < 2 or now_ns - times_ns[-1] > STOPPED_NS:
             return 0.0

@@ -1,11 +1,10 @@
-"""What the page shows: the newest of everything, kept as it comes, drawn up when somebody looks."""
+"""Keeps the newest messages of a run, and makes the status that the live page shows."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,19 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_drivers.bus.block import Reading
-from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg, Vector
+from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, Message, StateMsg
 from runtime.recording.messages import RunCounters, SafetyChange, Spans
 from runtime.safety.health import QUANTITIES
 from runtime.safety.safety import State
 from runtime.span_ages import ages_of_spans
+from runtime.web.live_status import JointStatus, LiveStatus, RecentChange
 from runtime.web.tally import Rate, Tally
 from v2a.clock import Clock
 from v2a.names import AGES, STAGES
 from v2a.spans import GPU
 
-_SHOWN: Final = ("robot", "policy", "instruction", "temperature_max_c")
 CHANGES_SHOWN: Final = 8
-CHUNKS_KEPT: Final = 64  # a tick is told of some 0.5 s after its chunk came
+CHUNKS_KEPT: Final = 64  # the spans of a tick arrive about 0.5 s after its chunk
 KINDS: Final[dict[type, str]] = {
     FrameMsg: "frame", ConditionMsg: "condition", ChunkMsg: "chunk", StateMsg: "state",
 }  # fmt: skip
@@ -33,7 +32,7 @@ KINDS: Final[dict[type, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What does not change in a run."""
+    """The facts that do not change during a run."""
 
     robot: str
     policy: str
@@ -43,8 +42,10 @@ class About:
 
 
 class View:
-    """A sink of the recorder process. `take` is for the one thread that brings messages; who reads
-    from another thread holds `lock`."""
+    """A sink of the recorder process.
+
+    Only one thread calls `take`. Another thread that reads must hold `lock`.
+    """
 
     def __init__(self, about: About, clock: Clock) -> None:
         self.about = about
@@ -57,12 +58,12 @@ class View:
         self.stages: dict[str, Tally] = {}
         self.gpu_stages: dict[str, Tally] = {}
         self.ages: dict[str, Tally] = {}
-        self.heard_ns = clock.now_ns()  # when the policy's process last told anything
+        self.heard_ns = clock.now_ns()  # when the policy's process last sent a message
         self._clock = clock
         self._chunks: OrderedDict[int, ChunkMsg] = OrderedDict()
 
     def take(self, message: object) -> None:
-        """Keep what is of use. Never waits for longer than a reader needs to draw up a page."""
+        """Update the data from a message. Waits only while another thread makes a status."""
         take = _TAKEN.get(type(message))
         with self.lock:
             self.heard_ns = self._clock.now_ns()
@@ -70,29 +71,29 @@ class View:
                 take(self, message)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def picture(self) -> Image | None:
-        """The newest one, at the policy's size."""
+        """Return the newest picture, uint8 [H, W, 3] RGB at the policy's size, or None."""
         frame = self.newest.get("frame")
         return frame.image if isinstance(frame, FrameMsg) else None
 
-    def joints(self) -> list[dict[str, Any]]:
-        """By joint: angles and what the servo says of itself; None for what is not known."""
+    def joints(self) -> tuple[JointStatus, ...]:
+        """Return the joints in the robot's order, with the newest angles and servo readings."""
         state = self.newest.get("state")
         health = None if self.vitals is None else self.vitals.health
-        columns: dict[str, list[Any]] = {"name": list(self.about.joints)}
+        columns: dict[str, Sequence[str | float]] = {"name": self.about.joints}
         if isinstance(state, StateMsg):
-            columns["position_rad"] = _known(state.position_rad)
-            columns["command_rad"] = _known(state.command_rad)
+            columns["position_rad"] = state.position_rad.tolist()
+            columns["command_rad"] = state.command_rad.tolist()
         if health is not None:
-            columns["alarm"] = list(health.alarms)
+            columns["alarm"] = health.alarms
             readings: dict[str, Reading | None] = {n: getattr(health, n) for n in QUANTITIES}
-            columns |= {n: [] if r is None else _known(r.value) for n, r in readings.items()}
-        return [
-            {name: column[k] for name, column in columns.items() if k < len(column)}
+            columns |= {n: r.value.tolist() for n, r in readings.items() if r is not None}
+        return tuple(
+            JointStatus.model_validate({n: each[k] for n, each in columns.items() if k < len(each)})
             for k in range(len(self.about.joints))
-        ]
+        )
 
     def _message(self, message: Message) -> None:
         kind = KINDS[type(message)]
@@ -137,27 +138,26 @@ _TAKEN: Final[dict[type, Callable[[View, Any], None]]] = {
 }
 
 
-def snapshot(view: View, now_ns: int) -> dict[str, Any]:
-    """All that the page shows, as JSON has it."""
+def snapshot(view: View, now_ns: int) -> LiveStatus:
+    """Make the status as of `now_ns`."""
     with view.lock:
-        vitals, frame = view.vitals, view.newest.get("frame")
-        return {
-            **{name: getattr(view.about, name) for name in _SHOWN},
-            "silent_s": (now_ns - view.heard_ns) / 1e9,
-            "safety": [
-                {"ago_s": (now_ns - c.t_ns) / 1e9, "state": c.state, "reason": c.reason}
+        about, vitals, frame = view.about, view.vitals, view.newest.get("frame")
+        return LiveStatus(
+            robot=about.robot,
+            policy=about.policy,
+            instruction=about.instruction,
+            temperature_max_c=about.temperature_max_c,
+            silent_s=(now_ns - view.heard_ns) / 1e9,
+            safety=tuple(
+                RecentChange(ago_s=(now_ns - c.t_ns) / 1e9, state=c.state, reason=c.reason)
                 for c in view.changes
-            ],
-            "picture": frame and frame.seq,
-            "ages_ms": {age: view.ages[age].recent_ms() for age in AGES if age in view.ages},
-            "stages_ms": {s: view.stages[s].recent_ms() for s in STAGES if s in view.stages},
-            "rates_hz": {kind: rate.hz(now_ns) for kind, rate in view.rates.items()},
-            "joints": view.joints(),
-            "ticks": vitals and vitals.ticks,
-            "missed_ticks": vitals and vitals.missed_ticks,
-            "torque_fault": vitals and vitals.torque_fault,
-        }
-
-
-def _known(values: Vector) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values.tolist()]
+            ),
+            picture=frame and frame.seq,
+            ages_ms={age: view.ages[age].recent_ms() for age in AGES if age in view.ages},
+            stages_ms={s: view.stages[s].recent_ms() for s in STAGES if s in view.stages},
+            rates_hz={kind: rate.hz(now_ns) for kind, rate in view.rates.items()},
+            joints=view.joints(),
+            ticks=vitals and vitals.ticks,
+            missed_ticks=vitals and vitals.missed_ticks,
+            torque_fault=vitals and vitals.torque_fault,
+        )

@@ -71,7 +71,8 @@ def test_a_disturbed_arm_keeps_to_its_limits(outcome: Outcome) -> None:
 
 def test_the_expert_succeeds_undisturbed() -> None:
     def driver(step: int, world: World, command: F64, image: U8) -> F64:
-        return expert.rollout(command, world.puck_m, world.puck_velocity_m_s, 2)[1]
+        target: F64 = expert.rollout(command, world.puck_m, world.puck_velocity_m_s, 2)[1]
+        return target
 
     outcome = collect.play(task.scenario(11), driver, np.random.default_rng(0))
     assert outcome.success

@@ -17,7 +17,9 @@ import pytest
 
 from demo.cli import _text
 from demo.episodes import BUNDLE
+from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
+from runtime.summary_model import RunSummary
 from tests.conftest import REPOSITORY
 from v2a.bundle import load_bundle, seal
 from v2a.errors import ConfigError
@@ -72,6 +74,11 @@ class Finished:
     err: str
 
     @property
+    def run(self) -> RunSummary:
+        found = {key: self.summary[key] for key in RunSummary.model_fields if key in self.summary}
+        return RunSummary.model_validate(found)
+
+    @property
     def summary(self) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(self.out))
 
@@ -105,7 +112,7 @@ def test_json_is_one_object_with_the_figures(finished: Finished) -> None:
 
 
 def test_the_text_says_how_it_went(finished: Finished) -> None:
-    *table, last = _text(finished.summary).splitlines()
+    *table, last = _text(finished.run, finished.summary).splitlines()
     assert last.startswith("puck: ")
     assert "of 1 episodes succeeded (95 % interval" in last
     assert any(line.startswith("denoise ") for line in table)
@@ -114,12 +121,12 @@ def test_the_text_says_how_it_went(finished: Finished) -> None:
 def test_report_and_recording_are_left_behind(finished: Finished) -> None:
     page = (finished.folder / "page" / "index.html").read_text()
     assert "data:image/webp" in page
-    assert json.loads((finished.folder / "page" / "summary.json").read_text()) == finished.summary
+    assert json.loads((finished.folder / "page" / "demo.json").read_text()) == finished.summary
     recorded = json.loads((finished.folder / "here" / "summary.json").read_text())
     assert recorded["ticks"] == finished.summary["ticks"]
     recording = Recording(finished.folder / "here")
     assert recording.extent().messages["/frame"] > 0
-    assert recording.summary() == recorded
+    assert json.loads(to_json(recording.summary())) == recorded
 
 
 def safety_states(run: Path) -> list[str]:

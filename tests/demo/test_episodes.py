@@ -26,4 +26,4 @@ def test_real_time_and_lockstep_agree_within_the_interval() -> None:
     high = min(real["ci95"][1], virtual["ci95"][1])
     assert low <= high, f"no common success rate: real time {real}, lockstep {virtual}"
     assert [result.seed for result in session.results] == list(EPISODES)
-    assert session.summary["stages"]["denoise"]["n"] > 10 * len(EPISODES)
+    assert session.run.stages["denoise"].n > 10 * len(EPISODES)

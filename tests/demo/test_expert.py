@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -45,7 +46,9 @@ def test_a_rollout_begins_with_the_command_and_follows_from_it(
     np.testing.assert_allclose(commands[1:], later, atol=1e-9)
 
 
-def chunk_and_holds(scenario: task.Scenario, time_s: float, change: F64) -> tuple[F64, F64]:
+def chunk_and_holds(
+    scenario: task.Scenario, time_s: float, change: F64
+) -> tuple[F64, npt.NDArray[np.bool_]]:
     """The teacher's chunk for the arm and puck of `scenario` at `time_s`, the puck's state changed
     by `change` [4]; and where in it the ring holds the puck.
     """

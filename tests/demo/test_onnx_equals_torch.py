@@ -15,7 +15,8 @@ from v2a.bundle import GraphSpec
 
 pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
 
-from demo.study import CHECKPOINT, Bench
+from demo.episodes import CHECKPOINT
+from demo.study import Bench
 from demo.torch_engine import TorchEngines
 
 TOLERANCE = 1e-4  # radians for chunks; the same bound for every tensor in between

@@ -44,7 +44,8 @@ def coloured(picture: U8, colour: tuple[int, int, int]) -> npt.NDArray[np.bool_]
 
 def centroid(mask: npt.NDArray[np.bool_]) -> F64:
     """(column, row) of the middle of what is set; a pixel's own middle is at a half."""
-    return np.argwhere(mask).mean(axis=0)[::-1] + 0.5
+    middle: F64 = np.argwhere(mask).mean(axis=0)[::-1] + 0.5
+    return middle
 
 
 def projected(point_m: F64) -> F64:

@@ -124,7 +124,7 @@ def test_the_page_stands_alone_and_has_the_figures(results: Path, tmp_path: Path
 
 def test_the_summary_lies_beside_the_page(results: Path, tmp_path: Path) -> None:
     write_report(tmp_path, SUMMARY, [])
-    assert json.loads((tmp_path / "summary.json").read_text()) == SUMMARY
+    assert json.loads((tmp_path / "demo.json").read_text()) == SUMMARY
 
 
 def test_without_a_study_there_is_no_chapter_about_one(results: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_committed_studies_are_plotted(results: Path, tmp_path: Path) -> None:
 def test_a_film_has_every_picture_at_the_size_of_the_mosaic() -> None:
     with Image.open(io.BytesIO(animation(films(5, 7), columns=3))) as webp:
         assert webp.format == "WEBP"
-        assert webp.n_frames == 7
+        assert getattr(webp, "n_frames", 1) == 7
         assert webp.info["loop"] == 0
         border = 2 * film._BORDER
         assert webp.size == (3 * (24 + border), 16 + border)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from demo.episodes import BUNDLE, CHECKPOINT
 from demo.streams import STREAMS, ZERO_TOKENS, Stream, without_streams
 from runtime.engines.base import load
-from v2a.bundle import load_bundle
+from v2a.bundle import GraphSpec, load_bundle
 
 torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 
@@ -49,11 +50,12 @@ def test_other_graphs_are_left_alone() -> None:
     graph = bundle.graph("vae_spatial")
     opened: list[str] = []
 
-    def engines(spec, path: Path):  # type: ignore[no-untyped-def]  # a stand-in that only notes
+    def engines(spec: GraphSpec, path: Path) -> Any:
         opened.append(spec.name)
         return "the engine itself"
 
-    assert without_streams(engines, STREAMS)(graph, BUNDLE / graph.file) == "the engine itself"
+    engine: Any = without_streams(engines, STREAMS)(graph, BUNDLE / graph.file)
+    assert engine == "the engine itself"
     assert opened == ["vae_spatial"]
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from demo import study
+from demo.episodes import BUNDLE
 from demo.plant import Result
 from demo.statistics import rate
-from demo.study import BUNDLE, MODES, Bench, Block, available_modes, load_delays
+from demo.study import MODES, Bench, Block, available_modes, load_delays
 
 EVERY = {"every_1": 1, "every_2": 2, "every_4": 4, "every_8": 8, "every_16": 16}
 
@@ -81,14 +82,14 @@ def test_rarer_conditions_are_older(bench: Bench) -> None:
     with closing(Bench("every_16")) as rare:
         for each in (bench, rare):
             each.play(6, "puck")
-        ages = [each.lockstep.summary()["ages"]["condition_age"] for each in (bench, rare)]
-    assert ages[1]["max_ms"] > 2 * ages[0]["max_ms"]
+        ages = [each.lockstep.summary().ages["condition_age"] for each in (bench, rare)]
+    assert ages[1].max_ms > 2 * ages[0].max_ms
 
 
 def test_the_synchronous_system_2_runs_inside_system_1() -> None:
     with closing(Bench("synchronous")) as bench:
         bench.play(7, "puck")
-        counts = bench.lockstep.summary()["counts"]
+        counts = bench.lockstep.summary().counts
         assert counts["system1"]["chunks"] > 8
         assert counts["system2"]["conditions"] <= -(-counts["system1"]["chunks"] // 8) + 1
 
@@ -96,9 +97,9 @@ def test_the_synchronous_system_2_runs_inside_system_1() -> None:
 def test_torque_is_off_at_the_end_and_nothing_was_refused(bench: Bench) -> None:
     bench.play(8, "rebound")
     bench.lockstep.disarm()
-    safety = bench.lockstep.summary()["safety"]
-    assert safety[-1]["state"] == "disarmed"
-    assert "fault" not in {change["state"] for change in safety}
+    safety = bench.lockstep.summary().safety
+    assert safety[-1].state == "disarmed"
+    assert "fault" not in {change.state for change in safety}
 
 
 def test_delays_are_drawn_from_the_measured_quantiles(tmp_path: Path) -> None:

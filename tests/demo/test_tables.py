@@ -1,4 +1,4 @@
-"""The figures in README.md and docs/demo.md are those of `demo/results/`."""
+"""The figures in README.md and docs/measurements/demo.md are those of `demo/results/`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from demo import tables
 
 
-@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.parent.name)
 def test_the_tables_say_what_was_measured(page: Path) -> None:
     text = page.read_text()
     assert text.count("written by python -m demo.tables") == text.count("<!-- end -->") > 0

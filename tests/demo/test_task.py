@@ -30,7 +30,8 @@ def all_of(scenarios: Scenarios) -> Iterator[task.Scenario]:
 
 
 def test_a_seed_and_level_always_give_the_same_episode(scenarios: Scenarios) -> None:
-    for level, seed in (("puck", 3), ("rebound", 3), ("puck", 70)):
+    chosen: tuple[tuple[task.Level, int], ...] = (("puck", 3), ("rebound", 3), ("puck", 70))
+    for level, seed in chosen:
         again, first = task.scenario(seed, level), scenarios[level][seed]
         for field in ("joints_rad", "puck_m", "puck_velocity_m_s", "kick_velocity_m_s"):
             np.testing.assert_array_equal(getattr(again, field), getattr(first, field))

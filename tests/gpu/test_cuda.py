@@ -57,10 +57,8 @@ def test_an_urgent_queue_has_the_higher_priority(cuda: Cuda, rt: Any) -> None:
 
 def test_a_captured_launch_does_the_work_again_each_time(cuda: Cuda, rt: Any) -> None:
     with ExitStack() as opened:
-        a, b, queue = (
-            opened.enter_context(closing(each))
-            for each in (cuda.buffer(64), cuda.buffer(64), cuda.queue(urgent=True))
-        )
+        a, b = (opened.enter_context(closing(cuda.buffer(64))) for _ in range(2))
+        queue = opened.enter_context(closing(cuda.queue(urgent=True)))
         kind = rt.cudaMemcpyKind.cudaMemcpyDeviceToDevice
 
         def copy() -> None:
@@ -103,5 +101,5 @@ def test_closing_gives_the_memory_back(cuda: Cuda, rt: Any) -> None:
 
 
 def test_too_much_memory_is_one_line(cuda: Cuda) -> None:
-    with pytest.raises(EngineError, match=r"CUDA error 2: .*; close what else uses the GPU"):
+    with pytest.raises(EngineError, match=r"CUDA error 2: .*; close other programs on the GPU"):
         cuda.buffer(1 << 46)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 from v2a.clock import FakeClock
 
 XL430 = MODELS["xl430-w250"]
@@ -20,7 +22,7 @@ XL430 = MODELS["xl430-w250"]
 class TamperedPort(LoopbackPort):
     """A loopback whose answers pass through `tamper(request, answer)` first."""
 
-    def __init__(self, chain: VirtualChain, tamper: Callable[[bytes, bytes], bytes]) -> None:
+    def __init__(self, chain: VirtualBus[Any], tamper: Callable[[bytes, bytes], bytes]) -> None:
         super().__init__(chain)
         self._tamper = tamper
 
@@ -30,8 +32,8 @@ class TamperedPort(LoopbackPort):
 
 
 @pytest.fixture
-def chain() -> VirtualChain:
-    return VirtualChain([VirtualServo(XL430, servo_id) for servo_id in (1, 2, 3, 4, 5)])
+def chain() -> VirtualDynamixelBus:
+    return VirtualDynamixelBus([VirtualDynamixel(XL430, servo_id) for servo_id in (1, 2, 3, 4, 5)])
 
 
 @pytest.fixture
@@ -40,13 +42,13 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def bus(chain: VirtualChain, clock: FakeClock) -> DynamixelBus:
+def bus(chain: VirtualDynamixelBus, clock: FakeClock) -> DynamixelBus:
     return DynamixelBus(LoopbackPort(chain), clock, dict.fromkeys(range(1, 6), XL430))
 
 
 @pytest.fixture
 def tampered_bus(
-    chain: VirtualChain, clock: FakeClock
+    chain: VirtualDynamixelBus, clock: FakeClock
 ) -> Callable[[Callable[[bytes, bytes], bytes]], DynamixelBus]:
     def make(tamper: Callable[[bytes, bytes], bytes]) -> DynamixelBus:
         return DynamixelBus(TamperedPort(chain, tamper), clock, dict.fromkeys(range(1, 6), XL430))
@@ -55,7 +57,7 @@ def tampered_bus(
 
 
 @pytest.fixture
-def pty(chain: VirtualChain) -> Iterator[PtyServer]:
+def pty(chain: VirtualDynamixelBus) -> Iterator[PtyServer]:
     server = PtyServer(chain)
     yield server
     server.close()

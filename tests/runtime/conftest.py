@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from hw_drivers.dynamixel.models import MODELS
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.robot.robot import Robot
-from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.loopback import LoopbackPort
-from hw_drivers.virtual.servo import VirtualServo
 from runtime.config.robot_yaml import RunConfig
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine, Function
@@ -119,7 +119,7 @@ def manifest(joints: tuple[str, ...] = ("base", "tip")) -> Manifest:
     )
 
 
-def write_tiny_bundle(path: Path, write_graph: Callable[[GraphSpec, Path], None]) -> Path:
+def write_tiny_bundle(path: Path, write_graph: Callable[[GraphSpec, Path], object]) -> Path:
     """A sealed bundle whose graph files `write_graph` makes."""
     (path / "graphs").mkdir(parents=True)
     (path / "embeddings").mkdir()
@@ -159,11 +159,11 @@ def run_config(**parts: Any) -> RunConfig:
     return RunConfig.model_validate(whole)
 
 
-def make_chain() -> VirtualChain:
-    return VirtualChain([VirtualServo(MODELS["xl430-w250"], i) for i in (1, 2)])
+def make_chain() -> VirtualDynamixelBus:
+    return VirtualDynamixelBus([VirtualDynamixel(MODELS["xl430-w250"], i) for i in (1, 2)])
 
 
-def torques(chain: VirtualChain) -> list[bool]:
+def torques(chain: VirtualDynamixelBus) -> list[bool]:
     return [servo.torque_on for servo in chain.servos.values()]
 
 

@@ -46,7 +46,7 @@ def write_mixed(graph: GraphSpec, path: Path, offset: float = 0.0) -> None:
     nodes, terms = [], []
     for index, spec in enumerate(graph.inputs, start=1):
         name = spec.name
-        weight = numpy_helper.from_array(np.float32(0.01 * index))
+        weight = numpy_helper.from_array(np.array(0.01 * index, np.float32))
         nodes += [
             helper.make_node("Cast", [name], [f"{name}_f"], to=onnx.TensorProto.FLOAT),
             helper.make_node("ReduceMean", [f"{name}_f"], [f"{name}_mean"], keepdims=0),
@@ -54,7 +54,7 @@ def write_mixed(graph: GraphSpec, path: Path, offset: float = 0.0) -> None:
             helper.make_node("Mul", [f"{name}_mean", f"{name}_weight"], [f"{name}_term"]),
         ]
         terms.append(f"{name}_term")
-    constant = numpy_helper.from_array(np.float32(offset))
+    constant = numpy_helper.from_array(np.array(offset, np.float32))
     nodes += [
         helper.make_node("Constant", [], ["offset"], value=constant),
         helper.make_node("Sum", [*terms, "offset"], ["total"]),

@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
 from tests.runtime.control.outside import ROBOT_YAML, run_command
 from tests.runtime.onnx_files import write_zeros
-from v2a.bundle import GraphSpec, load_bundle, seal
+from v2a.bundle import SCHEMA_VERSION, GraphSpec, load_bundle, seal
 
 Spoil = Callable[[Path, pytest.MonkeyPatch], object]
 
@@ -133,10 +133,10 @@ TABLE: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         "observe.onnx: named in the manifest but missing; copy the whole folder again",
     ),
     "schema version": (
-        manifest('"schema_version": 1', '"schema_version": 7'),
+        manifest(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 7'),
         DRY,
         3,
-        "schema version 7, this v2a reads 1; export the bundle again with this v2a",
+        f"schema version 7, this v2a reads {SCHEMA_VERSION}; export the bundle again with this v2a",
     ),
     "manifest is cut off": (
         manifest('"policy"', "\x00"),
@@ -184,13 +184,13 @@ TABLE: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         yaml("name: tip", "name: wrist"),
         DRY,
         2,
-        "robot two has the joints base, wrist; the bundle tiny moves base, tip: name and order",
+        "robot two has the joints base, wrist; the bundle tiny moves base, tip; give robot.joints",
     ),
     "camera too slow": (
         yaml("fps: 20", "fps: 10"),
         DRY,
         2,
-        "camera.fps is 10; the bundle tiny looks at pictures 0.05 s apart: use a camera of at",
+        "camera.fps is 10; the bundle tiny needs a picture every 0.05 s; use a camera of at",
     ),
     "no such video": (
         nothing,

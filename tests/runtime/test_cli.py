@@ -17,6 +17,7 @@ pytest.importorskip("onnx", reason="the bundle of these tests is written with on
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 
 from hw_drivers.virtual.pty import PtyServer
+from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import TASK, make_chain, torques
@@ -59,8 +60,8 @@ def test_a_dry_run_prints_one_json_object_and_records(folder: Path) -> None:
     assert summary["safety"][-1]["reason"] == "end of the run"
     assert json.loads((folder / "here" / "summary.json").read_text())["ticks"] == summary["ticks"]
     recording = Recording(folder / "here")
-    assert recording.header["config"]["instruction"] == TASK
-    assert recording.summary() == summary
+    assert recording.header.config.instruction == TASK
+    assert json.loads(to_json(recording.summary())) == summary
     first, *_, last = recording.states()
     np.testing.assert_allclose(first.position_rad, [0.3, 0.0], atol=1e-3)
     assert last.command_rad[0] >= 0.3  # the policy says 0, the limit says 0.3

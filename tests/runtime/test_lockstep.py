@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def drawn(low_ms: float, high_ms: float) -> Delay:
 DELAYS = {"camera": drawn(2, 9), "system1": drawn(20, 60), "system2": drawn(150, 400)}
 
 
-def noisy(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def noisy(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     return {"chunk_rad": feeds["command_rad"][:, None, :] + 0.1 * feeds["noise"]}
 
 
@@ -51,7 +52,7 @@ def test_the_sampler_starts_from_noise_of_the_scale_that_was_asked_for(
 ) -> None:
     seen = []
 
-    def watching(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def watching(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         seen.append(feeds["noise"])
         return noisy(feeds)
 
@@ -68,14 +69,14 @@ def test_ages_and_ticks_are_those_of_the_delays(bundle: Bundle) -> None:
         lockstep.arm()
         lockstep.run(3.0)
         summary = lockstep.summary()
-    assert summary["ticks"] == 151  # t = 0, 20 ms, ... 3 s
-    assert summary["missed_ticks"]["late"] == 0
-    assert summary["missed_ticks"]["bus"] == 0
+    assert summary.ticks == 151  # t = 0, 20 ms, ... 3 s
+    assert summary.missed_ticks["late"] == 0
+    assert summary.missed_ticks["bus"] == 0
     # At least as old as System 2 takes; at most that twice, plus the wait for a frame.
-    assert summary["ages"]["condition_age"]["p50_ms"] >= 200 * (1 - 1 / 32)
-    assert summary["ages"]["condition_age"]["max_ms"] <= 450
-    assert summary["ages"]["frame_to_motor"]["p50_ms"] == pytest.approx(150, abs=80)
-    assert summary["counts"]["system1"]["chunks"] == pytest.approx(14, abs=1)
+    assert summary.ages["condition_age"].p50_ms >= 200 * (1 - 1 / 32)
+    assert summary.ages["condition_age"].max_ms <= 450
+    assert summary.ages["frame_to_motor"].p50_ms == pytest.approx(150, abs=80)
+    assert summary.counts["system1"]["chunks"] == pytest.approx(14, abs=1)
     assert world.setpoints_rad[0] > 0.3  # and the joints rose
 
 
@@ -119,11 +120,11 @@ def test_a_late_system_2_slows_then_stops_the_robot_and_never_the_loop(bundle: B
         lockstep.run(1.0)  # System 2's result comes
         summary = lockstep.summary()
     assert steps_ns == {50_000_000, 75_000_000}  # slower past the soft age
-    assert summary["counts"]["system1"]["soft_age"] >= 1
-    assert summary["counts"]["system1"]["hard_age"] >= 1
+    assert summary.counts["system1"]["soft_age"] >= 1
+    assert summary.counts["system1"]["hard_age"] >= 1
     assert states[-1] == "hold"
-    assert summary["ticks"] == 186
-    assert summary["missed_ticks"]["late"] == 0
+    assert summary.ticks == 186
+    assert summary.missed_ticks["late"] == 0
 
 
 def test_what_was_begun_before_a_reset_is_not_acted_upon(bundle: Bundle) -> None:
@@ -198,7 +199,7 @@ def test_an_arming_that_failed_does_not_arm_later(bundle: Bundle) -> None:
     world = World(bundle)
     with world.lockstep as lockstep:
         silent = world.chain.servos.pop(2)
-        with pytest.raises(SafetyFault, match="no servo reading in two control ticks"):
+        with pytest.raises(SafetyFault, match="no servo answered in two control ticks"):
             lockstep.arm()
         world.chain.servos[2] = silent
         lockstep.run(0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,5 +75,6 @@ def test_a_reset_clears_every_mailbox_before_the_new_epoch_shows() -> None:
     assert boxes.reset(now_ns=77) == 1
     assert [box.get() for box in boxes.all()] == [None] * 4
     assert (boxes.epoch.number, boxes.epoch.start_ns) == (1, 77)
-    boxes.chunk.put(message(2, epoch=0), 0)
+    chunk: Mailbox[Any] = boxes.chunk  # a plain message will do
+    chunk.put(message(2, epoch=0), 0)
     assert boxes.dropped_stale() == 1

@@ -21,8 +21,8 @@ from hw_drivers.cameras.camera import Frame
 from runtime.camera_worker import CameraWorker
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
-from runtime.host.run_delay import SCHEDSTAT, ThreadMeter
-from runtime.mailbox import FrameMsg, Mailboxes
+from runtime.host.run_delay import SCHEDSTAT, ThreadMeter, ThreadTimes
+from runtime.mailbox import FrameMsg, Mailboxes, Message
 from runtime.policy.graphs import PolicyGraphs
 from runtime.recording.reader import Recording
 from runtime.threads import WorkerThreads, step_on_news
@@ -39,7 +39,7 @@ ROW = next(row for row in WORKERS if row.name == "system1")
 
 def of_stage(rows: np.ndarray, stage: str) -> list[int]:
     """The `arg` of each span of the stage, oldest first."""
-    return rows[rows[:, 0] == STAGE_INDEX[stage]][:, 3].tolist()
+    return [int(row[3]) for row in rows if row[0] == STAGE_INDEX[stage]]
 
 
 def test_a_picture_is_named_by_the_frame_that_becomes_of_it(bundle: Bundle) -> None:
@@ -66,7 +66,8 @@ def test_a_span_is_about_the_frame_that_it_came_from_and_the_chunk_that_is_playe
 ) -> None:
     delays = {"system1": after_ms(20), "system2": after_ms(150)}
     world = World(bundle, delays=delays, record_dir=tmp_path / "run")
-    chunks, conditions = [], []
+    chunks: list[Message] = []
+    conditions: list[Message] = []
     world.workers.mailboxes.chunk.taps.append(chunks.append)
     world.workers.mailboxes.condition.taps.append(conditions.append)
     with world.lockstep as lockstep:
@@ -108,11 +109,11 @@ def test_gpu_time_is_kept_apart_from_the_time_that_the_thread_waited(bundle: Bun
         lockstep.arm()
         lockstep.run(0.5)
         summary = lockstep.summary()
-    stages, gpu_stages = summary["stages"], summary["gpu_stages"]
+    stages, gpu_stages = summary.stages, summary.gpu_stages
     assert set(gpu_stages) == {"instruction", "frame_encode", "observe", "denoise"}
-    assert gpu_stages["denoise"]["max_ms"] == 3.0
-    assert gpu_stages["denoise"]["n"] == stages["denoise"]["n"]
-    assert stages["denoise"]["max_ms"] == 0.0  # a virtual clock
+    assert gpu_stages["denoise"].max_ms == 3.0
+    assert gpu_stages["denoise"].n == stages["denoise"].n
+    assert stages["denoise"].max_ms == 0.0  # a virtual clock
 
 
 def test_a_gpu_span_ends_with_the_run_that_it_is_part_of(bundle: Bundle) -> None:
@@ -165,7 +166,12 @@ def test_nvtx_ranges_surround_each_run_of_a_graph(
     nvtx = Ranges()
     monkeypatch.setitem(sys.modules, "nvtx", nvtx)
     monkeypatch.setenv("V2A_NVTX", "1")
-    engines: EngineFactory = fakes(instruction=lambda feeds: nvtx.events.append("ran") or {})
+
+    def noted(feeds: object) -> dict[str, np.ndarray]:
+        nvtx.events.append("ran")
+        return {}
+
+    engines: EngineFactory = fakes(instruction=noted)
     PolicyGraphs(bundle, FakeClock(), engines).set_instruction(TASK, SpanRing())
     assert nvtx.events == ["v2a > instruction", "ran", "v2a < instruction"]
 
@@ -213,9 +219,11 @@ def test_cpu_time_is_the_threads_own() -> None:
         by_python.append(time.thread_time())
 
     times = in_thread(work).times()
+    assert times.cpu_s is not None
+    assert times.run_delay_ms is not None
     # The kernel's account of a running thread is as old as the last timer tick.
-    assert times["cpu_s"] == pytest.approx(by_python[0], abs=0.02)
-    assert times["run_delay_ms"] >= 0.0
+    assert times.cpu_s == pytest.approx(by_python[0], abs=0.02)
+    assert times.run_delay_ms >= 0.0
 
 
 @needs_schedstat
@@ -234,8 +242,9 @@ def test_two_threads_on_one_core_wait_for_each_other() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    waited_s = sum(meter.times()["run_delay_ms"] for meter in meters) / 1e3
-    assert waited_s > 0.5 * min(meter.times()["cpu_s"] for meter in meters)
+    times = [meter.times() for meter in meters]
+    waited_s = sum(each.run_delay_ms or 0.0 for each in times) / 1e3
+    assert waited_s > 0.5 * min(each.cpu_s or 0.0 for each in times) > 0.0
 
 
 class Silent:
@@ -253,17 +262,18 @@ def test_a_thread_that_keeps_the_gil_after_it_published_is_seen_by_the_one_that_
     threads, boxes, clock = WorkerThreads(), Mailboxes(), MonotonicClock()
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     inbox: Any = boxes.frame
-    threads.start(ROW, step_on_news(Silent(), inbox, boxes.chunk, clock))
+    outbox: Any = boxes.chunk
+    threads.start(ROW.name, step_on_news(Silent(), inbox, outbox, clock))
     seq = 0
-    while "gil_wait" not in threads.thread_times().get(
-        ROW.name, {}
-    ):  # none if it was not waiting yet
+    while threads.thread_times().get(ROW.name, ThreadTimes()).gil_wait is None:  # not waiting yet
         seq += 1
         inbox.put(FrameMsg(seq, 0, 0, 0, 0, image, ()), clock.now_ns())
         keep_gil_us(20_000)
         time.sleep(0.001)
     threads.stop(ROW.name)
-    assert threads.thread_times()[ROW.name]["gil_wait"]["max_ms"] > 10.0
+    waits = threads.thread_times()[ROW.name].gil_wait
+    assert waits is not None
+    assert waits.max_ms > 10.0
 
 
 def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
@@ -274,11 +284,11 @@ def test_the_crew_remembers_the_times_of_threads_that_ended() -> None:
         while not stopping():
             time.sleep(0.001)
 
-    threads.start(ROW, loop)
+    threads.start(ROW.name, loop)
     ran.wait()
     threads.stop(ROW.name)
     times = threads.thread_times()[ROW.name]
     assert threads.thread_times()[ROW.name] == times
     if SCHEDSTAT.exists():
-        assert set(times) == {"cpu_s", "run_delay_ms"}
-        assert times["cpu_s"] > 0.0
+        assert set(times.model_dump()) == {"cpu_s", "run_delay_ms"}
+        assert (times.cpu_s or 0.0) > 0.0

@@ -74,8 +74,8 @@ def test_one_flipped_bit_is_found(bundle_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda m: m.update(schema_version=2), "schema version 2, this v2a reads 1"),
-        (lambda m: m.pop("schema_version"), "schema version None, this v2a reads 1"),
+        (lambda m: m.update(schema_version=1), "schema version 1, this v2a reads 2"),
+        (lambda m: m.pop("schema_version"), "schema version None, this v2a reads 2"),
         (lambda m: m.update(polcy="x"), "polcy: unknown key, did you mean 'policy'?"),
         (lambda m: m.pop("action_space"), "action_space: this key is missing"),
         (

@@ -24,8 +24,11 @@ def v2a(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments, prog_name="v2a")
 
 
+RunRaises = Callable[[BaseException], Result]
+
+
 @pytest.fixture
-def run_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Result]:
+def run_raises(monkeypatch: pytest.MonkeyPatch) -> RunRaises:
     """A function that replaces `v2a run` by a command that raises, and runs it."""
 
     def invoke(error: BaseException) -> Result:
@@ -79,7 +82,7 @@ def test_the_version_is_the_packages() -> None:
     assert __version__ in v2a("--version").stdout
 
 
-def test_every_line_of_an_error_is_kept_and_the_exit_code_is_its_own(run_raises) -> None:
+def test_every_line_of_an_error_is_kept_and_the_exit_code_is_its_own(run_raises: RunRaises) -> None:
     result = run_raises(ConfigError("robot.yaml:3: a: wrong\nrobot.yaml:9: b: wrong"))
     assert result.stderr == "error: robot.yaml:3: a: wrong\nrobot.yaml:9: b: wrong\n"
     assert result.stdout == ""
@@ -88,7 +91,9 @@ def test_every_line_of_an_error_is_kept_and_the_exit_code_is_its_own(run_raises)
 
 
 @pytest.mark.parametrize("package", EXTRA_OF)
-def test_a_missing_package_names_the_extra_that_brings_it(run_raises, package: str) -> None:
+def test_a_missing_package_names_the_extra_that_brings_it(
+    run_raises: RunRaises, package: str
+) -> None:
     result = run_raises(ModuleNotFoundError("no module", name=f"{package}.part"))
     assert result.stderr == (
         f"error: {package} is not installed; run: pip install '.[{EXTRA_OF[package]}]'\n"
@@ -96,12 +101,12 @@ def test_a_missing_package_names_the_extra_that_brings_it(run_raises, package: s
     assert result.exit_code == 1
 
 
-def test_a_missing_module_of_our_own_is_a_bug_and_stays_a_traceback(run_raises) -> None:
+def test_a_missing_module_of_our_own_is_a_bug_and_stays_a_traceback(run_raises: RunRaises) -> None:
     result = run_raises(ModuleNotFoundError("no module", name="runtime.nothing"))
     assert isinstance(result.exception, ModuleNotFoundError)
 
 
-def test_interrupting_exits_as_shells_expect(run_raises) -> None:
+def test_interrupting_exits_as_shells_expect(run_raises: RunRaises) -> None:
     assert run_raises(KeyboardInterrupt()).exit_code == 130
 
 

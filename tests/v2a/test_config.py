@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,8 +52,11 @@ limits: {shoulder: 1.5}
 """
 
 
+Faults = Callable[[str], list[str]]
+
+
 @pytest.fixture
-def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Faults:
     """A function from YAML text to the lines of the ConfigError that it causes."""
     monkeypatch.chdir(tmp_path)
 
@@ -72,10 +76,10 @@ def test_a_good_file_becomes_an_immutable_model(tmp_path: Path) -> None:
     assert [joint.id for joint in robot.bus.joints] == [1, 2]
     assert robot.limits == {"shoulder": 1.5}
     with pytest.raises(ValidationError, match="frozen"):
-        robot.name = "other"
+        robot.name = "other"  # type: ignore[misc] # what the test is about
 
 
-def test_all_faults_are_told_at_once_in_the_order_of_the_file(faults) -> None:
+def test_all_faults_are_told_at_once_in_the_order_of_the_file(faults: Faults) -> None:
     text = GOOD.replace("id: 2", "id: 300").replace("port:", "prot:").replace("1.5", "fast")
     assert faults(text) == [
         "robot.yaml:2: bus.port: this key is missing",
@@ -108,17 +112,17 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file(faults) -> None:
         ("name: arm", "name: '\x00'", "robot.yaml: not readable as YAML: "),
     ],
 )
-def test_a_fault_is_named_with_its_line(faults, old: str, new: str, expected: str) -> None:
+def test_a_fault_is_named_with_its_line(faults: Faults, old: str, new: str, expected: str) -> None:
     lines = faults(GOOD.replace(old, new))
     assert any(expected in line for line in lines), lines
 
 
-def test_a_long_value_is_cut(faults) -> None:
+def test_a_long_value_is_cut(faults: Faults) -> None:
     (line,) = faults(GOOD.replace("{shoulder: 1.5}", "x" * 500))
     assert len(line) < 150
 
 
-def test_an_empty_file_and_a_list_are_no_configuration(faults) -> None:
+def test_an_empty_file_and_a_list_are_no_configuration(faults: Faults) -> None:
     assert faults("") == ["robot.yaml: is empty; expected a mapping of keys"]
     assert faults("- 1\n")[0].startswith("robot.yaml:1: Input should be a valid dictionary")
 
@@ -141,7 +145,9 @@ def test_an_anchor_may_be_used_twice(tmp_path: Path) -> None:
 
 
 @given(st.text(alphabet="ab:-{}[]&*!? \n'\"#|>%1.<", max_size=60))
-def test_any_text_is_a_robot_or_a_config_error(tmp_path_factory, text: str) -> None:
+def test_any_text_is_a_robot_or_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     file = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"fuzz\.yaml"):
@@ -149,7 +155,7 @@ def test_any_text_is_a_robot_or_a_config_error(tmp_path_factory, text: str) -> N
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
-def test_what_is_not_finite_is_a_fault(faults, value: str) -> None:
+def test_what_is_not_finite_is_a_fault(faults: Faults, value: str) -> None:
     """It would pass every limit check: each comparison with NaN is false."""
     (line,) = faults(GOOD.replace("shoulder: 1.5", f"shoulder: {value}"))
     assert line.startswith("robot.yaml:8: limits.shoulder: Input should be a finite number")

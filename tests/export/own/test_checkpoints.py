@@ -49,7 +49,7 @@ def test_all_wrong_weights_are_listed(
     assert len(lines) == 3
     assert "missing: core.out.bias;" in lines[0]
     assert "unexpected: core.out.bais;" in lines[1]
-    assert "action_scale is [9, 2], the policy file gives [4, 2]" in lines[2]
+    assert "action_scale is [9, 2], but the policy file gives [4, 2]" in lines[2]
 
 
 def test_instructions_must_fit_the_policy_file(
@@ -58,7 +58,7 @@ def test_instructions_must_fit_the_policy_file(
     content["instructions"]["go"] = torch.zeros(3, 8)
     assert "instruction 'go' is torch.float32 [3, 8]" in _fault_of(content, config, tmp_path)
     content["instructions"] = {}
-    assert "knows no instruction" in _fault_of(content, config, tmp_path)
+    assert "has no instruction" in _fault_of(content, config, tmp_path)
 
 
 def test_other_files_are_refused(

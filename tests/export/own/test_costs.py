@@ -25,7 +25,7 @@ from export.release.costs import release_cost
 from export.release.layout import ADAPTORS, CompressorLayout, Layout
 from export.release.network_costs import IMAGE_ENCODERS
 from export.release.policy import ReleasedPolicy
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from tests.conftest import REPOSITORY
 from tests.export.conftest import POLICY_FILE
 from tests.export.release.conftest import tiny_config
@@ -107,7 +107,7 @@ def test_own_policy(file: Path, change: dict[str, Any]) -> None:
 
 def released(config: ReleaseConfig, layout: Layout) -> None:
     policy = ReleasedPolicy(config, layout).eval()
-    texts = Texts(lang=min(LANGUAGE_TOKENS, config.max_lang_len), video=WAN_TEXT_TOKENS)
+    texts = TextLengths(lang=min(LANGUAGE_TOKENS, config.max_lang_len), video=WAN_TEXT_TOKENS)
     cost = release_cost(config, layout)
     check_graphs(cost, rates.split_of(policy, texts, {}))
     files = {"trained": policy.trained, "dit": policy.dit, "vae": policy.vae}
@@ -170,11 +170,9 @@ def full_size_flops(policy: ReleasedPolicy, config: ReleaseConfig) -> Iterable[t
     features = []
     for name, stream, part in (("spatial", raw, policy.raw), ("motion", motion, policy.motion)):
         video = blank(3, stream.num_frames, *stream.video_size)
-        latents, flops = counted(lambda video=video: policy.vae_encode(video))
+        latents, flops = counted(partial(policy.vae_encode, video))
         yield f"vae_{name}", flops
-        tokens, flops = counted(
-            lambda part=part, latents=latents: policy.features(part, latents, text_kv)
-        )
+        tokens, flops = counted(partial(policy.features, part, latents, text_kv))
         yield f"vdm_{name}", flops
         features.append(tokens)
     video_kv, flops = counted(lambda: trained.model.video_kv(policy.condition(*features)))

@@ -111,7 +111,7 @@ def _has_gradient(parameter: Tensor) -> bool:
 @pytest.mark.parametrize(("old", "new", "fault"), [
     ("width: 48", "width: 50", "image.width 50 must be a multiple of"),
     ("frames: 4", "frames: 7", "motion.frames 7 exceeds dit.max_frames 6"),
-    ("kernels: [8, 4]", "kernels: [8]", "one entry a layer"),
+    ("kernels: [8, 4]", "kernels: [8]", "one entry per layer"),
     ("upper_rad: 2.0", "upper_rad: -2.0", "must be below upper_rad"),
     ("filter: sobel", "filter: sobell", "spatial.filter"),
     ("low_hz: 4.0", "low_hz: 9.5", "low_hz"),

@@ -57,7 +57,7 @@ def test_graphs_chained_over_new_inputs_equal_pytorch(
 ) -> None:
     """Other inputs than those the exporter checked itself with."""
     inputs = example_inputs(policy.config, seed=99)
-    expected = chain(policy, inputs)["chunk_rad"].numpy()
+    expected = chain(policy, inputs, GRAPHS)["chunk_rad"].numpy()
     known = {key: value.numpy() for key, value in inputs.items()}
     for graph in GRAPHS:
         spec = bundle.graph(graph.name)
@@ -69,7 +69,7 @@ def test_graphs_chained_over_new_inputs_equal_pytorch(
 
 def test_another_policys_graph_fails_parity(bundle: Bundle, config: PolicyConfig) -> None:
     other = random_policy(config, seed=1)
-    tensors = chain(other, example_inputs(config))
+    tensors = chain(other, example_inputs(config), GRAPHS)
     graph = next(graph for graph in GRAPHS if graph.name == "denoise")
     with (
         load(bundle.graph("denoise"), bundle.graph_path("denoise")) as engine,
@@ -79,7 +79,7 @@ def test_another_policys_graph_fails_parity(bundle: Bundle, config: PolicyConfig
 
 
 def test_not_a_number_fails_parity(bundle: Bundle, policy: Video2ActPolicy) -> None:
-    tensors = chain(policy, example_inputs(policy.config))
+    tensors = chain(policy, example_inputs(policy.config), GRAPHS)
     tensors["state_tokens"] = torch.full_like(tensors["state_tokens"], torch.nan)
     graph = next(graph for graph in GRAPHS if graph.name == "denoise")
     with (

@@ -238,7 +238,7 @@ def test_names_that_are_not_known() -> None:
 def test_policy_files_that_are_none(tmp_path: Path) -> None:
     device = ("--device", "orin-agx-64")
     line = refused(REPOSITORY / "demo" / "robot.yaml", *device)
-    assert "neither a policy of this project" in line
+    assert "not a policy file" in line
     assert "no such file" in refused(tmp_path / "missing.yaml", *device)
     broken = yaml.safe_load(RELEASED.read_text(encoding="utf-8")) | {"wan_layers_used": 31}
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(broken))
@@ -295,7 +295,7 @@ def test_released_checkpoints_and_those_of_another_size(tmp_path: Path) -> None:
 def test_compressors_need_the_checkpoint_whose_shapes_tell_their_sizes(tmp_path: Path) -> None:
     file = policy_file(tmp_path, compressor={"depth": 1})
     line = refused(file, "--device", "orin-agx-64")
-    assert "give the --checkpoint of this policy" in line
+    assert "give this policy's --checkpoint" in line
     compressors = tuple(CompressorLayout(8, 1, 1, 1, tokens, 1, False) for tokens in (3, 4))
     with torch.device("meta"):
         policy = ReleasedPolicy(tiny_config(), Layout(ADAPTORS, (compressors[0], compressors[1])))

@@ -120,6 +120,11 @@ def run_chain(bundle: Bundle, split: Split, inputs: dict[str, Tensor]) -> Tensor
     return torch.from_numpy(known["chunk_rad"])
 
 
+def agilex_indices(split: Split) -> list[int]:
+    assert isinstance(split.policy, ReleasedPolicy)
+    return list(split.policy.config.agilex_state_indices)
+
+
 def other_inputs(split: Split, instruction: str, bundle: Bundle) -> dict[str, Tensor]:
     """Other tensors than those that the exporter checked itself with, and a real instruction."""
     generator = torch.Generator().manual_seed(99)
@@ -143,7 +148,7 @@ def test_graphs_chained_over_new_inputs_equal_the_whole_policy(
     inputs["prefix_mask"] = (torch.arange(4) < held).float()[None, :, None]
     chunk = run_chain(exported.bundle, split, inputs)
     torch.testing.assert_close(chunk, split.plain(inputs), atol=MAX_ABS_ERROR, rtol=0)
-    decided = inputs["prefix"][:, :held, list(split.policy.config.agilex_state_indices)]
+    decided = inputs["prefix"][:, :held, agilex_indices(split)]
     torch.testing.assert_close(chunk[:, :held], decided)
 
 
@@ -219,7 +224,7 @@ def test_each_kind_of_policy_says_where_its_weights_are(exported: Exported) -> N
 def test_a_name_for_each_joint(policy: ReleasedPolicy, tmp_path: Path) -> None:
     joint = {"name": "a", "lower_rad": -1, "upper_rad": 1, "velocity_limit_rad_s": 1}
     file = write_policy(tmp_path, policy, joints=[joint])
-    assert "1 joints for 3 agilex_state_indices: name one for each" in refused(file)
+    assert "1 joints for 3 agilex_state_indices: name one joint per index" in refused(file)
 
 
 def test_the_vae_has_no_bf16(policy: ReleasedPolicy, tmp_path: Path) -> None:
@@ -231,11 +236,17 @@ BAD_EMBEDDINGS = {
     "is not there": (None, "no such file; give one that torch.save wrote"),
     "is empty": (b"", "cut off, or not a checkpoint"),
     "is cut off": (b"PK\x03\x04", "cut off, or not a checkpoint"),
-    "has no tokens": (torch.zeros(0, 7), r"\[0, 7\], expected finite \[tokens, 7\]"),
+    "has no tokens": (
+        torch.zeros(0, 7),
+        r"\[0, 7\], but the policy file gives finite \[tokens, 7\]",
+    ),
     "is something else": ({"tokens": 1}, "holds no tensor, alone or under 'embeddings'"),
-    "is of another encoder": (torch.zeros(1, 3, 9), r"\[1, 3, 9\], expected finite \[tokens, 7\]"),
-    "is no number": (torch.full((3, 7), torch.nan), "expected finite"),
-    "is too long": (torch.zeros(10, 7), "an instruction has 10 tokens, max_lang_len is 9"),
+    "is of another encoder": (
+        torch.zeros(1, 3, 9),
+        r"\[1, 3, 9\], but the policy file gives finite \[tokens, 7\]",
+    ),
+    "is no number": (torch.full((3, 7), torch.nan), "gives finite"),
+    "is too long": (torch.zeros(10, 7), "an instruction has 10 tokens, but max_lang_len is 9"),
     "runs code": (Path, "holds other things than tensors"),
 }
 

@@ -146,7 +146,9 @@ def test_inputs_that_do_not_fit_the_configuration(changed_folder: Path) -> None:
     tensors = load_file(changed_folder / "tensors.safetensors")
     tensors["in.noise"] = tensors["in.noise"][:, :8].contiguous()
     keep_tensors(changed_folder, tensors)
-    with pytest.raises(ConfigError, match=r"in.noise is \[1, 8, 128\], config.json gives \[1, 16,"):
+    with pytest.raises(
+        ConfigError, match=r"in.noise is \[1, 8, 128\], but config.json gives \[1, 16,"
+    ):
         load_golden(changed_folder)
 
 

@@ -16,7 +16,7 @@ from export.pipeline.split import chain
 from export.release.config import ReleaseConfig
 from export.release.image_encoder import SiglipEncoder
 from export.release.rates import split_of
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from runtime.engines import load
 from tests.export.release.conftest import random_policy, tiny_config
 from v2a.bundle import GraphSpec
@@ -58,7 +58,7 @@ def test_it_becomes_part_of_frame_encode(
 ) -> None:
     policy = random_policy(config)
     policy.image_encoder = SiglipEncoder(folder, config)
-    split = split_of(policy, Texts(lang=5, video=3), {})
+    split = split_of(policy, TextLengths(lang=5, video=3), {})
     tensors = chain(policy, split.inputs, split.graphs)
     torch.testing.assert_close(tensors["chunk_rad"], split.plain(split.inputs))
     graph = next(graph for graph in split.graphs if graph.name == "frame_encode")
@@ -73,7 +73,7 @@ def test_it_becomes_part_of_frame_encode(
 
 
 def test_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gives 4 tokens of 8, the policy reads 3 of 6"):
+    with pytest.raises(ConfigError, match="gives 4 tokens of 8, but the policy reads 3 of 6"):
         SiglipEncoder(folder, tiny_config())
     with pytest.raises(ConfigError, match="no SigLIP model; give a folder"):
         SiglipEncoder(tmp_path, tiny_config())
@@ -87,7 +87,7 @@ def test_an_encoder_that_is_not_whole(
     file, whole = tmp_path / "model.safetensors", load_file(folder / "model.safetensors")
     key = next(key for key in whole if key.endswith("post_layernorm.weight"))
     save_file({k: w for k, w in whole.items() if k != key}, file, {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"misses 1 key: .*post_layernorm\.weight; copy it again"):
+    with pytest.raises(ConfigError, match=r"lacks 1 key: .*post_layernorm\.weight; copy it again"):
         SiglipEncoder(tmp_path, config)
     save_file({**whole, key: whole[key] * torch.nan}, file, {"format": "pt"})
     with pytest.raises(ConfigError, match=r"NaN or infinity in 1 key: .*post_layernorm\.weight"):

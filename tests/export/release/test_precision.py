@@ -20,13 +20,13 @@ from export.pipeline.parity import LIMITS, graph_error
 from export.pipeline.precision import NARROW, PRODUCTS
 from export.pipeline.split import Split, chain
 from export.release.rates import split_of
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from runtime.engines import load
 from tests.export.release.conftest import random_policy, tiny_config
 from v2a.bundle import GraphSpec
 from v2a.errors import BundleError
 
-TEXTS = Texts(lang=5, video=3)
+TEXTS = TextLengths(lang=5, video=3)
 ISLANDS = {"Softmax", "Sqrt", "ReduceMean", "ReduceSum", "LayerNormalization", "Erf", "Exp", "Add"}
 CASES: tuple[tuple[str, Component, Precision], ...] = (
     ("denoise", "core", "fp16"),
@@ -136,7 +136,7 @@ def test_bf16_by_the_reference_evaluator(folder: Path) -> None:
 
 def test_a_weight_beyond_fp16_is_refused(tmp_path: Path) -> None:
     policy = random_policy(tiny_config())
-    policy.trained.img_adaptor[0].weight[0, 0] = 1e5
+    policy.trained.get_parameter("img_adaptor.0.weight")[0, 0] = 1e5
     split = split_of(policy, TEXTS, {"core": "fp16"})
     graph = next(graph for graph in split.graphs if graph.name == "frame_encode")
     model = onnx_from_torch(policy, graph, split.specs, split.inputs, "fp16")

@@ -14,12 +14,12 @@ from export.pipeline.split import Split, chain
 from export.release.layout import ADAPTORS, Layout
 from export.release.policy import ReleasedPolicy
 from export.release.rates import COMPONENT_OF, split_of
-from export.release.tensors import Texts
+from export.release.tensors import TextLengths
 from export.release.trained import Prefix
 from tests.export.release.conftest import random_inputs, random_policy, tiny_config
 from tests.export.release.test_variants import OVER_TIME, PLAIN
 
-TEXTS = Texts(lang=5, video=3)
+TEXTS = TextLengths(lang=5, video=3)
 HISTORY = {"img_history": 2}
 
 
@@ -82,7 +82,7 @@ def test_a_frame_is_encoded_alike_in_both_places(split: Split) -> None:
 
 
 def test_padding_of_an_instruction_is_not_read(policy: ReleasedPolicy, split: Split) -> None:
-    longer = split_of(policy, Texts(lang=9, video=3), {})
+    longer = split_of(policy, TextLengths(lang=9, video=3), {})
     tokens = split.inputs["lang_tokens"]
     padded = torch.cat([tokens, torch.zeros(1, 4, tokens.shape[2])], dim=1)
     inputs = split.inputs | {"lang_tokens": padded}
@@ -106,7 +106,8 @@ def sample(policy: ReleasedPolicy) -> Callable[[Prefix | None], Tensor]:
     video_tokens = torch.randn(1, policy.trained.condition_tokens, 16)
 
     def run(prefix: Prefix | None) -> Tensor:
-        return policy.denoise(*(inputs[key] for key in keys), video_tokens, prefix)
+        given = {key: inputs[key] for key in keys}
+        return policy.denoise(**given, video_tokens=video_tokens, prefix=prefix)
 
     return run
 

@@ -96,12 +96,12 @@ def test_only_the_newest_latent_frames_are_used() -> None:
         ({"agilex_state_indices": [1, 1]}, "must be different, in 0..7"),
         ({"agilex_state_indices": [8]}, "must be different, in 0..7"),
         ({"raw_stream": {"num_frames": 1, "video_size": [40, 32]}}, "must be multiples of 16"),
-        ({"raw_stream": {"num_frames": 1, "video_size": [16, 32]}}, "of 16, 32 at least"),
+        ({"raw_stream": {"num_frames": 1, "video_size": [16, 32]}}, "of 16 and at least 32"),
         (
             {"motion_stream": {**STREAMS["motion_stream"], "latent_num_frames": 4}},
             "latent_num_frames 4 exceeds the 3 that the VAE makes of 9 frames",
         ),
-        ({"raw_stream": {**STREAMS["raw_stream"], "extraction": "moft"}}, "use 5 frames"),
+        ({"raw_stream": {**STREAMS["raw_stream"], "extraction": "moft"}}, "use at least 5 frames"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, object], text: str) -> None:

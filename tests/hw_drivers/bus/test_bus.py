@@ -23,9 +23,9 @@ from hw_drivers.dynamixel.packet import (
     make_status,
     make_sync_read,
 )
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.virtual.loopback import LoopbackPort
-from hw_drivers.virtual.servo import VirtualServo
 from v2a.clock import FakeClock
 from v2a.errors import BusError
 
@@ -36,7 +36,7 @@ TamperedBus = Callable[[Callable[[bytes, bytes], bytes]], DynamixelBus]
 
 
 @pytest.fixture
-def chain(chain: VirtualChain) -> VirtualChain:
+def chain(chain: VirtualDynamixelBus) -> VirtualDynamixelBus:
     """Every servo at another position: servo k at 2048 + k ticks."""
     for servo_id, servo in chain.servos.items():
         servo.set_present_rad(servo_id * 2 * np.pi / 4096)
@@ -58,12 +58,12 @@ def test_sync_read(bus: DynamixelBus) -> None:
     assert not read.error.any()
 
 
-def test_sync_write_reaches_every_servo(bus: DynamixelBus, chain: VirtualChain) -> None:
+def test_sync_write_reaches_every_servo(bus: DynamixelBus, chain: VirtualDynamixelBus) -> None:
     bus.sync_write("goal_position", (5, 2), [1000, 3000])
     assert [chain.servos[i]["goal_position"] for i in IDS] == [2048, 3000, 2048, 2048, 1000]
 
 
-def test_ping_and_scan(bus: DynamixelBus, chain: VirtualChain) -> None:
+def test_ping_and_scan(bus: DynamixelBus, chain: VirtualDynamixelBus) -> None:
     assert bus.ping(1) == Pong(1060, 46)
     assert bus.ping(99) is None
     del chain.servos[2]
@@ -81,14 +81,14 @@ def test_a_new_id_is_answered_to(bus: DynamixelBus) -> None:
     assert bus.ping(9) == Pong(1060, 46)
 
 
-def test_reboot_clears_a_hardware_error(bus: DynamixelBus, chain: VirtualChain) -> None:
+def test_reboot_clears_a_hardware_error(bus: DynamixelBus, chain: VirtualDynamixelBus) -> None:
     chain.servos[1].latch_hardware_error(1)
     assert bus.sync_read("present_position", IDS).error.tolist() == [ALERT_BIT, 0, 0, 0, 0]
     bus.reboot(1)
     assert not bus.sync_read("present_position", IDS).error.any()
 
 
-def test_an_alert_does_not_hide_the_position(bus: DynamixelBus, chain: VirtualChain) -> None:
+def test_an_alert_does_not_hide_the_position(bus: DynamixelBus, chain: VirtualDynamixelBus) -> None:
     chain.servos[3].latch_hardware_error(1 << 2)
     read = bus.sync_read("present_position", IDS)
     assert read.valid.all()
@@ -108,7 +108,7 @@ def test_a_refusal_says_why(bus: DynamixelBus, name: str, raw: int, reason: str)
         bus.write(2, name, raw)
 
 
-def test_no_answer_says_what_to_check(bus: DynamixelBus, chain: VirtualChain) -> None:
+def test_no_answer_says_what_to_check(bus: DynamixelBus, chain: VirtualDynamixelBus) -> None:
     del chain.servos[2]
     with pytest.raises(BusError, match=r"servo 2: no answer to read led within 20 ms; check"):
         bus.read(2, "led")
@@ -121,19 +121,25 @@ def test_a_register_that_the_model_lacks(bus: DynamixelBus) -> None:
 
 def test_models_without_a_common_register_cannot_be_read_together(clock: FakeClock) -> None:
     other = Model("other", 1, {"led": Item(66, 1)})
-    bus = DynamixelBus(LoopbackPort(VirtualChain([])), clock, {1: MODELS["xl430-w250"], 2: other})
+    bus = DynamixelBus(
+        LoopbackPort(VirtualDynamixelBus([])), clock, {1: MODELS["xl430-w250"], 2: other}
+    )
     with pytest.raises(BusError, match="servo 2: led is at 66"):
         bus.sync_read("led", (1, 2))
 
 
 def test_different_models_share_one_sync_read(clock: FakeClock) -> None:
     models = dict(enumerate(MODELS.values(), start=1))
-    chain = VirtualChain([VirtualServo(model, servo_id) for servo_id, model in models.items()])
+    chain = VirtualDynamixelBus(
+        [VirtualDynamixel(model, servo_id) for servo_id, model in models.items()]
+    )
     bus = DynamixelBus(LoopbackPort(chain), clock, models)
     assert bus.sync_read("present_position", tuple(models)).raw.tolist() == [2048] * len(models)
 
 
-def test_a_missing_servo_leaves_the_others_valid(bus: DynamixelBus, chain: VirtualChain) -> None:
+def test_a_missing_servo_leaves_the_others_valid(
+    bus: DynamixelBus, chain: VirtualDynamixelBus
+) -> None:
     del chain.servos[3]
     assert_only_servo_3_is_missing(bus)
 
@@ -221,7 +227,7 @@ class LateAnswers(LoopbackPort):
 
 
 def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
-    chain: VirtualChain, clock: FakeClock
+    chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
     port = LateAnswers(chain)
     bus = DynamixelBus(port, clock, dict.fromkeys(IDS, MODELS["xl430-w250"]))
@@ -234,7 +240,7 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
 class StalledHost(LoopbackPort):
     """The host takes the first bytes, then stands still past the deadline; the rest waits."""
 
-    def __init__(self, chain: VirtualChain, clock: FakeClock) -> None:
+    def __init__(self, chain: VirtualDynamixelBus, clock: FakeClock) -> None:
         super().__init__(chain)
         self._clock = clock
 
@@ -244,7 +250,9 @@ class StalledHost(LoopbackPort):
         return first if timeout_s > 0 else first + super().read(timeout_s)
 
 
-def test_a_stalled_host_still_finds_the_answers(chain: VirtualChain, clock: FakeClock) -> None:
+def test_a_stalled_host_still_finds_the_answers(
+    chain: VirtualDynamixelBus, clock: FakeClock
+) -> None:
     bus = DynamixelBus(StalledHost(chain, clock), clock, dict.fromkeys(IDS, MODELS["xl430-w250"]))
     assert bus.sync_read("present_position", IDS).valid.all()
 
@@ -253,7 +261,7 @@ class SteadyNoise(LoopbackPort):
     """A wire that always has another byte to offer, one every millisecond."""
 
     def __init__(self, clock: FakeClock) -> None:
-        super().__init__(VirtualChain([]))
+        super().__init__(VirtualDynamixelBus([]))
         self._clock = clock
 
     def read(self, timeout_s: float) -> bytes:
@@ -270,7 +278,7 @@ def test_the_deadline_holds_against_steady_noise(clock: FakeClock) -> None:
 class LateLine(LoopbackPort):
     """A wire on which the answer to request k takes `delays_ns[k]`, then no time."""
 
-    def __init__(self, chain: VirtualChain, clock: FakeClock, delays_ns: list[int]) -> None:
+    def __init__(self, chain: VirtualDynamixelBus, clock: FakeClock, delays_ns: list[int]) -> None:
         super().__init__(chain)
         self._clock = clock
         self._delays_ns = delays_ns
@@ -278,7 +286,7 @@ class LateLine(LoopbackPort):
 
     def write(self, data: bytes) -> None:
         delay_ns = self._delays_ns.pop(0) if self._delays_ns else 0
-        self._coming.append((self._clock.now_ns() + delay_ns, self._line.respond(data)))
+        self._coming.append((self._clock.now_ns() + delay_ns, self.bus.respond(data)))
         self._coming.sort()
 
     def read(self, timeout_s: float) -> bytes:
@@ -300,7 +308,7 @@ class LateLine(LoopbackPort):
 @given(delays_ms=st.lists(st.integers(0, 39), max_size=6))
 def test_a_late_answer_is_no_other_registers(delays_ms: list[int]) -> None:
     clock = FakeClock()
-    chain = VirtualChain([VirtualServo(MODELS["xl430-w250"], 1)])
+    chain = VirtualDynamixelBus([VirtualDynamixel(MODELS["xl430-w250"], 1)])
     port = LateLine(chain, clock, [ms * 1_000_000 for ms in delays_ms])
     bus = DynamixelBus(port, clock, {1: MODELS["xl430-w250"]}, timeout_s=0.02)
     for name in ("operating_mode", "drive_mode", "velocity_limit", "max_position_limit"):
@@ -308,14 +316,14 @@ def test_a_late_answer_is_no_other_registers(delays_ms: list[int]) -> None:
             assert bus.read(1, name) == chain.servos[1][name], name
 
 
-def test_a_chain_answers_requests_that_come_in_pieces(chain: VirtualChain) -> None:
+def test_a_chain_answers_requests_that_come_in_pieces(chain: VirtualDynamixelBus) -> None:
     request = bytes.fromhex("FFFFFD00 01 0300 01 194E")
     answers = [chain.respond(request[k : k + 1]) for k in range(len(request))]
     assert b"".join(answers[:-1]) == b""
     assert answers[-1] == chain.respond(request)
 
 
-def test_unknown_instructions_and_malformed_ones_are_refused(chain: VirtualChain) -> None:
+def test_unknown_instructions_and_malformed_ones_are_refused(chain: VirtualDynamixelBus) -> None:
     def error_of(body: bytes) -> list[int]:
         return [s.error for s in StatusParser().feed(chain.respond(make_packet(1, body)))]
 

@@ -19,16 +19,17 @@ import tty
 import pytest
 
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.virtual.faults import FAULTS
-from hw_drivers.virtual.servo import VirtualServo
 from tools.fault_table import CLIENTS, IDS, NAMES, Ours, Row, servos, suffer
 
 pytestmark = pytest.mark.real_time
 
 PATIENCE_S = 1.0  # more than a late answer, on a busy machine
 RETURNS_S = 10.0  # longer than a replugged adapter is away
-ALL, NOBODY = [*IDS], []
+ALL: list[int] = [*IDS]
+NOBODY: list[int] = []
 RECOVERED = ("ok", ALL)
 
 EXPECTED = {
@@ -108,7 +109,7 @@ class Bench:
     def __init__(self, hogs: int) -> None:
         self._far_end, self._near_end = os.openpty()
         tty.setraw(self._near_end)
-        self._chain = VirtualChain(VirtualServo(MODELS["xl330-m288"], i) for i in IDS)
+        self._chain = VirtualDynamixelBus(VirtualDynamixel(MODELS["xl330-m288"], i) for i in IDS)
         self.client = subprocess.Popen(
             [sys.executable, "-c", CLIENT, os.ttyname(self._near_end), str(hogs)],
             stdin=subprocess.PIPE,

@@ -13,7 +13,7 @@ from hw_drivers.bus.port import SerialPort, shorten_latency_timer, stable_path
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.dynamixel.packet import make_ping, make_sync_read
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.pty import PtyServer
 from v2a.clock import MonotonicClock
 from v2a.errors import PortError
@@ -53,7 +53,7 @@ def test_reset_input_forgets_what_came() -> None:
 
 
 @pytest.mark.parametrize("baud", [9_600, 1_000_000])  # the wire dominates; the servos do
-def test_answers_are_not_faster_than_the_wire(chain: VirtualChain, baud: int) -> None:
+def test_answers_are_not_faster_than_the_wire(chain: VirtualDynamixelBus, baud: int) -> None:
     server = PtyServer(chain, baud)
     port = SerialPort(server.path, baud)
     request = make_sync_read(132, 4, IDS)

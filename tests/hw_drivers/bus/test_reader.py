@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +14,18 @@ from hypothesis import strategies as st
 from hw_drivers.bus.block import NEVER_NS, NO_RAW
 from hw_drivers.bus.wire import Request
 from hw_drivers.dynamixel.bus import DynamixelBus
-from hw_drivers.dynamixel.frames import SyncWriter, fast_read_request, sync_read_request
+from hw_drivers.dynamixel.cycle_requests import SyncWriter, fast_read_request, sync_read_request
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK, TABLES
 from hw_drivers.dynamixel.packet import make_sync_write
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.bus import FeetechBus
 from hw_drivers.feetech.bus import sync_read_request as feetech_sync_read_request
 from hw_drivers.feetech.models import MODELS as FEETECH
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.line import Line
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.loopback import LoopbackPort
-from hw_drivers.virtual.servo import VirtualServo
 from tests.hw_drivers.conftest import TamperedPort
 from v2a.clock import FakeClock
 from v2a.errors import BusError
@@ -33,14 +35,14 @@ IDS = (1, 2, 3)
 BUDGET_S = 0.01
 
 
-def chain_of(model: str = "xl330-m288") -> VirtualChain:
+def chain_of(model: str = "xl330-m288") -> VirtualDynamixelBus:
     """Servo k at 2048 + k ticks."""
-    chain = VirtualChain(VirtualServo(MODELS[model], servo_id) for servo_id in IDS)
+    chain = VirtualDynamixelBus(VirtualDynamixel(MODELS[model], servo_id) for servo_id in IDS)
     place(chain)
     return chain
 
 
-def place(line: Line) -> None:  # type: ignore[type-arg]
+def place(line: VirtualBus[Any]) -> None:
     for servo_id, servo in line.servos.items():
         servo.set_present_rad(servo_id * RAD_PER_TICK)
 
@@ -49,12 +51,13 @@ def bus_on(port: LoopbackPort, clock: FakeClock) -> DynamixelBus:
     return DynamixelBus(port, clock, dict.fromkeys(IDS, XL330))
 
 
-FRAMINGS = {
+Framing = Callable[[int, int, Sequence[int]], Request]
+FRAMINGS: dict[str, tuple[Framing, Callable[[], VirtualBus[Any]]]] = {
     "sync": (sync_read_request, chain_of),
     "fast": (fast_read_request, chain_of),
     "feetech": (
         feetech_sync_read_request,
-        lambda: FeetechChain(FeetechServo(FEETECH["sts3215"], i) for i in IDS),
+        lambda: VirtualFeetechBus(VirtualFeetech(FEETECH["sts3215"], i) for i in IDS),
     ),
 }
 
@@ -129,7 +132,7 @@ def test_fast_read_is_used_where_it_is_understood(clock: FakeClock) -> None:
     assert reader.is_fast
     assert reader.read(block, BUDGET_S).raw("present_position").tolist() == [2049, 2050, 2051]
     old = next(table for table in TABLES if table.name == "xl430-w250" and table.firmware[0] == 0)
-    chain.servos[2] = VirtualServo(old, 2)
+    chain.servos[2] = VirtualDynamixel(old, 2)
     assert not bus.cycle_reader(block).is_fast
 
 
@@ -171,7 +174,7 @@ def test_a_dead_servo_does_not_end_a_fast_read(clock: FakeClock) -> None:
         assert found.valid.tolist() == [False, True, True]
         assert found.raw("present_position").tolist() == [NO_RAW, 2050, 2051]
     assert reader.is_fast
-    chain.servos[1] = VirtualServo(XL330, 1)
+    chain.servos[1] = VirtualDynamixel(XL330, 1)
     assert [reader.read(block, BUDGET_S).valid.all() for _ in range(2)] == [True, True]
 
 
@@ -199,7 +202,7 @@ class Backlog(LoopbackPort):
 
     stuck = False
 
-    def __init__(self, chain: VirtualChain) -> None:
+    def __init__(self, chain: VirtualDynamixelBus) -> None:
         super().__init__(chain)
         self.held = b""
 
@@ -234,7 +237,7 @@ def test_answers_of_earlier_cycles_are_not_taken_for_new_ones(
 
 def test_what_only_some_servos_measure_is_valid_in_those(clock: FakeClock) -> None:
     models = {1: MODELS["xl430-w250"], 2: XL330, 3: MODELS["xm430-w350"]}
-    chain = VirtualChain(VirtualServo(model, i) for i, model in models.items())
+    chain = VirtualDynamixelBus(VirtualDynamixel(model, i) for i, model in models.items())
     chain.servos[2].sense("present_current", 500)
     chain.servos[3].sense("present_current", 100)
     bus = DynamixelBus(LoopbackPort(chain), clock, models)
@@ -249,8 +252,8 @@ def test_what_only_some_servos_measure_is_valid_in_those(clock: FakeClock) -> No
 
 def feetech_bus(
     model: str, clock: FakeClock, tamper: Callable[[bytes, bytes], bytes] = lambda _, answer: answer
-) -> tuple[FeetechBus, FeetechChain]:
-    chain = FeetechChain(FeetechServo(FEETECH[model], servo_id) for servo_id in IDS)
+) -> tuple[FeetechBus, VirtualFeetechBus]:
+    chain = VirtualFeetechBus(VirtualFeetech(FEETECH[model], servo_id) for servo_id in IDS)
     bus = FeetechBus(TamperedPort(chain, tamper), clock, dict.fromkeys(IDS, FEETECH[model]))
     return bus, chain
 

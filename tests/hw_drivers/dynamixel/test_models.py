@@ -57,7 +57,7 @@ def test_old_firmware_has_nothing_that_the_vendor_lacks(model: Model) -> None:
 @pytest.mark.parametrize("model", TABLES, ids=named)
 def test_the_number_is_the_vendors(model: Model) -> None:
     rows = (FILES / "dynamixel.model").read_text().splitlines()[1:]
-    numbers = dict(reversed(row.split("\t")) for row in rows)
+    numbers = {name: number for number, name in (row.split("\t") for row in rows)}
     assert str(model.number) == numbers[f"{model.name.replace('-', '_')}.model"]
 
 

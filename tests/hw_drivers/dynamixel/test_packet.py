@@ -21,20 +21,10 @@ GOLDEN_INSTRUCTIONS = {
     "FFFFFD00 FE 0300 01 3142": packet.make_ping(packet.BROADCAST_ID),
     "FFFFFD00 01 0700 02 84000400 1D15": packet.make_read(1, 132, 4),
     "FFFFFD00 01 0900 03 7400 00020000 CA89": packet.make_write(1, 116, b"\x00\x02\x00\x00"),
-    "FFFFFD00 01 0900 04 6800 C8000000 AE8E": packet.make_reg_write(1, 104, b"\xc8\0\0\0"),
-    "FFFFFD00 01 0300 05 02CE": packet.make_action(1),
-    "FFFFFD00 01 0400 06 01 A1E6": packet.make_factory_reset(1, "id", erase_id=1),
     "FFFFFD00 01 0300 08 2F4E": packet.make_reboot(1),
-    "FFFFFD00 01 0800 10 01 44584C22 B1DC": packet.make_clear(1),
     "FFFFFD00 FE 0900 82 84000400 01 02 CEFA": packet.make_sync_read(132, 4, [1, 2]),
     "FFFFFD00 FE 1100 83 74000400 01 96000000 02 AA000000 8287": packet.make_sync_write(
         116, 4, {1: b"\x96\0\0\0", 2: b"\xaa\0\0\0"}
-    ),
-    "FFFFFD00 FE 0D00 92 0190000200 0292000100 1A05": packet.make_bulk_read(
-        {1: (144, 2), 2: (146, 1)}
-    ),
-    "FFFFFD00 FE 1000 93 0120000200 A000 021F000100 50 B768": packet.make_bulk_write(
-        {1: (32, b"\xa0\0"), 2: (31, b"\x50")}
     ),
 }
 GOLDEN_STATUSES = {
@@ -163,46 +153,10 @@ def test_sync_packets_are_what_the_sdk_sends(ticks: dict[int, int]) -> None:
 @given(st.integers(0, 252))
 def test_other_requests_are_what_the_sdk_sends(servo_id: int) -> None:
     def send(sdk: Any, port: RecordingPort) -> None:
-        for method in ("ping", "action", "reboot", "clearMultiTurn"):
+        for method in ("ping", "reboot"):
             getattr(sdk, method)(port, servo_id)
-        sdk.factoryReset(port, servo_id, 0x02)
-        sdk.regWriteTxOnly(port, servo_id, 116, 4, [1, 2, 3, 4])
 
-    assert sent_by_sdk(send) == b"".join(
-        (
-            packet.make_ping(servo_id),
-            packet.make_action(servo_id),
-            packet.make_reboot(servo_id),
-            packet.make_clear(servo_id),
-            packet.make_factory_reset(servo_id, "id and baud rate", erase_id=servo_id),
-            packet.make_reg_write(servo_id, 116, b"\1\2\3\4"),
-        )
-    )
-
-
-@given(
-    st.dictionaries(
-        st.integers(0, 252), st.tuples(st.integers(0, 600), plain_bytes.filter(len)), min_size=1
-    )
-)
-def test_bulk_packets_are_what_the_sdk_sends(blocks: dict[int, tuple[int, bytes]]) -> None:
-    port, sdk = RecordingPort(), Protocol2PacketHandler()
-    read = dynamixel_sdk.GroupBulkRead(port, sdk)
-    write = dynamixel_sdk.GroupBulkWrite(port, sdk)
-    for servo_id, (address, data) in blocks.items():
-        read.addParam(servo_id, address, len(data))
-        write.addParam(servo_id, address, len(data), list(data))
-    read.txPacket()
-    port.is_using = False
-    write.txPacket()
-    reads = {servo_id: (address, len(data)) for servo_id, (address, data) in blocks.items()}
-    assert packet.make_bulk_read(reads) + packet.make_bulk_write(blocks) == port.sent
-
-
-@pytest.mark.parametrize(("servo_id", "erase_id"), [(1, 2), (254, 254)])
-def test_factory_reset_wants_one_servo_named_twice(servo_id: int, erase_id: int) -> None:
-    with pytest.raises(ValueError, match="reset one servo at a time and name it twice"):
-        packet.make_factory_reset(servo_id, "id", erase_id=erase_id)
+    assert sent_by_sdk(send) == packet.make_ping(servo_id) + packet.make_reboot(servo_id)
 
 
 def test_sync_write_refuses_blocks_of_unequal_size() -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hw_drivers.dynamixel.packet import Status, crc16, make_status
 from hw_drivers.dynamixel.packet_fast import (
     FastStatusParser,
-    make_fast_bulk_read,
     make_fast_sync_read,
 )
 
@@ -25,7 +24,6 @@ SYNC_ANSWER = bytes.fromhex(
 )
 BULK_READ = {3: (132, 4), 7: (124, 2), 4: (146, 1)}
 # The manual ends it with 20 F2, which is the CRC of the other example; the SDK agrees with us.
-BULK_REQUEST = bytes.fromhex("FFFFFD00 FE 1200 9A 0384000400 077C000200 0492000100 DA2D")
 BULK_ANSWER = bytes.fromhex("FFFFFD00 FE 1400 55 0003A600000067A4 0007A5012474 00041FD9C1")
 
 tricky_bytes = st.lists(
@@ -57,7 +55,6 @@ def feed_in_pieces(parser: FastStatusParser, stream: bytes, cuts: list[int]) -> 
 
 def test_requests_are_the_manuals() -> None:
     assert make_fast_sync_read(132, 4, [3, 7, 4]) == SYNC_REQUEST
-    assert make_fast_bulk_read(BULK_READ) == BULK_REQUEST
 
 
 def test_answers_are_the_manuals() -> None:
@@ -100,18 +97,12 @@ def test_the_sdk_sends_and_understands_the_same(data: dict[int, bytes]) -> None:
     parts = [Status(servo_id, 0, params) for servo_id, params in data.items()]
     port = SdkPort(encode(parts))
     read = dynamixel_sdk.GroupSyncRead(port, Protocol2PacketHandler(), 132, 4)
-    bulk = dynamixel_sdk.GroupBulkRead(port, Protocol2PacketHandler())
     for servo_id in data:
         read.addParam(servo_id)
-        bulk.addParam(servo_id, 132, 4)
     assert read.fastSyncRead() == dynamixel_sdk.COMM_SUCCESS
     heard = {servo_id: read.getData(servo_id, 132, 4) for servo_id in data}
     assert heard == {i: int.from_bytes(params, "little") for i, params in data.items()}
-    port.is_using = False
-    bulk.fastBulkReadTxPacket()
-    assert port.sent == make_fast_sync_read(132, 4, list(data)) + make_fast_bulk_read(
-        dict.fromkeys(data, (132, 4))
-    )
+    assert port.sent == make_fast_sync_read(132, 4, list(data))
 
 
 @given(answers, cuts)
@@ -123,7 +114,7 @@ def test_any_split_of_the_answer_gives_the_same_parts(parts: list[Status], cuts:
 def test_noise_and_other_packets_before_do_not_lose_it(
     noise: bytes, parts: list[Status], cuts: list[int]
 ) -> None:
-    echo = make_fast_bulk_read({part.id: (132, len(part.params)) for part in parts})
+    echo = make_fast_sync_read(132, 4, [part.id for part in parts])
     stale = make_status(7, 0, b"\1\2\3\4")
     stream = echo + stale + noise + encode(parts)
     assert feed_in_pieces(FastStatusParser(sizes(parts)), stream, cuts) == parts

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hw_drivers.dynamixel.models import MODELS
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.line import Line
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 from v2a.cli import cli
 
 Serve = Callable[..., PtyServer]
@@ -45,7 +45,7 @@ def process(*words: object) -> Iterator[subprocess.Popen[str]]:
         started.communicate()
 
 
-def settings_of(line: Line[Any]) -> dict[int, dict[str, int]]:
+def settings_of(line: VirtualBus[Any]) -> dict[int, dict[str, int]]:
     """Every register but the measured ones: what a command that writes nothing leaves alone."""
     with line.lock:
         return {
@@ -69,7 +69,7 @@ def serve() -> Iterator[Serve]:
     """Starts virtual buses, and ends them."""
     servers = []
 
-    def start(line: Line[Any], **options: Any) -> PtyServer:
+    def start(line: VirtualBus[Any], **options: Any) -> PtyServer:
         servers.append(PtyServer(line, **options))
         return servers[-1]
 
@@ -79,9 +79,9 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def chain() -> VirtualChain:
+def chain() -> VirtualDynamixelBus:
     """Three servos as v2a needs them."""
-    servos = [VirtualServo(XL330, servo_id) for servo_id in (1, 2, 3)]
+    servos = [VirtualDynamixel(XL330, servo_id) for servo_id in (1, 2, 3)]
     for servo in servos:
         assert servo.write(XL330.items["return_delay_time"].address, b"\0") == 0
-    return VirtualChain(servos)
+    return VirtualDynamixelBus(servos)

@@ -15,13 +15,15 @@ import pytest
 import yaml
 
 from hw_drivers.dynamixel.bus import DynamixelBus
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.family import load_family
 from hw_drivers.feetech.models import MODELS as FEETECHS
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.motors.calibrate import undone_on_failure
 from hw_drivers.robot.joint_calibration import Calibration, ServoCalibration, check_calibration
 from hw_drivers.robot.robot import Robot, RobotConfig
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.line import Line
+from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.loopback import LoopbackPort
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, process, settings_of
 from v2a.clock import FakeClock, MonotonicClock
@@ -53,7 +55,7 @@ def robot_yaml(tmp_path: Path, port: str, protocol: str, model: str, more: str =
 class Hand:
     """Moves the joints of a `calibrate` that is under way, and follows its numbers."""
 
-    def __init__(self, running: subprocess.Popen[str], line: Line[Any]) -> None:
+    def __init__(self, running: subprocess.Popen[str], line: VirtualBus[Any]) -> None:
         self._running = running
         self._line = line
 
@@ -93,15 +95,15 @@ class Hand:
 
 
 @contextmanager
-def calibrating(path: Path, line: Line[Any]) -> Iterator[tuple[Hand, subprocess.Popen[str]]]:
+def calibrating(path: Path, line: VirtualBus[Any]) -> Iterator[tuple[Hand, subprocess.Popen[str]]]:
     with process("calibrate", path, "--yes") as running:
         hand = Hand(running, line)
         hand.wait_for("yaw")
         yield hand, running
 
 
-def feetech_line(*, torque: bool = False) -> FeetechChain:
-    line = FeetechChain([FeetechServo(FEETECHS["sts3215"], k) for k in (1, 2)])
+def feetech_line(*, torque: bool = False) -> VirtualFeetechBus:
+    line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], k) for k in (1, 2)])
     for servo in line.servos.values():
         servo.set_present_rad(0.0)
         servo.write(40, bytes((torque,)))
@@ -141,7 +143,7 @@ def test_a_calibrated_arm_connects_and_another_one_does_not(serve: Serve, tmp_pa
         Robot(config, FakeClock(), LoopbackPort(feetech_line())).connect()
     message = str(caught.value)
     assert f"elbow (id 2): homing_offset is 0, calibrated with {elbow.homing_offset}" in message
-    assert f"{file} is the calibration of 'arm': of another arm, or before a change" in message
+    assert f"{file} is the calibration of 'arm': of another arm, or from before a change" in message
 
 
 def as_advised(path: Path, out: str) -> RobotConfig:
@@ -167,7 +169,7 @@ def test_ctrl_c_leaves_servos_and_file_as_they_were(serve: Serve, tmp_path: Path
 
 
 def test_every_joint_that_cannot_be_is_named_and_nothing_written(
-    serve: Serve, chain: VirtualChain, tmp_path: Path
+    serve: Serve, chain: VirtualDynamixelBus, tmp_path: Path
 ) -> None:
     for servo in chain.servos.values():
         servo.set_present_rad(0.0)
@@ -183,7 +185,7 @@ def test_every_joint_that_cannot_be_is_named_and_nothing_written(
 
 
 def test_a_dynamixels_seam_cannot_be_moved(
-    serve: Serve, chain: VirtualChain, tmp_path: Path
+    serve: Serve, chain: VirtualDynamixelBus, tmp_path: Path
 ) -> None:
     path = robot_yaml(tmp_path, serve(chain).path, "dynamixel2", "xl330-m288")
     for servo in chain.servos.values():
@@ -211,17 +213,22 @@ def test_a_servo_that_counts_turns_has_to_be_set_up_first(serve: Serve, tmp_path
     path = robot_yaml(tmp_path, serve(line).path, "feetech", "sts3215")
     result = motors("calibrate", path, "--yes")
     assert result.exit_code == 6
-    assert "elbow (id 2) counts turns (phase 28); run v2a motors setup --port" in result.stderr
+    assert (
+        "elbow (id 2): phase 28, expected 12 (position within one turn); "
+        "run v2a motors setup --port"
+    ) in result.stderr
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, BusError])
-def test_what_ends_the_writing_undoes_it(chain: VirtualChain, end: type[BaseException]) -> None:
+def test_what_ends_the_writing_undoes_it(
+    chain: VirtualDynamixelBus, end: type[BaseException]
+) -> None:
     bus = DynamixelBus(LoopbackPort(chain), MonotonicClock(), dict.fromkeys((1, 2, 3), XL330))
     before = settings_of(chain)
     wanted = {k: {"min_position_limit": 100 * k, "homing_offset": k} for k in (1, 2)}
 
     def write_half() -> None:
-        with undone_on_failure(bus, wanted):
+        with undone_on_failure(bus, load_family("dynamixel2"), wanted):
             bus.write(1, "min_position_limit", 100)
             assert settings_of(chain) != before
             raise end
@@ -271,7 +278,7 @@ def test_joints_of_other_names_are_faults() -> None:
 
 
 def test_limits_outside_of_the_measured_range_are_refused_at_connect(
-    chain: VirtualChain, tmp_path: Path
+    chain: VirtualDynamixelBus, tmp_path: Path
 ) -> None:
     servo = {"id": 1, "model_number": XL330.number, "firmware_version": 52, "homing_offset": 0}
     limits = {"min_position_limit": 1900, "max_position_limit": 3000}
@@ -284,12 +291,12 @@ def test_limits_outside_of_the_measured_range_are_refused_at_connect(
     data = yaml.safe_load(path.read_text())["robot"]
     del data["joints"][1]
     config = RobotConfig.model_validate(data)
-    with pytest.raises(BusError, match=r"lower_rad -0.5 is tick 1722, outside of the calibrated"):
+    with pytest.raises(BusError, match=r"lower_rad -0.5 is tick 1722, outside the calibrated"):
         Robot(config, FakeClock(), LoopbackPort(chain)).connect()
 
 
 def test_a_calibration_that_is_gone_is_refused_at_connect(
-    chain: VirtualChain, tmp_path: Path
+    chain: VirtualDynamixelBus, tmp_path: Path
 ) -> None:
     path = robot_yaml(tmp_path, "/dev/none", "dynamixel2", "xl330-m288")
     data = yaml.safe_load(path.read_text())["robot"]

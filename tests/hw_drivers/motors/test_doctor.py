@@ -12,21 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.models import MODELS as FEETECHS
-from hw_drivers.motors.checks import (
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.motors.cycle_time import Cycles, bars, histogram
+from hw_drivers.motors.doctor import check_answers, check_headroom
+from hw_drivers.motors.doctor_checks import (
     Finding,
     check_latency_timer,
     check_name,
     check_places,
     judge_servos,
 )
-from hw_drivers.motors.cycle import Cycles, bars, histogram
-from hw_drivers.motors.doctor import check_answers, check_headroom
 from hw_drivers.motors.find import Place, Servo
-from hw_drivers.virtual.chain import VirtualChain
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.servo import VirtualServo
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 
 pytestmark = pytest.mark.real_time
@@ -48,7 +49,9 @@ def bad(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {f["check"]: [g for g in wrong if g["check"] == f["check"]] for f in wrong}
 
 
-def test_a_good_bus_has_no_faults_and_is_left_as_it_is(serve: Serve, chain: VirtualChain) -> None:
+def test_a_good_bus_has_no_faults_and_is_left_as_it_is(
+    serve: Serve, chain: VirtualDynamixelBus
+) -> None:
     path = serve(chain).path
     before = settings_of(chain)
     exit_code, report = examined(path, *AT_1M)
@@ -64,7 +67,7 @@ def test_a_good_bus_has_no_faults_and_is_left_as_it_is(serve: Serve, chain: Virt
 
 
 def test_the_fix_it_prints_mends_the_servo(serve: Serve) -> None:
-    chain = VirtualChain([VirtualServo(XL330, 5)])
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, 5)])
     path = serve(chain).path
     assert chain.servos[5].write(11, b"\x04") == 0
     exit_code, report = examined(path, *AT_1M)
@@ -79,7 +82,7 @@ def test_the_fix_it_prints_mends_the_servo(serve: Serve) -> None:
 
 
 def test_each_finding_is_a_line_with_its_fix_and_a_histogram_follows(
-    serve: Serve, chain: VirtualChain
+    serve: Serve, chain: VirtualDynamixelBus
 ) -> None:
     chain.servos[2].overload()
     chain.servos[3].sense("present_input_voltage", 90)
@@ -93,7 +96,7 @@ def test_each_finding_is_a_line_with_its_fix_and_a_histogram_follows(
     assert "checks failed: hardware error" in result.stderr
 
 
-def test_a_lossy_line_shows_in_the_answers(serve: Serve, chain: VirtualChain) -> None:
+def test_a_lossy_line_shows_in_the_answers(serve: Serve, chain: VirtualDynamixelBus) -> None:
     server = serve(chain, fault=PlantedFault("drop", every=50))
     exit_code, report = examined(server.path, *AT_1M)
     assert exit_code == 6
@@ -116,13 +119,13 @@ def test_no_port_no_servo(serve: Serve) -> None:
     assert exit_code == 6
     assert [finding["check"] for finding in report["findings"]] == ["port"]
     assert "no such serial port" in report["findings"][0]["found"]
-    exit_code, report = examined(serve(VirtualChain([])).path, *AT_1M)
+    exit_code, report = examined(serve(VirtualDynamixelBus([])).path, *AT_1M)
     assert exit_code == 6
     assert "no servo answers" in bad(report)["servos"][0]["found"]
 
 
 def test_feetech_servos_have_no_watchdog_and_that_is_said(serve: Serve) -> None:
-    line = FeetechChain([FeetechServo(FEETECHS["sts3215"], 1)])
+    line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], 1)])
     exit_code, report = examined(serve(line).path, "--protocol", "feetech", "--baud", "1000000")
     assert exit_code == 0, bad(report)
     (watchdog,) = [f for f in report["findings"] if f["check"] == "watchdog"]

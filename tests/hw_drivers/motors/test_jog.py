@@ -12,12 +12,13 @@ import pytest
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import RAD_PER_TICK
 from hw_drivers.dynamixel.packet import WRITE
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.feetech.models import MODELS as FEETECHS
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.motors.find import Place, Servo
 from hw_drivers.motors.jog import Mover, _signals_end_it, torque
 from hw_drivers.motors.recording import RecordingPort
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.loopback import LoopbackPort
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from v2a.clock import FakeClock
@@ -32,7 +33,7 @@ GOAL = XL330.items["goal_position"].address.to_bytes(2, "little")
 class SteppingClock(FakeClock):
     """Time passes for the servos when it passes here."""
 
-    def __init__(self, chain: VirtualChain) -> None:
+    def __init__(self, chain: VirtualDynamixelBus) -> None:
         super().__init__()
         self._chain = chain
 
@@ -43,18 +44,18 @@ class SteppingClock(FakeClock):
 
 
 @pytest.fixture
-def port(chain: VirtualChain) -> RecordingPort:
+def port(chain: VirtualDynamixelBus) -> RecordingPort:
     return RecordingPort(LoopbackPort(chain))
 
 
 @pytest.fixture
-def mover(chain: VirtualChain, port: RecordingPort) -> Mover:
+def mover(chain: VirtualDynamixelBus, port: RecordingPort) -> Mover:
     clock = SteppingClock(chain)
     bus = DynamixelBus(port, clock, {2: XL330})
     return Mover.find(bus, Servo(Place("/dev/arm", "dynamixel2", 1_000_000), 2, 1200, 52), clock)
 
 
-def test_without_arm_nothing_is_written(serve: Serve, chain: VirtualChain) -> None:
+def test_without_arm_nothing_is_written(serve: Serve, chain: VirtualDynamixelBus) -> None:
     path = serve(chain).path
     before = settings_of(chain)
     result = motors("jog", "--port", path, "--id", 2, *AT_1M, keys="++q")
@@ -64,7 +65,7 @@ def test_without_arm_nothing_is_written(serve: Serve, chain: VirtualChain) -> No
     assert settings_of(chain) == before
 
 
-def test_keys_move_it_and_torque_is_off_after(serve: Serve, chain: VirtualChain) -> None:
+def test_keys_move_it_and_torque_is_off_after(serve: Serve, chain: VirtualDynamixelBus) -> None:
     path = serve(chain, moves=True).path
     result = motors("jog", "--port", path, "--id", 2, "--arm", *AT_1M, keys="++x-q")
     assert result.exit_code == 0, result.stderr
@@ -76,7 +77,7 @@ def test_keys_move_it_and_torque_is_off_after(serve: Serve, chain: VirtualChain)
 
 
 def test_a_feetech_servo_moves_too(serve: Serve) -> None:
-    line = FeetechChain([FeetechServo(FEETECHS["sts3215"], 1)])
+    line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], 1)])
     result = motors(
         "jog", "--port", serve(line, moves=True).path, "--id", 1, "--arm", "--protocol", "feetech",
         "--baud", "1000000", keys="-q",
@@ -97,7 +98,7 @@ def goals(port: RecordingPort) -> list[int]:
 
 
 def test_it_starts_where_it_is_and_goes_no_faster_than_it_may(
-    chain: VirtualChain, port: RecordingPort, mover: Mover
+    chain: VirtualDynamixelBus, port: RecordingPort, mover: Mover
 ) -> None:
     present = chain.servos[2]["present_position"]
     mover.bus.write(2, "goal_position", present + 900)  # of an earlier run
@@ -113,7 +114,7 @@ def test_it_starts_where_it_is_and_goes_no_faster_than_it_may(
     assert present + 130 in sent
 
 
-def test_it_stays_within_its_limits(chain: VirtualChain, mover: Mover) -> None:
+def test_it_stays_within_its_limits(chain: VirtualDynamixelBus, mover: Mover) -> None:
     for name, raw in {"min_position_limit": 2000, "max_position_limit": 2100}.items():
         mover.bus.write(2, name, raw)
     mover = Mover.find(mover.bus, mover.servo, mover.clock)
@@ -127,7 +128,7 @@ def test_it_stays_within_its_limits(chain: VirtualChain, mover: Mover) -> None:
         Mover.find(mover.bus, mover.servo, mover.clock)
 
 
-def test_what_is_blocked_is_not_pushed_on(chain: VirtualChain, mover: Mover) -> None:
+def test_what_is_blocked_is_not_pushed_on(chain: VirtualDynamixelBus, mover: Mover) -> None:
     chain.servos[2].set_present_rad(0.0)  # from now on it does not follow
     with torque(mover):
         wanted, reached = mover.step(100)
@@ -137,7 +138,7 @@ def test_what_is_blocked_is_not_pushed_on(chain: VirtualChain, mover: Mover) -> 
 
 @pytest.mark.parametrize("end", [BusError, KeyboardInterrupt, SystemExit])
 def test_torque_goes_off_whatever_happens(
-    chain: VirtualChain, mover: Mover, end: type[BaseException]
+    chain: VirtualDynamixelBus, mover: Mover, end: type[BaseException]
 ) -> None:
     def fail() -> None:
         with torque(mover):
@@ -149,7 +150,7 @@ def test_torque_goes_off_whatever_happens(
     assert not chain.servos[2].torque_on
 
 
-def test_an_alarm_ends_it(chain: VirtualChain, mover: Mover) -> None:
+def test_an_alarm_ends_it(chain: VirtualDynamixelBus, mover: Mover) -> None:
     with pytest.raises(BusError, match="hardware error: overload"), torque(mover):
         overload_and_step(chain, mover)
     assert not chain.servos[2].torque_on
@@ -157,19 +158,19 @@ def test_an_alarm_ends_it(chain: VirtualChain, mover: Mover) -> None:
         Mover.find(mover.bus, mover.servo, mover.clock)
 
 
-def overload_and_step(chain: VirtualChain, mover: Mover) -> Any:
+def overload_and_step(chain: VirtualDynamixelBus, mover: Mover) -> Any:
     chain.servos[2].overload()
     return mover.step(10)
 
 
-def test_a_servo_that_is_gone_is_said_to_be_stiff(chain: VirtualChain, mover: Mover) -> None:
+def test_a_servo_that_is_gone_is_said_to_be_stiff(chain: VirtualDynamixelBus, mover: Mover) -> None:
     with pytest.raises(BusError, match="torque may still be on: servo 2: no answer"), torque(mover):
         chain.servos.clear()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_order(
-    chain: VirtualChain, mover: Mover, number: signal.Signals
+    chain: VirtualDynamixelBus, mover: Mover, number: signal.Signals
 ) -> None:
     def killed() -> None:
         with _signals_end_it(), torque(mover):
@@ -182,12 +183,12 @@ def test_a_signal_ends_it_in_order(
     assert not chain.servos[2].torque_on
 
 
-def test_another_mode_or_id_is_refused(serve: Serve, chain: VirtualChain) -> None:
+def test_another_mode_or_id_is_refused(serve: Serve, chain: VirtualDynamixelBus) -> None:
     path = serve(chain).path
     assert chain.servos[2].write(11, b"\x01") == 0
     result = motors("jog", "--port", path, "--id", 2, "--arm", *AT_1M, keys="q")
     assert result.exit_code == 6
-    assert "operating mode 1, expected 3; run v2a motors setup --port" in result.stderr
+    assert "operating_mode 1, expected 3; run v2a motors setup --port" in result.stderr
     result = motors("jog", "--port", path, "--id", 9, "--arm", *AT_1M)
     assert result.exit_code == 6
     assert "expected id 9, found:\n  id 1: xl330-m288, dynamixel2 at 1000000" in result.stderr

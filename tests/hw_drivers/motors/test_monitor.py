@@ -13,10 +13,11 @@ import pytest
 
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
 from hw_drivers.dynamixel.models import RAD_PER_TICK
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.models import MODELS as FEETECHS
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from tests.hw_drivers.motors.conftest import Serve, motors, process, settings_of
 
 pytestmark = pytest.mark.real_time
@@ -25,8 +26,11 @@ AT_1M = ("--protocol", "dynamixel2", "--baud", "1000000")
 
 
 def test_a_table_of_servos_with_and_without_a_current_sensor(serve: Serve) -> None:
-    chain = VirtualChain(
-        [VirtualServo(DYNAMIXELS["xl430-w250"], 1), VirtualServo(DYNAMIXELS["xl330-m288"], 2)]
+    chain = VirtualDynamixelBus(
+        [
+            VirtualDynamixel(DYNAMIXELS["xl430-w250"], 1),
+            VirtualDynamixel(DYNAMIXELS["xl330-m288"], 2),
+        ]
     )
     chain.servos[1].set_present_rad(100 * RAD_PER_TICK)
     chain.servos[1].sense("present_load", -250)
@@ -50,7 +54,7 @@ def states(line: str) -> list[dict[str, Any]]:
 
 
 def test_a_servo_that_falls_silent_or_alarms_is_not_a_zero(
-    serve: Serve, chain: VirtualChain
+    serve: Serve, chain: VirtualDynamixelBus
 ) -> None:
     server = serve(chain)
     with process("monitor", "--port", server.path, "--json", *AT_1M) as running:
@@ -77,8 +81,8 @@ def test_a_servo_that_falls_silent_or_alarms_is_not_a_zero(
 
 
 def test_feetech_servos_of_either_byte_order(serve: Serve) -> None:
-    line = FeetechChain(
-        [FeetechServo(FEETECHS["sts3215"], 1), FeetechServo(FEETECHS["scs0009"], 2)]
+    line = VirtualFeetechBus(
+        [VirtualFeetech(FEETECHS["sts3215"], 1), VirtualFeetech(FEETECHS["scs0009"], 2)]
     )
     result = motors(
         "monitor", "--port", serve(line).path, "--seconds", 0, "--json", "--protocol", "feetech",
@@ -89,7 +93,7 @@ def test_feetech_servos_of_either_byte_order(serve: Serve) -> None:
     assert (one["current_a"], two.get("current_a")) == (0.0, None)
 
 
-def test_on_a_terminal_the_table_stays_in_place(serve: Serve, chain: VirtualChain) -> None:
+def test_on_a_terminal_the_table_stays_in_place(serve: Serve, chain: VirtualDynamixelBus) -> None:
     mine, its = pty.openpty()
     command = ["motors", "monitor", "--port", serve(chain).path, "--seconds", "0.3", *AT_1M]
     done = subprocess.run([sys.executable, "-m", "v2a", *command], stdout=its, timeout=60)

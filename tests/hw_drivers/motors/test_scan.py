@@ -10,12 +10,13 @@ import pytest
 
 from hw_drivers.bus.port import SerialPort
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.models import MODELS as FEETECHS
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.virtual.faults import PlantedFault
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.servo import VirtualServo
-from hw_drivers.virtual.wire import Reply
+from hw_drivers.virtual.wire_timing import Reply
 from tests.hw_drivers.motors.conftest import Serve, motors, settings_of
 
 pytestmark = pytest.mark.real_time
@@ -30,8 +31,11 @@ def scan_json(path: str, *options: str) -> dict[str, Any]:
 
 
 def test_servos_of_two_rates_are_found_and_left_as_they_are(serve: Serve) -> None:
-    chain = VirtualChain(
-        [VirtualServo(DYNAMIXELS["xl430-w250"], 1), VirtualServo(DYNAMIXELS["xc330-t288"], 252)]
+    chain = VirtualDynamixelBus(
+        [
+            VirtualDynamixel(DYNAMIXELS["xl430-w250"], 1),
+            VirtualDynamixel(DYNAMIXELS["xc330-t288"], 252),
+        ]
     )
     server = serve(chain)
     chain.servos[252].set_baud(57_600)
@@ -48,8 +52,8 @@ def test_servos_of_two_rates_are_found_and_left_as_they_are(serve: Serve) -> Non
 
 
 def test_feetech_servos_with_and_without_broadcast_ping(serve: Serve) -> None:
-    line = FeetechChain(
-        [FeetechServo(FEETECHS["sts3215"], 1), FeetechServo(FEETECHS["scs0009"], 9)]
+    line = VirtualFeetechBus(
+        [VirtualFeetech(FEETECHS["sts3215"], 1), VirtualFeetech(FEETECHS["scs0009"], 9)]
     )
     found = scan_json(serve(line).path, "--protocol", "feetech", "--baud", "1000000")
     assert [(s["id"], s["model"], s["model_number"]) for s in found["servos"]] == [
@@ -60,22 +64,22 @@ def test_feetech_servos_with_and_without_broadcast_ping(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop", "crc", "truncate", "noise", "echo", "stale"])
-def test_a_bad_line_hides_nobody(serve: Serve, chain: VirtualChain, fault: str) -> None:
+def test_a_bad_line_hides_nobody(serve: Serve, chain: VirtualDynamixelBus, fault: str) -> None:
     server = serve(chain, fault=PlantedFault(fault, every=2))
     assert [s["id"] for s in scan_json(server.path, *AT_1M)["servos"]] == [1, 2, 3]
 
 
-class Twins(VirtualChain):
+class Twins(VirtualDynamixelBus):
     """`twin` has the id of another servo: what becomes of the two answers is up to `collide`."""
 
     def __init__(
         self,
-        chain: VirtualChain,
-        twin: VirtualServo,
+        chain: VirtualDynamixelBus,
+        twin: VirtualDynamixel,
         collide: Callable[[Reply, Reply], list[Reply]],
     ) -> None:
         super().__init__(chain.servos.values())
-        self._twin = VirtualChain([twin])
+        self._twin = VirtualDynamixelBus([twin])
         self._twin_id = twin.id
         self._collide = collide
 
@@ -109,12 +113,12 @@ def at_once(one: Reply, other: Reply) -> list[Reply]:
 )
 def test_two_servos_with_one_id_are_told_of(
     serve: Serve,
-    chain: VirtualChain,
+    chain: VirtualDynamixelBus,
     model: str,
     collide: Callable[[Reply, Reply], list[Reply]],
     says: str,
 ) -> None:
-    twin = VirtualServo(DYNAMIXELS[model], 2)
+    twin = VirtualDynamixel(DYNAMIXELS[model], 2)
     twin.set_present_rad(1.0)
     result = motors("scan", "--port", serve(Twins(chain, twin, collide)).path, *AT_1M)
     assert result.exit_code == 6
@@ -125,13 +129,13 @@ def test_two_servos_with_one_id_are_told_of(
 
 
 def test_nobody_there_says_what_was_asked(serve: Serve) -> None:
-    result = motors("scan", "--port", serve(VirtualChain([])).path, *AT_1M)
+    result = motors("scan", "--port", serve(VirtualDynamixelBus([])).path, *AT_1M)
     assert result.exit_code == 6
     assert "no servo answers (asked: dynamixel2 at 1000000 baud); check its power" in result.stderr
 
 
 def test_servos_at_another_rate_than_the_one_asked_are_not_heard(
-    serve: Serve, chain: VirtualChain
+    serve: Serve, chain: VirtualDynamixelBus
 ) -> None:
     result = motors(
         "scan", "--port", serve(chain).path, "--protocol", "dynamixel2", "--baud", "57600"
@@ -140,7 +144,7 @@ def test_servos_at_another_rate_than_the_one_asked_are_not_heard(
     assert "asked: dynamixel2 at 57600 baud" in result.stderr
 
 
-def test_a_port_in_use_is_not_shared(serve: Serve, chain: VirtualChain) -> None:
+def test_a_port_in_use_is_not_shared(serve: Serve, chain: VirtualDynamixelBus) -> None:
     server = serve(chain)
     other = SerialPort(server.path, 1_000_000)
     result = motors("scan", "--port", server.path, *AT_1M)
@@ -161,7 +165,9 @@ def test_a_rate_that_no_servo_knows() -> None:
     assert "knows 12345 baud; known are [9600, 57600" in result.stderr
 
 
-def test_a_servo_of_an_unknown_model_is_listed_as_such(serve: Serve, chain: VirtualChain) -> None:
+def test_a_servo_of_an_unknown_model_is_listed_as_such(
+    serve: Serve, chain: VirtualDynamixelBus
+) -> None:
     chain.servos[2].sense("model_number", 9999)
     found = scan_json(serve(chain).path, *AT_1M)
     assert [(s["id"], s["model"], s["model_number"]) for s in found["servos"]][1] == (2, None, 9999)

@@ -6,11 +6,12 @@ import dynamixel_sdk as sdk
 import pytest
 
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from tests.hw_drivers.virtual.conftest import PatientPort
 
@@ -21,7 +22,7 @@ AT_1M = ("--protocol", "dynamixel2", "--from-baud", "1000000")
 
 
 def test_a_servo_as_it_was_born_becomes_one_of_ours(serve: Serve) -> None:
-    chain = VirtualChain([VirtualServo(XL330, 1)])
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, 1)])
     server = serve(chain, baud=57_600)
     assert chain.servos[1].write(10, b"\x05") == 0  # turned round, and a profile by time
     result = motors("setup", "--port", server.path, "--id", 7, "--yes", *AT_57600)
@@ -44,7 +45,7 @@ def test_a_servo_as_it_was_born_becomes_one_of_ours(serve: Serve) -> None:
 
 
 def test_a_feetech_servo_is_locked_again(serve: Serve) -> None:
-    line = FeetechChain([FeetechServo(FEETECHS["sts3215"], 1)])
+    line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], 1)])
     servo = line.servos[1]
     servo.write(55, b"\0")
     servo.write(18, bytes((12 | MULTI_TURN_PHASE_BIT,)))
@@ -67,7 +68,7 @@ def test_a_feetech_servo_is_locked_again(serve: Serve) -> None:
 
 @pytest.mark.parametrize("answer", ["n\n", ""])
 def test_without_a_yes_nothing_is_written(serve: Serve, answer: str) -> None:
-    chain = VirtualChain([VirtualServo(XL330, 1)])
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, 1)])
     server = serve(chain, baud=57_600)
     before = settings_of(chain)
     result = motors("setup", "--port", server.path, "--id", 7, *AT_57600, keys=answer)
@@ -77,7 +78,7 @@ def test_without_a_yes_nothing_is_written(serve: Serve, answer: str) -> None:
 
 
 def test_torque_goes_off_by_plan(serve: Serve) -> None:
-    chain = VirtualChain([VirtualServo(XL330, 1)])
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, 1)])
     assert chain.servos[1].write(64, b"\1") == 0
     result = motors("setup", "--port", serve(chain).path, "--id", 2, "--yes", *AT_1M)
     assert ["torque_enable", "1", "0"] in [line.split() for line in result.stdout.splitlines()]
@@ -85,14 +86,14 @@ def test_torque_goes_off_by_plan(serve: Serve) -> None:
     assert not chain.servos[2].torque_on
 
 
-def test_a_second_time_there_is_nothing_to_do(serve: Serve, chain: VirtualChain) -> None:
+def test_a_second_time_there_is_nothing_to_do(serve: Serve, chain: VirtualDynamixelBus) -> None:
     path = serve(chain).path
     result = motors("setup", "--port", path, "--from-id", 2, "--id", 2, *AT_1M)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == "is already as it should be"
 
 
-def refused(serve: Serve, chain: VirtualChain, *options: object) -> str:
+def refused(serve: Serve, chain: VirtualDynamixelBus, *options: object) -> str:
     path = serve(chain).path
     before = settings_of(chain)
     result = motors("setup", "--port", path, "--yes", *options, *AT_1M)
@@ -101,7 +102,7 @@ def refused(serve: Serve, chain: VirtualChain, *options: object) -> str:
     return result.stderr
 
 
-def test_one_of_several_has_to_be_named(serve: Serve, chain: VirtualChain) -> None:
+def test_one_of_several_has_to_be_named(serve: Serve, chain: VirtualDynamixelBus) -> None:
     message = refused(serve, chain, "--id", 7)
     assert "expected one servo, found 3; connect one alone, or name it by --from-id" in message
     assert "id 3: xl330-m288, dynamixel2 at 1000000 baud" in message
@@ -110,13 +111,13 @@ def test_one_of_several_has_to_be_named(serve: Serve, chain: VirtualChain) -> No
     )
 
 
-def test_an_id_that_is_taken(serve: Serve, chain: VirtualChain) -> None:
+def test_an_id_that_is_taken(serve: Serve, chain: VirtualDynamixelBus) -> None:
     message = refused(serve, chain, "--from-id", 1, "--id", 3)
     assert "id 3 is taken by id 3: xl330-m288" in message
     assert "choose another than 2, 3" in message
 
 
-def test_what_the_model_does_not_know(serve: Serve, chain: VirtualChain) -> None:
+def test_what_the_model_does_not_know(serve: Serve, chain: VirtualDynamixelBus) -> None:
     rate = refused(serve, chain, "--from-id", 1, "--id", 7, "--baud", 4_500_000)
     assert "a xl330-m288 knows no 4500000 baud; choose from [9600, 57600" in rate
     high = refused(serve, chain, "--from-id", 1, "--id", 253)
@@ -124,6 +125,6 @@ def test_what_the_model_does_not_know(serve: Serve, chain: VirtualChain) -> None
 
 
 def test_an_unknown_model_is_left_alone(serve: Serve) -> None:
-    chain = VirtualChain([VirtualServo(DYNAMIXELS["xl430-w250"], 1)])
+    chain = VirtualDynamixelBus([VirtualDynamixel(DYNAMIXELS["xl430-w250"], 1)])
     chain.servos[1].sense("model_number", 9999)
     assert "unknown: id 1: model number 9999" in refused(serve, chain, "--id", 2)

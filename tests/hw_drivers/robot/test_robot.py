@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK
 from hw_drivers.dynamixel.packet import make_write
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.models import MODELS as FEETECH
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.robot.robot import Robot, RobotConfig
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 from v2a.clock import FakeClock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError, ConfigError, PortError, SafetyFault
@@ -45,17 +46,17 @@ def config(tmp_path: Path) -> RobotConfig:
     return load_yaml(path, RobotConfig)
 
 
-def servos_of(config: RobotConfig) -> list[VirtualServo]:
-    return [VirtualServo(MODELS[joint.model], joint.id) for joint in config.joints]
+def servos_of(config: RobotConfig) -> list[VirtualDynamixel]:
+    return [VirtualDynamixel(MODELS[joint.model], joint.id) for joint in config.joints]
 
 
 @pytest.fixture
-def chain(config: RobotConfig) -> VirtualChain:
-    return VirtualChain(servos_of(config))
+def chain(config: RobotConfig) -> VirtualDynamixelBus:
+    return VirtualDynamixelBus(servos_of(config))
 
 
 @pytest.fixture
-def robot(config: RobotConfig, chain: VirtualChain, clock: FakeClock) -> Robot:
+def robot(config: RobotConfig, chain: VirtualDynamixelBus, clock: FakeClock) -> Robot:
     robot = Robot(config, clock, LoopbackPort(chain))
     robot.connect()
     return robot
@@ -76,7 +77,7 @@ def fault_of(tmp_path: Path, edit: Callable[[str], str]) -> str:
         ("xl330-m288", "xl330", "unknown servo model, known are: xl430-w250, xc430-w150, xm430"),
         ("id: 2", "id: 1", "joints must differ in id; more than once: [1]"),
         ("lower_rad: -1.0", "lower_rad: 2.0", "lower_rad must be below upper_rad"),
-        ("lower_rad: -1.0", "lower_rad: -3.3", "the limit -3.3 rad is tick -103, outside of"),
+        ("lower_rad: -1.0", "lower_rad: -3.3", "the limit -3.3 rad is tick -103, outside the"),
         ("baud: 1000000", "baud: 123", "bus.baud: dynamixel2 servos know 9600, 57600"),
         ("watchdog_s: 0.1", "watchdog_s: 9", "bus.watchdog_s: Input should be less than"),
         ("direction: -1", "direction: 0", "joints.1.direction: Input should be 1 or -1"),
@@ -86,25 +87,28 @@ def test_a_fault_in_the_file_is_named(tmp_path: Path, old: str, new: str, fault:
     assert fault in fault_of(tmp_path, lambda text: text.replace(old, new))
 
 
-def test_connect_leaves_torque_off(robot: Robot, chain: VirtualChain) -> None:
+def test_connect_leaves_torque_off(robot: Robot, chain: VirtualDynamixelBus) -> None:
     assert not any(servo.torque_on for servo in chain.servos.values())
 
 
 def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: FakeClock) -> None:
     yaw, elbow, _wrist = servos_of(config)
-    swapped = VirtualServo(MODELS["xm430-w350"], elbow.id)
-    stray = VirtualServo(MODELS["xl330-m288"], 42)
+    swapped = VirtualDynamixel(MODELS["xm430-w350"], elbow.id)
+    stray = VirtualDynamixel(MODELS["xl330-m288"], 42)
     assert yaw.write(11, b"\x01") == 0  # velocity mode
     assert yaw.write(10, b"\x04") == 0  # profile by time
     yaw.latch_hardware_error(1 << 5)
-    robot = Robot(config, clock, LoopbackPort(VirtualChain([yaw, swapped, stray])))
+    robot = Robot(config, clock, LoopbackPort(VirtualDynamixelBus([yaw, swapped, stray])))
     with pytest.raises(BusError) as caught:
         robot.connect()
+    at = "--port /dev/ttyUSB0 --protocol dynamixel2"
+    setup = f"v2a motors setup {at} --from-baud 1000000 --from-id 1 --baud 1000000 --id 1"
     assert str(caught.value).splitlines() == [
         "arm on /dev/ttyUSB0 is not as configured:",
         "  yaw (id 1): hardware error: overload; reboot it",
-        "  yaw (id 1): operating mode 1, expected 3 (position); set it",
-        "  yaw (id 1): drive mode 4, expected one of (0, 1); set it",
+        f"  yaw (id 1): operating_mode 1, expected 3 (position mode); run {setup}",
+        "  yaw (id 1): drive_mode 4, expected 0 (speed as a velocity, torque by command); "
+        f"run {setup}",
         "  elbow (id 2): is xm430-w350, expected xl430-w250; correct `model`, or swap it",
         "  wrist (id 3): no answer, expected xl330-m288; check its cable, power and id",
         "  found on the bus: id 1: xl430-w250, id 2: xm430-w350, id 42: xl330-m288",
@@ -114,7 +118,7 @@ def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: Fake
 
 
 def test_limits_that_a_servo_would_refuse_keep_torque_off(
-    robot: Robot, chain: VirtualChain
+    robot: Robot, chain: VirtualDynamixelBus
 ) -> None:
     for servo_id, low in ((1, 2000), (3, 1900)):
         address = chain.servos[servo_id].model.items["min_position_limit"].address
@@ -123,9 +127,9 @@ def test_limits_that_a_servo_would_refuse_keep_torque_off(
         robot.enable_torque()
     assert str(caught.value).splitlines() == [
         "arm: torque stays off:",
-        "  yaw: lower_rad -1.5 is tick 1070, outside of servo 1's own limits 2000..4095; "
+        "  yaw: lower_rad -1.5 is tick 1070, outside servo 1's own limits 2000..4095; "
         "narrow the limit, or correct zero_tick",
-        "  wrist: lower_rad -1.0 is tick 1396, outside of servo 3's own limits 1900..4095; "
+        "  wrist: lower_rad -1.0 is tick 1396, outside servo 3's own limits 1900..4095; "
         "narrow the limit, or correct zero_tick",
     ]
     assert not any(servo.torque_on for servo in chain.servos.values())
@@ -133,10 +137,10 @@ def test_limits_that_a_servo_would_refuse_keep_torque_off(
 
 def test_an_empty_bus_says_so(config: RobotConfig, clock: FakeClock) -> None:
     with pytest.raises(BusError, match="found on the bus: nothing"):
-        Robot(config, clock, LoopbackPort(VirtualChain([]))).connect()
+        Robot(config, clock, LoopbackPort(VirtualDynamixelBus([]))).connect()
 
 
-def test_positions_are_in_radians_of_the_joint(robot: Robot, chain: VirtualChain) -> None:
+def test_positions_are_in_radians_of_the_joint(robot: Robot, chain: VirtualDynamixelBus) -> None:
     for servo in chain.servos.values():
         servo.set_present_rad(0.1)
     state = robot.read_state()
@@ -147,14 +151,16 @@ def test_positions_are_in_radians_of_the_joint(robot: Robot, chain: VirtualChain
     assert state.valid.all()
 
 
-def test_a_silent_joint_is_nan_and_the_others_are_not(robot: Robot, chain: VirtualChain) -> None:
+def test_a_silent_joint_is_nan_and_the_others_are_not(
+    robot: Robot, chain: VirtualDynamixelBus
+) -> None:
     del chain.servos[2]
     state = robot.read_state()
     assert state.valid.tolist() == [True, False, True]
     assert np.isnan(state.position_rad).tolist() == [False, True, False]
 
 
-def test_goals_come_back_as_positions(robot: Robot, chain: VirtualChain) -> None:
+def test_goals_come_back_as_positions(robot: Robot, chain: VirtualDynamixelBus) -> None:
     @settings(max_examples=50)
     @given(st.lists(st.floats(-1.0, 1.0), min_size=3, max_size=3))
     def round_trip(goal: list[float]) -> None:
@@ -168,20 +174,22 @@ def test_goals_come_back_as_positions(robot: Robot, chain: VirtualChain) -> None
     round_trip()
 
 
-def test_goals_are_held_within_the_limits(robot: Robot, chain: VirtualChain) -> None:
+def test_goals_are_held_within_the_limits(robot: Robot, chain: VirtualDynamixelBus) -> None:
     robot.write_goal(np.array([9.0, -9.0, 9.0]))
     goals = [servo["goal_position"] for servo in chain.servos.values()]
     ticks_1_5, ticks_1_0 = round(1.5 / RAD_PER_TICK), round(1.0 / RAD_PER_TICK)
     assert goals == [2048 + ticks_1_5, 1024 + ticks_1_5, 2048 + ticks_1_0]
 
 
-def test_a_goal_that_is_no_number_is_a_safety_fault(robot: Robot, chain: VirtualChain) -> None:
+def test_a_goal_that_is_no_number_is_a_safety_fault(
+    robot: Robot, chain: VirtualDynamixelBus
+) -> None:
     with pytest.raises(SafetyFault, match="a goal is not a number"):
         robot.write_goal(np.array([0.0, np.nan, 0.0]))
     assert all(servo["goal_position"] == 2048 for servo in chain.servos.values())
 
 
-def test_enabling_torque_does_not_move_the_arm(robot: Robot, chain: VirtualChain) -> None:
+def test_enabling_torque_does_not_move_the_arm(robot: Robot, chain: VirtualDynamixelBus) -> None:
     robot.write_goal(np.array([1.0, 1.0, 1.0]))  # an old goal, far from where the arm lies
     for servo in chain.servos.values():
         servo.set_present_rad(-0.5)
@@ -193,7 +201,7 @@ def test_enabling_torque_does_not_move_the_arm(robot: Robot, chain: VirtualChain
         assert servo.setpoint_rad == pytest.approx(-0.5, abs=RAD_PER_TICK / 2)
 
 
-def test_a_failed_enable_leaves_no_joint_stiff(robot: Robot, chain: VirtualChain) -> None:
+def test_a_failed_enable_leaves_no_joint_stiff(robot: Robot, chain: VirtualDynamixelBus) -> None:
     chain.servos[3].latch_hardware_error(1 << 2)
     with pytest.raises(BusError, match="servo 3: refused to write torque_enable = 1: result fail"):
         robot.enable_torque()
@@ -201,7 +209,7 @@ def test_a_failed_enable_leaves_no_joint_stiff(robot: Robot, chain: VirtualChain
 
 
 def test_an_enable_that_can_not_be_undone_says_why_it_failed_first(
-    robot: Robot, chain: VirtualChain
+    robot: Robot, chain: VirtualDynamixelBus
 ) -> None:
     read = robot.bus.read
 
@@ -215,7 +223,7 @@ def test_an_enable_that_can_not_be_undone_says_why_it_failed_first(
         robot.enable_torque()
 
 
-def test_disabling_tries_every_joint(robot: Robot, chain: VirtualChain) -> None:
+def test_disabling_tries_every_joint(robot: Robot, chain: VirtualDynamixelBus) -> None:
     robot.enable_torque()
     gone = chain.servos.pop(1)
     with pytest.raises(BusError, match=r"torque may still be on: yaw: servo 1: no answer"):
@@ -224,7 +232,7 @@ def test_disabling_tries_every_joint(robot: Robot, chain: VirtualChain) -> None:
     assert not any(servo.torque_on for servo in chain.servos.values())
 
 
-def test_a_hardware_error_is_named(robot: Robot, chain: VirtualChain) -> None:
+def test_a_hardware_error_is_named(robot: Robot, chain: VirtualDynamixelBus) -> None:
     robot.enable_torque()
     chain.servos[2].latch_hardware_error(0b100100)
     for _ in range(2):  # it stays until the servo is rebooted
@@ -233,7 +241,7 @@ def test_a_hardware_error_is_named(robot: Robot, chain: VirtualChain) -> None:
 
 
 def test_a_dead_controller_stops_the_arm(
-    robot: Robot, chain: VirtualChain, clock: FakeClock
+    robot: Robot, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
     robot.enable_torque()
     robot.write_goal(np.array([1.0, 1.0, 1.0]))
@@ -251,7 +259,7 @@ def test_a_dead_controller_stops_the_arm(
 
 
 def test_a_slow_controller_that_was_in_time_goes_on(
-    robot: Robot, chain: VirtualChain, clock: FakeClock
+    robot: Robot, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
     robot.enable_torque()
     for _ in range(5):
@@ -260,7 +268,9 @@ def test_a_slow_controller_that_was_in_time_goes_on(
         assert robot.read_state().valid.all()
 
 
-def test_over_a_terminal_until_it_is_unplugged(config: RobotConfig, chain: VirtualChain) -> None:
+def test_over_a_terminal_until_it_is_unplugged(
+    config: RobotConfig, chain: VirtualDynamixelBus
+) -> None:
     server = PtyServer(chain)
     bus = config.bus.model_copy(update={"port": server.path})
     robot = Robot(config.model_copy(update={"bus": bus}), MonotonicClock())
@@ -278,7 +288,7 @@ def test_over_a_terminal_until_it_is_unplugged(config: RobotConfig, chain: Virtu
 
 
 def test_another_baud_rate_is_said_and_nothing_moves(
-    config: RobotConfig, chain: VirtualChain
+    config: RobotConfig, chain: VirtualDynamixelBus
 ) -> None:
     server = PtyServer(chain, 57_600)
     bus = config.bus.model_copy(update={"port": server.path})
@@ -295,7 +305,7 @@ def test_another_baud_rate_is_said_and_nothing_moves(
 
 
 def test_a_joint_that_comes_free_is_no_faster_than_its_limit(
-    robot: Robot, chain: VirtualChain
+    robot: Robot, chain: VirtualDynamixelBus
 ) -> None:
     """Held back for a while, the servo is far from its goal: nobody but itself limits its speed."""
     robot.enable_torque()
@@ -306,7 +316,9 @@ def test_a_joint_that_comes_free_is_no_faster_than_its_limit(
         assert abs(servo.setpoint_rad) == pytest.approx(limit_rad, rel=0.02)
 
 
-def test_a_limit_above_the_servos_own_is_the_servos_own(robot: Robot, chain: VirtualChain) -> None:
+def test_a_limit_above_the_servos_own_is_the_servos_own(
+    robot: Robot, chain: VirtualDynamixelBus
+) -> None:
     velocity_limit = robot.bus.read(1, "velocity_limit")
     robot.bus.write(1, "velocity_limit", 20)
     robot.enable_torque()
@@ -314,7 +326,7 @@ def test_a_limit_above_the_servos_own_is_the_servos_own(robot: Robot, chain: Vir
 
 
 def test_torque_goes_off_though_the_line_loses_answers_and_requests(
-    config: RobotConfig, chain: VirtualChain, clock: FakeClock
+    config: RobotConfig, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
     class Noisy(LoopbackPort):
         """Loses the request, then the answer, of each torque-off; the third one passes."""
@@ -340,7 +352,7 @@ def test_torque_goes_off_though_the_line_loses_answers_and_requests(
 
 
 def test_there_is_nothing_to_let_go_of_before_connecting(
-    config: RobotConfig, chain: VirtualChain, clock: FakeClock
+    config: RobotConfig, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
     class Untouched(LoopbackPort):
         def write(self, data: bytes) -> None:
@@ -350,7 +362,7 @@ def test_there_is_nothing_to_let_go_of_before_connecting(
 
 
 def test_a_servo_that_gave_up_and_was_not_heard_is_asked_again(
-    robot: Robot, chain: VirtualChain, clock: FakeClock
+    robot: Robot, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
     robot.enable_torque()
     clock.advance_ns(1_000_000_000)
@@ -364,7 +376,7 @@ def test_a_servo_that_gave_up_and_was_not_heard_is_asked_again(
         robot.read_state()
 
 
-def test_health_comes_along_with_the_positions(robot: Robot, chain: VirtualChain) -> None:
+def test_health_comes_along_with_the_positions(robot: Robot, chain: VirtualDynamixelBus) -> None:
     assert robot.health() is None
     chain.servos[3].sense("present_current", 250)  # the others measure none
     chain.servos[1].sense("present_temperature", 41)
@@ -381,7 +393,9 @@ def test_health_comes_along_with_the_positions(robot: Robot, chain: VirtualChain
     assert health.alarms == ("", "", "")
 
 
-def test_health_grows_old_and_says_so(robot: Robot, chain: VirtualChain, clock: FakeClock) -> None:
+def test_health_grows_old_and_says_so(
+    robot: Robot, chain: VirtualDynamixelBus, clock: FakeClock
+) -> None:
     robot.read_state()
     for servo in chain.servos.values():
         servo.sense("present_temperature", 50)
@@ -400,7 +414,9 @@ def test_health_grows_old_and_says_so(robot: Robot, chain: VirtualChain, clock: 
     assert health.temperature_c.age_ns.tolist() == [0] * 3
 
 
-def test_an_alarm_is_in_the_health_until_it_is_gone(robot: Robot, chain: VirtualChain) -> None:
+def test_an_alarm_is_in_the_health_until_it_is_gone(
+    robot: Robot, chain: VirtualDynamixelBus
+) -> None:
     chain.servos[2].latch_hardware_error(1 << 5)
     with pytest.raises(BusError, match="overload"):
         robot.read_state()
@@ -415,7 +431,7 @@ def test_an_alarm_is_in_the_health_until_it_is_gone(robot: Robot, chain: Virtual
 
 
 def test_a_replug_does_not_bring_torque_back(
-    config: RobotConfig, chain: VirtualChain, tmp_path: Path
+    config: RobotConfig, chain: VirtualDynamixelBus, tmp_path: Path
 ) -> None:
     server = PtyServer(chain, link=tmp_path / "arm")
     bus = config.bus.model_copy(update={"port": server.path, "budget_s": 1.0})
@@ -454,12 +470,12 @@ SCS_YAML = "".join(FEETECH_YAML.splitlines(keepends=True)[:3]) + SCS_JOINT
 
 def feetech_robot(
     tmp_path: Path, text: str, clock: FakeClock
-) -> tuple[Robot, list[FeetechServo], FeetechChain]:
+) -> tuple[Robot, list[VirtualFeetech], VirtualFeetechBus]:
     path = tmp_path / "robot.yaml"
     path.write_text(text)
     config = load_yaml(path, RobotConfig)
-    servos = [FeetechServo(FEETECH[joint.model], joint.id) for joint in config.joints]
-    chain = FeetechChain(servos)
+    servos = [VirtualFeetech(FEETECH[joint.model], joint.id) for joint in config.joints]
+    chain = VirtualFeetechBus(servos)
     return Robot(config, clock, LoopbackPort(chain)), servos, chain
 
 
@@ -497,7 +513,12 @@ def test_servos_of_two_byte_orders_do_not_share_a_bus(tmp_path: Path, clock: Fak
     ("old", "new", "fault"),
     [
         ("sts3215", "xl330-m288", "bus.protocol is feetech, which yaw (xl330-m288) can't speak"),
-        ("sts3215", "scs0009", "zero_tick 2048 is outside of the servo's turn 0..1023"),
+        (
+            "model: sts3215",
+            "model: scs0009, zero_tick: 2048",
+            "zero_tick 2048 is outside the servo's turn 0..1023; set it to the tick at 0 rad",
+        ),
+        ("protocol: feetech", "protocol: ttl", "Input should be 'dynamixel2' or 'feetech'"),
         ("baud: 1000000", "baud: 4000000", "bus.baud: feetech servos know 1000000, 500000"),
     ],
 )

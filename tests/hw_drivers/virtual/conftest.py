@@ -13,7 +13,7 @@ PATIENCE_MS = 5000.0  # longer than any answer takes on a busy machine
 IMPATIENCE_MS = 60.0  # where no answer, or no good one, will come
 
 
-class PatientPort(sdk.PortHandler):
+class PatientPort(sdk.PortHandler):  # type: ignore[misc] # the SDK has no types
     """The SDK's port, but for its 34 ms of patience: it shares this process with the servos, and a
     busy machine may well take longer."""
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import dynamixel_sdk as sdk
 import pytest
 
 from hw_drivers.bus.registers import Model
 from hw_drivers.dynamixel.models import MODELS, RAD_PER_TICK, TABLES
 from hw_drivers.dynamixel.packet_fast import make_fast_sync_read
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.servo import VirtualServo
 from tests.hw_drivers.virtual.conftest import IMPATIENCE_MS, PATIENCE_MS, PatientPort
 
 IDS = (1, 2, 3, 4, 5)
 TORQUE, GOAL, POSITION, RETURN_DELAY, WATCHDOG = 64, 116, 132, 9, 98
 OK = (sdk.COMM_SUCCESS, 0)
 
-Handler = sdk.Protocol2PacketHandler
+Handler: TypeAlias = sdk.Protocol2PacketHandler
 Port = PatientPort
 
 
@@ -38,8 +40,10 @@ def test_broadcast_ping(port: Port, handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
-def test_every_model_says_what_it_is(model: Model, handler: Handler, chain: VirtualChain) -> None:
-    chain.servos = {1: VirtualServo(model, 1)}
+def test_every_model_says_what_it_is(
+    model: Model, handler: Handler, chain: VirtualDynamixelBus
+) -> None:
+    chain.servos = {1: VirtualDynamixel(model, 1)}
     server = PtyServer(chain)
     port = PatientPort(server.path)
     assert port.openPort()
@@ -87,7 +91,7 @@ def test_a_new_id_is_answered_to(port: Port, handler: Handler) -> None:
     assert handler.ping(port, 9) == (1060, *OK)
 
 
-def test_alert_bit_until_a_reboot(port: Port, handler: Handler, chain: VirtualChain) -> None:
+def test_alert_bit_until_a_reboot(port: Port, handler: Handler, chain: VirtualDynamixelBus) -> None:
     with chain.lock:
         chain.servos[1].overload()
     assert handler.read1ByteTxRx(port, 1, 70) == (1 << 5, sdk.COMM_SUCCESS, 0x80)
@@ -98,7 +102,7 @@ def test_alert_bit_until_a_reboot(port: Port, handler: Handler, chain: VirtualCh
     assert handler.write1ByteTxRx(port, 1, TORQUE, 1) == OK
 
 
-def test_the_bus_watchdog(port: Port, handler: Handler, chain: VirtualChain) -> None:
+def test_the_bus_watchdog(port: Port, handler: Handler, chain: VirtualDynamixelBus) -> None:
     assert handler.write1ByteTxRx(port, 1, TORQUE, 1) == OK
     assert handler.write1ByteTxRx(port, 1, WATCHDOG, 5) == OK
     chain.step(0.101)
@@ -111,7 +115,7 @@ def test_the_bus_watchdog(port: Port, handler: Handler, chain: VirtualChain) -> 
 
 
 def test_a_sync_write_to_a_tripped_watchdog_is_lost_in_silence(
-    port: Port, handler: Handler, chain: VirtualChain
+    port: Port, handler: Handler, chain: VirtualDynamixelBus
 ) -> None:
     handler.write1ByteTxRx(port, 1, TORQUE, 1)
     handler.write1ByteTxRx(port, 1, WATCHDOG, 1)
@@ -168,7 +172,9 @@ def test_factory_reset_keeps_what_it_is_told_to(port: Port, handler: Handler) ->
     assert handler.read1ByteTxRx(port, 4, RETURN_DELAY) == (250, *OK)
 
 
-def test_clear_forgets_whole_turns(port: Port, handler: Handler, chain: VirtualChain) -> None:
+def test_clear_forgets_whole_turns(
+    port: Port, handler: Handler, chain: VirtualDynamixelBus
+) -> None:
     with chain.lock:
         chain.servos[1].set_present_rad(7.0)
     assert handler.read4ByteTxRx(port, 1, POSITION)[0] == 2048 + 4563
@@ -177,7 +183,7 @@ def test_clear_forgets_whole_turns(port: Port, handler: Handler, chain: VirtualC
 
 
 def test_the_servo_moves_to_what_the_sdk_asks(
-    port: Port, handler: Handler, chain: VirtualChain
+    port: Port, handler: Handler, chain: VirtualDynamixelBus
 ) -> None:
     handler.write1ByteTxRx(port, 1, TORQUE, 1)
     handler.write4ByteTxRx(port, 1, GOAL, 3000)
@@ -185,7 +191,9 @@ def test_the_servo_moves_to_what_the_sdk_asks(
     assert handler.read4ByteTxRx(port, 1, POSITION) == (3000, *OK)
 
 
-def test_servos_are_deaf_at_another_rate(port: Port, handler: Handler, chain: VirtualChain) -> None:
+def test_servos_are_deaf_at_another_rate(
+    port: Port, handler: Handler, chain: VirtualDynamixelBus
+) -> None:
     port.patience_ms = IMPATIENCE_MS
     assert port.setBaudRate(57_600)
     assert handler.ping(port, 1)[1] == sdk.COMM_RX_TIMEOUT
@@ -198,9 +206,9 @@ def test_servos_are_deaf_at_another_rate(port: Port, handler: Handler, chain: Vi
     assert handler.ping(port, 2) == (1060, *OK)
 
 
-def test_a_fast_read_is_the_manuals(chain: VirtualChain) -> None:
+def test_a_fast_read_is_the_manuals(chain: VirtualDynamixelBus) -> None:
     """e-manual, Protocol 2.0, the example of "Fast Sync Read (0x8A)"."""
-    chain.servos = {k: VirtualServo(MODELS["xm430-w350"], k) for k in (3, 7, 4)}
+    chain.servos = {k: VirtualDynamixel(MODELS["xm430-w350"], k) for k in (3, 7, 4)}
     for servo_id, ticks in ((3, 166), (7, 2079), (4, 1023)):
         chain.servos[servo_id].set_present_rad((ticks - 2048) * RAD_PER_TICK)
     answer = chain.respond(make_fast_sync_read(POSITION, 4, (3, 7, 4)))
@@ -209,7 +217,7 @@ def test_a_fast_read_is_the_manuals(chain: VirtualChain) -> None:
     )
 
 
-def test_a_fast_read_ends_at_the_first_silent_servo(chain: VirtualChain) -> None:
+def test_a_fast_read_ends_at_the_first_silent_servo(chain: VirtualDynamixelBus) -> None:
     whole = chain.respond(make_fast_sync_read(POSITION, 4, IDS))
     del chain.servos[3]
     assert chain.respond(make_fast_sync_read(POSITION, 4, IDS)) == whole[: 8 + 2 * 8]
@@ -218,5 +226,5 @@ def test_a_fast_read_ends_at_the_first_silent_servo(chain: VirtualChain) -> None
 
 def test_old_firmware_knows_no_fast_read() -> None:
     old = next(table for table in TABLES if table.firmware[1] < 45)
-    chain = VirtualChain([VirtualServo(old, 1)])
+    chain = VirtualDynamixelBus([VirtualDynamixel(old, 1)])
     assert chain.respond(make_fast_sync_read(POSITION, 4, (1,))) == b""

@@ -6,15 +6,16 @@ import os
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import dynamixel_sdk as sdk
 import pytest
 import serial
 
-from hw_drivers.virtual.chain import VirtualChain
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.virtual.faults import FAULTS, PlantedFault
 from hw_drivers.virtual.pty import PtyServer
-from hw_drivers.virtual.wire import Reply, Unplug
+from hw_drivers.virtual.wire_timing import Reply, Unplug
 from tests.hw_drivers.virtual.conftest import IMPATIENCE_MS, PATIENCE_MS, PatientPort
 from v2a.clock import MonotonicClock
 
@@ -24,21 +25,21 @@ IDS = (1, 2, 3)
 GONE = (serial.SerialException, OSError, termios.error)  # what a vanished port raises, by the call
 POSITION = 132
 
-Handler = sdk.Protocol2PacketHandler
+Handler: TypeAlias = sdk.Protocol2PacketHandler
 Port = PatientPort
 
 
-def strike(name: str, replies: list[Reply], chain: VirtualChain) -> list[Reply | Unplug]:
+def strike(name: str, replies: list[Reply], chain: VirtualDynamixelBus) -> list[Reply | Unplug]:
     return PlantedFault(name).strike(b"request", replies, chain.servos)
 
 
-def replies(chain: VirtualChain) -> list[Reply]:
+def replies(chain: VirtualDynamixelBus) -> list[Reply]:
     return [Reply(0.0005, b"packet%d" % servo_id, servo_id) for servo_id in chain.servos]
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_changes_what_arrives_or_what_the_servo_is(
-    name: str, chain: VirtualChain
+    name: str, chain: VirtualDynamixelBus
 ) -> None:
     before = replies(chain)
     assert strike(name, before, chain) != before or chain.servos[1].alert
@@ -46,15 +47,16 @@ def test_each_fault_changes_what_arrives_or_what_the_servo_is(
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_nothing_is_made_of_no_answer(name: str, chain: VirtualChain) -> None:
+def test_nothing_is_made_of_no_answer(name: str, chain: VirtualDynamixelBus) -> None:
     assert strike(name, [], chain) == []
 
 
-def test_every_third_answer_and_each_servo_in_turn(chain: VirtualChain) -> None:
+def test_every_third_answer_and_each_servo_in_turn(chain: VirtualDynamixelBus) -> None:
     fault = PlantedFault("drop", every=3)
     lost = []
     for _ in range(9):
-        left = {reply.servo_id for reply in fault.strike(b"", replies(chain), chain.servos)}
+        events = fault.strike(b"", replies(chain), chain.servos)
+        left = {reply.servo_id for reply in events if isinstance(reply, Reply)}
         lost.append(sorted(chain.servos.keys() - left))
     assert lost == [[], [], [1], [], [], [2], [], [], [3]]
 
@@ -99,7 +101,7 @@ def test_a_stale_answer_of_another_servo_is_skipped(
 
 
 def test_an_alert_drops_torque_and_stays(
-    port: Port, handler: Handler, pty: PtyServer, chain: VirtualChain
+    port: Port, handler: Handler, pty: PtyServer, chain: VirtualDynamixelBus
 ) -> None:
     assert handler.write1ByteTxRx(port, 2, 64, 1) == (sdk.COMM_SUCCESS, 0)
     pty.fault = PlantedFault("alert")
@@ -116,7 +118,7 @@ def test_the_cable_comes_out(port: Port, handler: Handler, pty: PtyServer, name:
 
 
 @pytest.fixture
-def linked(chain: VirtualChain, tmp_path: Path) -> Iterator[PtyServer]:
+def linked(chain: VirtualDynamixelBus, tmp_path: Path) -> Iterator[PtyServer]:
     server = PtyServer(chain, link=tmp_path / "arm")
     yield server
     server.close()

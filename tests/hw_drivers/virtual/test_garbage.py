@@ -11,24 +11,27 @@ from hypothesis import strategies as st
 
 from hw_drivers.dynamixel import models as dynamixel
 from hw_drivers.dynamixel import packet as dynamixel_packet
+from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
+from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech import models as feetech
 from hw_drivers.feetech import packet as feetech_packet
-from hw_drivers.virtual.chain import VirtualChain
-from hw_drivers.virtual.feetech import FeetechChain, FeetechServo
-from hw_drivers.virtual.line import Line
-from hw_drivers.virtual.servo import VirtualServo
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.virtual.bus import VirtualBus
 
-AnyLine = Line[VirtualServo] | Line[FeetechServo]
+AnyBus = VirtualBus[VirtualDynamixel] | VirtualBus[VirtualFeetech]
 
 
-def dynamixel_line() -> AnyLine:
+def dynamixel_line() -> AnyBus:
     models = dynamixel.TABLES
-    return VirtualChain(VirtualServo(model, k) for k, model in enumerate(models, start=1))
+    return VirtualDynamixelBus(
+        VirtualDynamixel(model, k) for k, model in enumerate(models, start=1)
+    )
 
 
-def feetech_line() -> AnyLine:
+def feetech_line() -> AnyBus:
     models = feetech.MODELS.values()
-    return FeetechChain(FeetechServo(model, k) for k, model in enumerate(models, start=1))
+    return VirtualFeetechBus(VirtualFeetech(model, k) for k, model in enumerate(models, start=1))
 
 
 LINES = pytest.mark.parametrize("make_line", [dynamixel_line, feetech_line])
@@ -66,7 +69,7 @@ feetech_requests = st.builds(
 @LINES
 @settings(deadline=None)
 @given(data=st.lists(st.binary(max_size=60), max_size=5))
-def test_noise_is_not_answered(make_line: Callable[[], AnyLine], data: list[bytes]) -> None:
+def test_noise_is_not_answered(make_line: Callable[[], AnyBus], data: list[bytes]) -> None:
     line = make_line()
     # What holds a header may be a packet by chance.
     if not any(header in b"".join(data) for header in (b"\xff\xff\xfd\x00", b"\xff\xff")):
@@ -100,9 +103,9 @@ def test_a_dynamixel_request_with_a_flipped_bit_changes_nothing(
     request: bytes, data: st.DataObject
 ) -> None:
     line, bit = dynamixel_line(), data.draw(st.integers(0, len(request) * 8 - 1))
-    before = [servo.read(0, 147) for servo in line.servos.values()]  # type: ignore[union-attr]
+    before = [servo.read(0, 147) for servo in line.servos.values()]
     damaged = bytearray(request)
     damaged[bit // 8] ^= 1 << bit % 8
     assert line.respond(bytes(damaged)) == b""
-    after = [servo.read(0, 147) for servo in line.servos.values()]  # type: ignore[union-attr]
+    after = [servo.read(0, 147) for servo in line.servos.values()]
     assert before == after

@@ -19,9 +19,8 @@ import pytest
 
 from runtime.control.client import ControlClient
 from runtime.control.loop import Verb
-from runtime.control.process import RobotKind
+from runtime.control.notes import RobotKind
 from runtime.fit import check_fit
-from runtime.host.run_delay import SCHEDSTAT
 from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.safety.safety import State
 from tests.conftest import REPOSITORY
@@ -115,17 +114,19 @@ def test_its_spans_name_the_chunk_in_play_and_its_notes_have_its_threads_times()
 
         def seen() -> bool:
             about.update(policy.tracer.drain()["control"][:, 3].tolist())
-            return 7 in about and (bool(policy.control.thread) or not SCHEDSTAT.exists())
+            return 7 in about and policy.control.thread is not None
 
         until(seen)
         assert about == {0, 7}
-        assert set(policy.control.thread) <= {"cpu_s", "run_delay_ms"}
+        assert policy.control.thread is not None
+        assert set(policy.control.thread.model_dump()) <= {"cpu_s", "run_delay_ms"}
 
 
 def test_it_arms_follows_chunks_and_lets_go() -> None:
     with running() as policy:
         control = policy.control
-        assert control.safety.state is State.DISARMED
+        before = control.safety.state
+        assert before is State.DISARMED
         assert policy.ask("arm") is State.HOLD
         policy.chunk(0.2, seq=1)
         until(lambda: policy.command_rad > 0.15)
@@ -191,7 +192,7 @@ def test_a_signal_lets_go_and_is_said() -> None:
         os.kill(policy.control.pid, signal.SIGTERM)
         error = policy.join()
         assert isinstance(error, SafetyFault)
-        assert str(error) == "the control process was told to end by a signal; torque is off"
+        assert str(error) == "a signal ended the control process; torque is off"
         assert policy.control.safety.changes[-1].reason == "end of the run"
 
 
@@ -217,6 +218,18 @@ def test_a_killed_one_is_said_with_what_stops_the_arm_now() -> None:
         assert "the control process died (exit code -9): the servos' watchdog" in str(error)
         assert policy.control.torque_fault == str(error)
         assert policy.control.safety.state is State.FAULT
+
+
+def test_no_watchdog_is_promised_for_servos_that_have_none() -> None:
+    robot = run_config().robot.model_dump()
+    robot["bus"]["protocol"] = "feetech"
+    for joint in robot["joints"]:
+        joint["model"] = "sts3215"
+    with running(robot=robot) as policy:
+        policy.ask("arm")
+        os.kill(policy.control.pid, signal.SIGKILL)
+        error = str(policy.join())
+        assert "the servos have no watchdog and move on to their last goal, with torque on" in error
 
 
 def broken(position_rad: Vector) -> str | None:

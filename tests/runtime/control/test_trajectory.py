@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -145,7 +147,7 @@ def test_blends_begun_within_blends_do_not_pile_up(interval_ms: int) -> None:
         now_ns = seq * interval_ms * 1_000_000
         trajectory.take(chunk(seq, now_ns, np.zeros((6, 2))), now_ns, np.zeros(2), False)
         trajectory.target(now_ns)
-    depth, plan = 0, trajectory._plan
+    depth, plan = 0, cast(Any, trajectory._plan)
     while hasattr(plan, "old"):
         depth, plan = depth + 1, plan.old
     assert depth <= 100 // interval_ms + 1

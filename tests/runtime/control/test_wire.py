@@ -12,12 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from hw_drivers.bus.block import Reading
+from hw_drivers.robot.robot import Health
+from runtime.control.notes import LimitsRow, Note, Setup
 from runtime.control.record import TickFacts
 from runtime.control.wire import (
     BEAT,
     CHUNK,
     NOTE,
     PACKET_MAX,
+    SETUP,
     TICK,
     Heartbeat,
     Link,
@@ -27,15 +31,22 @@ from runtime.control.wire import (
     unpack_chunk,
     unpack_json,
 )
+from runtime.fit import check_fit
+from runtime.host.run_delay import ThreadTimes
 from runtime.mailbox import ChunkMsg, StateMsg, Vector
+from runtime.safety.health import HealthRow
+from runtime.safety.safety import State
+from tests.runtime.conftest import manifest, run_config
 
 whole = st.integers(-(2**63), 2**63 - 1)
 rows = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=20))
 weird = st.floats()
 
 
-@given(st.tuples(*[whole] * 5), rows, whole, whole)
-def test_a_chunk_arrives_as_it_was(head: tuple[int, ...], target: Vector, a: int, b: int) -> None:
+@given(st.tuples(whole, whole, whole, whole, whole), rows, whole, whole)
+def test_a_chunk_arrives_as_it_was(
+    head: tuple[int, int, int, int, int], target: Vector, a: int, b: int
+) -> None:
     sent = ChunkMsg(*head, target, a, b)
     packet = pack_chunk(sent)
     found = unpack_chunk(packet)
@@ -52,8 +63,8 @@ def test_a_chunk_arrives_as_it_was(head: tuple[int, ...], target: Vector, a: int
 @given(st.lists(whole, min_size=13, max_size=13), st.tuples(weird, weird, weird), weird)
 def test_a_tick_arrives_as_it_was(n: list[int], angles: tuple[float, ...], jump: float) -> None:
     position, command = np.array(angles), -np.array(angles)
-    facts = TickFacts(*n[:3], jump)
-    state = StateMsg(*n[8:], position, command)
+    facts = TickFacts(n[0], n[1], n[2], jump)
+    state = StateMsg(n[8], n[9], n[10], n[11], n[12], position, command)
     packet = Tick(n[3], n[4], tuple(n[5:8]), facts, state).pack()
     found = Tick.unpack(packet)
     assert packet[0] == TICK
@@ -101,10 +112,10 @@ def test_a_reader_that_sleeps_does_not_stop_the_writer_and_then_finds_whole_pack
 def test_a_peer_that_dies_is_noticed_after_its_last_word(links: tuple[Link, Link]) -> None:
     ours, theirs = links
     ours.send(b"never read")
-    theirs.send(pack_json(NOTE, {"last": "words"}))
+    theirs.send(pack_json(NOTE, Note(text="last words")))
     theirs.close()
     assert not ours.send(b"into the void")
-    assert [unpack_json(packet) for packet in ours.packets()] == [{"last": "words"}]
+    assert [unpack_json(packet, Note).text for packet in ours.packets()] == ["last words"]
     assert ours.hung_up
 
 
@@ -115,3 +126,30 @@ def test_the_largest_chunk_fits(links: tuple[Link, Link]) -> None:
     assert len(packet) < PACKET_MAX
     assert ours.send(packet)
     assert [unpack_chunk(p).target_rad.shape for p in theirs.packets()] == [rows.shape]
+
+
+def test_a_setup_arrives_as_it_was() -> None:
+    config = run_config()
+    limits = check_fit(config, manifest())
+    sent = Setup(robot="virtual", limits=LimitsRow.of(limits), config=config)
+    found = unpack_json(pack_json(SETUP, sent), Setup)
+    assert found == sent
+    np.testing.assert_array_equal(found.limits.limits().upper_rad, limits.upper_rad)
+    assert found.limits.limits().names == limits.names
+
+
+@given(st.lists(st.tuples(whole, st.sampled_from(State), st.text())), st.lists(weird, min_size=1))
+def test_a_note_arrives_as_it_was(
+    changes: list[tuple[int, State, str]], volts: list[float]
+) -> None:
+    voltage = Reading(np.array(volts), ~np.isnan(volts), np.arange(len(volts)))
+    health = Health(5, voltage, None, None, tuple("" for _ in volts))
+    sent = Note(changes=tuple(changes), health=HealthRow.of(health), thread=ThreadTimes(cpu_s=1.5))
+    found = unpack_json(pack_json(NOTE, sent), Note)
+    assert (found.changes, found.thread) == (sent.changes, sent.thread)
+    assert found.health is not None
+    back = found.health.health().voltage_v
+    assert back is not None
+    np.testing.assert_array_equal(back.value, voltage.value)
+    np.testing.assert_array_equal(back.valid, voltage.valid)
+    np.testing.assert_array_equal(back.age_ns, voltage.age_ns)

@@ -21,6 +21,7 @@ from runtime.recording.reader import Recording
 from tests.runtime.conftest import World, after_ms, write_tiny_bundle
 from tests.runtime.convert.trace_processor import WasmTraceProcessor
 from v2a.bundle import load_bundle
+from v2a.measured import Times
 from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX
 
@@ -68,7 +69,7 @@ class Run:
 
     folder: Path
     recording: Recording
-    ages: dict[str, dict[str, float]]  # as the run itself found them
+    ages: dict[str, Times]  # as the run itself found them
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with world.lockstep as lockstep:
         lockstep.arm()
         lockstep.run(2.0)
-        ages = lockstep.summary()["ages"]
+        ages = lockstep.summary().ages
     return Run(folder, Recording(folder / "run"), ages)
 
 
@@ -177,7 +178,7 @@ def test_the_ages_are_counters_and_those_that_the_run_found(run: Run, trace: Tra
         "select name, count(1) as n, max(value) as max_ms from counter "
         "join counter_track on track_id = counter_track.id where unit = 'ms' group by 1"
     )
-    assert set(found) == {(name, age["n"], age["max_ms"]) for name, age in run.ages.items()}
+    assert set(found) == {(name, age.n, age.max_ms) for name, age in run.ages.items()}
 
 
 def test_the_safety_states_are_a_track(recording: Recording, trace: Trace) -> None:
@@ -200,7 +201,7 @@ def recorded(spans: dict[str, list[tuple[str, int, int, int]]], *chunks: ChunkMs
         for thread, spans in spans.items()
     }
     return SimpleNamespace(
-        header={"policy": "tiny"},
+        header=SimpleNamespace(policy="tiny"),
         chunks=lambda: iter(chunks),
         conditions=lambda: iter(()),
         spans=lambda: rows,

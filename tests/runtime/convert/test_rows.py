@@ -45,7 +45,10 @@ class Fake:
         return ["first", "second"]
 
 
-def rows(frames_ms: dict[int, list[float]], states_ms: dict[int, list[float]]) -> list[Episode]:
+Times = dict[int, list[float]]
+
+
+def rows(frames_ms: Times, states_ms: Times) -> list[Episode]:
     return read_rows(Fake(frames_ms, states_ms))[1]  # type: ignore[arg-type]
 
 
@@ -92,12 +95,13 @@ def test_a_hole_ends_an_episode_and_the_next_begins_behind_it(what: str) -> None
 
 
 def test_without_two_rows_there_is_nothing_to_export() -> None:
-    for frames, states in (
+    nothing: tuple[tuple[Times, Times], ...] = (
         ({0: [0.0]}, {0: every(10, 100)}),
         ({0: every(50, 500)}, {0: []}),
         ({}, {}),
-    ):
-        with pytest.raises(ConfigError, match="no 2 pictures in a row with joint states"):
+    )
+    for frames, states in nothing:
+        with pytest.raises(ConfigError, match="has no 2 successive images with joint states"):
             rows(frames, states)
 
 

@@ -61,7 +61,7 @@ class Pipes:
             self._process.communicate()
 
 
-class Wasm(TraceProcessorRpc):
+class Wasm(TraceProcessorRpc):  # type: ignore[misc] # perfetto has no types
     """Loads traces, too, which the package's class leaves to servers that have one loaded."""
 
     def parse(self, chunk: bytes) -> Any:
@@ -81,7 +81,7 @@ class Wasm(TraceProcessorRpc):
         return answer
 
 
-class WasmTraceProcessor(TraceProcessor):
+class WasmTraceProcessor(TraceProcessor):  # type: ignore[misc] # perfetto has no types
     """`TraceProcessor(trace=path)` on the WebAssembly build; `with` or `close` ends it."""
 
     def _create_backend(self, remote: str | None, addr: str | None) -> Wasm:

@@ -8,7 +8,7 @@ each other's, and a capture records instead of doing.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -94,7 +94,14 @@ class FakeRuntime:
 
     def alive(self) -> int:
         """Everything that somebody has still to free."""
-        kinds = (self.host, self.device, self.streams, self.events, self.graphs, self.execs)
+        kinds: tuple[Sized, ...] = (
+            self.host,
+            self.device,
+            self.streams,
+            self.events,
+            self.graphs,
+            self.execs,
+        )
         return sum(map(len, kinds))
 
     def enqueue(self, stream: int, action: Action) -> None:

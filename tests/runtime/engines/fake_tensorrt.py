@@ -34,7 +34,8 @@ class _Flag(IntEnum):
 class FakeTensorRt:
     """Stands in for the module `tensorrt`.
 
-    `refuse` names the one step that fails: deserialize, context, bind, enqueue, capture, build.
+    `refuse` names the one step that fails: deserialize, kernels (none for this GPU), context, bind,
+    enqueue, capture, build.
     `ended` gets the name of each object as Python drops it.
     """
 
@@ -84,6 +85,15 @@ class _Runtime(_Ends):
     def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
         if self.trt.refuse == "deserialize" or plan != PLAN:
             self.log.log("error", "magic tag does not match\nsecond line")
+            return None
+        if self.trt.refuse == "kernels":  # TensorRT-RTX 1.7.1 on an H200
+            self.log.log(
+                "error",
+                "IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot "
+                "run on this GPU, which has compute capability 9.0. Supported compute "
+                "capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0. TensorRT-RTX does not support this "
+                "compute capability, so the engine cannot be rebuilt for it.)",
+            )
             return None
         return _Engine(self.trt, self.log)
 

@@ -17,11 +17,13 @@ from runtime.engines.cuda import Gpu
 from runtime.engines.plan_cache import (
     Machine,
     PlanCache,
+    PlanCheck,
     PlanKey,
     Recipe,
     graph_sha256,
     machine_of,
 )
+from tests.runtime.engines.plan_checks import good
 from v2a.bundle import GraphSpec
 from v2a.errors import EngineError
 
@@ -32,10 +34,6 @@ KEY = PlanKey("a" * 64, "fp32", MACHINE, Recipe(3, 2048))
 def graph(**changed: Any) -> GraphSpec:
     fields = {"name": "observe", "rate": "observe", "file": "o.onnx", "sha256": "a" * 64}
     return GraphSpec.model_validate({**fields, "inputs": [], "outputs": [], **changed})
-
-
-def good(plan: bytes) -> dict[str, Any]:
-    return {"check": len(plan)}
 
 
 @pytest.fixture
@@ -49,15 +47,15 @@ def files(cache: PlanCache) -> list[str]:
 
 def test_what_was_stored_is_found_with_its_note(cache: PlanCache) -> None:
     assert cache.find(KEY) is None
-    note = cache.store(KEY, memoryview(b"plan"), good)
-    assert note["check"] == note["bytes"] == 4
+    note = cache.store(KEY, memoryview(b"plan"), {}, good)
+    assert note.check.gpu_ms == note.bytes == 4
     assert cache.find(KEY) == note
     assert cache.newest(graph(), MACHINE) == b"plan"
     assert files(cache) == [".json", ".plan"]
 
 
 def test_the_folder_is_the_users_alone(cache: PlanCache) -> None:
-    cache.store(KEY, b"plan", good)
+    cache.store(KEY, b"plan", {}, good)
     assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
 
 
@@ -73,7 +71,7 @@ def every_other_key() -> list[tuple[str, PlanKey]]:
             value = getattr(part, item.name)
             if dataclasses.is_dataclass(value):
                 continue
-            other: Any = dataclasses.replace(part, **{item.name: changed(value)})  # type: ignore[type-var]
+            other: Any = dataclasses.replace(part, **{item.name: changed(value)})
             where = {Machine: "machine", Recipe: "recipe"}.get(type(part))
             others.append(
                 (item.name, dataclasses.replace(KEY, **{where: other}) if where else other)
@@ -83,7 +81,7 @@ def every_other_key() -> list[tuple[str, PlanKey]]:
 
 @pytest.mark.parametrize(("field", "other"), every_other_key())
 def test_each_field_is_part_of_the_key(cache: PlanCache, field: str, other: PlanKey) -> None:
-    cache.store(KEY, b"plan", good)
+    cache.store(KEY, b"plan", {}, good)
     assert cache.find(other) is None, field
 
 
@@ -106,29 +104,29 @@ def test_weights_beside_the_graph_are_part_of_its_hash() -> None:
 def test_a_plan_that_fails_its_check_is_not_kept(
     cache: PlanCache, kind: type[BaseException]
 ) -> None:
-    def bad(plan: bytes) -> dict[str, Any]:
+    def bad(plan: bytes) -> PlanCheck:
         assert plan == b"plan"
         raise kind("wrong numbers")
 
     with pytest.raises(kind, match="wrong numbers"):
-        cache.store(KEY, b"plan", bad)
+        cache.store(KEY, b"plan", {}, bad)
     assert files(cache) == []
 
 
 def test_a_failed_rebuild_leaves_the_old_plan(cache: PlanCache) -> None:
-    def bad(plan: bytes) -> dict[str, Any]:
+    def bad(plan: bytes) -> PlanCheck:
         raise EngineError("wrong numbers")
 
-    cache.store(KEY, b"old", good)
+    cache.store(KEY, b"old", {}, good)
     with pytest.raises(EngineError):
-        cache.store(KEY, b"new", bad)
+        cache.store(KEY, b"new", {}, bad)
     assert cache.newest(graph(), MACHINE) == b"old"
 
 
 @given(st.binary(max_size=40))
 def test_a_changed_plan_is_never_found(tmp_path_factory: pytest.TempPathFactory, b: bytes) -> None:
     cache = PlanCache(tmp_path_factory.mktemp("plans"))
-    cache.store(KEY, b"the plan as it was built", good)
+    cache.store(KEY, b"the plan as it was built", {}, good)
     (file,) = cache.folder.glob("*.plan")
     file.write_bytes(b)
     assert cache.find(KEY) is None
@@ -138,14 +136,14 @@ def test_a_changed_plan_is_never_found(tmp_path_factory: pytest.TempPathFactory,
 
 @pytest.mark.parametrize("suffix", [".plan", ".json"])
 def test_half_of_a_pair_is_nothing(cache: PlanCache, suffix: str) -> None:
-    cache.store(KEY, b"plan", good)
+    cache.store(KEY, b"plan", {}, good)
     (file,) = cache.folder.glob(f"*{suffix}")
     file.unlink()
     assert cache.find(KEY) is None
 
 
 def test_a_damaged_note_is_named(cache: PlanCache) -> None:
-    cache.store(KEY, b"plan", good)
+    cache.store(KEY, b"plan", {}, good)
     (note,) = cache.folder.glob("*.json")
     note.write_text("{")
     with pytest.raises(EngineError, match=rf"{note.name}: is damaged .*; delete it and run"):
@@ -155,20 +153,20 @@ def test_a_damaged_note_is_named(cache: PlanCache) -> None:
 def test_the_newest_recipe_wins(cache: PlanCache) -> None:
     for level, age_s in ((5, 10), (3, 20), (1, 30)):
         key = dataclasses.replace(KEY, recipe=Recipe(optimization_level=level))
-        cache.store(key, f"level {level}".encode(), good)
+        cache.store(key, f"level {level}".encode(), {}, good)
         os.utime(cache.folder / f"{key.digest()}.json", (1e9 - age_s, 1e9 - age_s))
     assert cache.newest(graph(), MACHINE) == b"level 5"
 
 
 @pytest.mark.parametrize("other", [{"sha256": "b" * 64}, {"precision": "fp16"}])
 def test_another_graphs_plan_is_not_taken(cache: PlanCache, other: dict[str, str]) -> None:
-    cache.store(KEY, b"plan", good)
+    cache.store(KEY, b"plan", {}, good)
     with pytest.raises(EngineError, match=r"^graph observe: no plan for this machine; run: v2a"):
         cache.newest(graph(**other), MACHINE)
 
 
 def test_a_miss_says_what_differs(cache: PlanCache) -> None:
-    cache.store(KEY, b"plan", good)
+    cache.store(KEY, b"plan", {}, good)
     here = dataclasses.replace(MACHINE, power_mode="pmode:0002", engine="rtx")
     with pytest.raises(EngineError) as miss:
         cache.newest(graph(), here)
@@ -198,6 +196,6 @@ def test_by_default_it_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_note_can_be_read_by_a_person(cache: PlanCache) -> None:
-    cache.store(KEY, b"plan", good)
+    cache.store(KEY, b"plan", {}, good)
     (note,) = cache.folder.glob("*.json")
     assert json.loads(note.read_text())["key"]["machine"]["gpu"] == "Orin"

@@ -26,6 +26,7 @@ from runtime.engines.trt import TrtEngine
 from tests.conftest import REPOSITORY
 from tests.runtime.engines.fake_cuda import FakePyCuda, FakeRuntime
 from tests.runtime.engines.fake_tensorrt import PLAN, FakeTensorRt
+from tests.runtime.engines.plan_checks import good
 from v2a.bundle import GraphSpec
 from v2a.cli import cli
 from v2a.errors import BundleError, EngineError
@@ -320,6 +321,7 @@ def test_every_cuda_call_of_a_run_may_fail_and_close_still_frees(
     ("refuse", "message"),
     [
         ("deserialize", r"can't load its plan \(magic tag does not match\); run `v2a build`"),
+        ("kernels", "compute capability 9.0.*; take another engine for this GPU, `--engine trt`"),
         ("context", r"TensorRT 10.3.0 can't load its plan"),
         ("bind", "refused a buffer for kv"),
         ("enqueue", r"refused to run \(no kernel image is available\); run `v2a build` again"),
@@ -391,10 +393,10 @@ def test_load_takes_the_plan_from_the_cache_or_says_what_to_run(
         load(graph(), Path("denoise.onnx"), "trt")
     machine = machine_of("trt", trt.__version__, cuda.gpu)
     elsewhere = PlanKey("a" * 64, "fp32", replace(machine, tensorrt="10.7.0", sm=72))
-    PlanCache().store(elsewhere, PLAN, lambda plan: {})
+    PlanCache().store(elsewhere, PLAN, {}, good)
     with pytest.raises(EngineError, match=r"one for tensorrt 10.7.0, here 10.3.0; sm 72, here 87"):
         load(graph(), Path("denoise.onnx"), "trt")
-    PlanCache().store(PlanKey("a" * 64, "fp32", machine), PLAN, lambda plan: {})
+    PlanCache().store(PlanKey("a" * 64, "fp32", machine), PLAN, {}, good)
     with load(graph(), Path("denoise.onnx"), "trt") as engine:
         np.testing.assert_array_equal(engine.run(feeds())["sum"], compute(feeds())["sum"])
 

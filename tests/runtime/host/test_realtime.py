@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from runtime.config.safety_yaml import EstopConfig
 from runtime.host.realtime import REFUSED, demand
-from runtime.safety.estop import LINE_REQUEST, Estop
 from tests.conftest import REPOSITORY
 from v2a.errors import ConfigError
 
@@ -53,14 +49,3 @@ def test_a_demand_names_everything_that_was_refused() -> None:
                 "core": f"{REFUSED}no such core",
             }
         )
-
-
-def test_the_gpio_request_is_laid_out_as_the_kernel_has_it() -> None:
-    """sizeof(struct gpio_v2_line_request) and the numbers made of it: <linux/gpio.h>."""
-    assert LINE_REQUEST.size == 592
-
-
-def test_a_gpio_chip_that_is_not_there_is_one_line() -> None:
-    config = EstopConfig.model_validate({"gpio": {"chip": "/dev/gpiochip99", "line": 3}})
-    with pytest.raises(ConfigError, match=f"line 3: {os.strerror(errno.ENOENT)}; `gpioinfo`"):
-        Estop(config)

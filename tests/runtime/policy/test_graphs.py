@@ -34,7 +34,7 @@ def counting(
             return {}
 
         engine = fakes(**{graph.name: note})(graph, path)
-        engine.close = lambda: closed.append(graph.name)
+        engine.close = lambda: closed.append(graph.name)  # type: ignore[method-assign] # noted
         return engine
 
     return make
@@ -77,7 +77,7 @@ def test_the_instruction_is_computed_once_and_frames_once_each(noted: Noted) -> 
 def test_system_1_is_fed_what_it_should_be(noted: Noted) -> None:
     noted.graphs.set_instruction(TASK, RING)
     chunk_rad = act(noted, 7)
-    assert (chunk_rad.shape, chunk_rad.dtype) == ((K, 2), np.float64)
+    assert (chunk_rad.shape, chunk_rad.dtype) == ((K, 2), np.dtype(np.float64))
     assert np.all(noted.fed["frame_encode"]["image"] == 7)
     np.testing.assert_allclose(noted.fed["observe"]["position_rad"], [[0.1, 0.2]], rtol=1e-6)
     np.testing.assert_allclose(noted.fed["denoise"]["command_rad"], [[1.1, 1.2]], rtol=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from runtime.engines.base import Tensors
 from runtime.engines.fake import FakeEngine
 from runtime.mailbox import ChunkMsg, FrameMsg
 from runtime.policy.graphs import PolicyGraphs
-from runtime.profile.from_recording import profile_of
-from tests.runtime.conftest import SIZE, J, K, T, run_config
+from runtime.profile.from_recording import profile_of_recording
+from runtime.recording.header import Header
+from tests.runtime.conftest import SIZE, J, K, T
+from tests.runtime.recording.messages import HEADER
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import FakeClock
 from v2a.spans import Tracer
@@ -36,12 +38,7 @@ USUAL_MS = {
     "denoise": 11.0,
 }
 SPREAD = 0.05
-MEASURED: dict[str, Any] = {
-    "noise_floor": {},
-    "others_cores": 0.0,
-    "yardstick_ms": 1.0,
-    "repeats": {},
-}
+MEASURED = {"others_cores": 0.0, "yardstick_ms": 1.0}  # what only a live run measures
 
 
 class Engine(FakeEngine):
@@ -78,13 +75,11 @@ class Engine(FakeEngine):
 
 @dataclass
 class Drained:
-    """A recording as `profile_of` reads it."""
+    """A recording as `profile_of_recording` reads it."""
 
     spans_: dict[str, npt.NDArray[np.int64]]
     chunks_: list[ChunkMsg]
-    header: dict[str, Any] = field(
-        default_factory=lambda: {"policy": "tiny", "config": run_config().model_dump(mode="json")}
-    )
+    header: Header = HEADER
     t0_ns: int = 0
 
     def spans(self) -> dict[str, npt.NDArray[np.int64]]:
@@ -129,11 +124,12 @@ class VirtualRun:
             start_ns = self._clock.now_ns()
             if seq % CONDITION_EVERY == 1:
                 ring = self._tracer.ring("system2")
-                condition = self._graphs.condition(clip, (1.0, 1.0), ring, seq)
+                condition = self._graphs.condition(clip, ring, seq)
             made.append(self._chunk(FrameMsg(seq, start_ns, 0, 0, 0, clip[-1], ()), condition))
             self._clock.sleep_until_ns(start_ns + PERIOD_NS)
         self.recording = Drained(self._tracer.drain(), made)
-        self.profile = profile_of(self.recording) | MEASURED  # type: ignore[arg-type]
+        found = profile_of_recording(self.recording)  # type: ignore[arg-type]
+        self.profile = found.model_copy(update=MEASURED)
 
     def _chunk(self, frame: FrameMsg, condition: Tensors) -> ChunkMsg:
         still, noise = np.zeros(J), np.zeros((1, K, J), np.float32)

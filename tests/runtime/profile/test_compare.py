@@ -1,31 +1,33 @@
-"""`--against`: what is the same is within noise, what was slowed down or stood still is named."""
+"""Two profiles: the same program is within noise; a slower stage or a stall is named."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from runtime.profile.compare import compare
-from runtime.profile.from_recording import profile_of
+from runtime.host.run_delay import ThreadTimes
+from runtime.profile.compare import ProfileComparison, compare_profiles
+from runtime.profile.from_recording import profile_of_recording
+from runtime.profile_model import Ratio
 from runtime.recording.messages import to_json
 from runtime.report.page import page
-from tests.runtime.profile.conftest import MEASURED, PERIOD_NS, USUAL_MS, VirtualRun
+from tests.runtime.profile.conftest import PERIOD_NS, USUAL_MS, VirtualRun
 from v2a.bundle import Bundle
 from v2a.cli import cli
 
 
-def verdicts(found: dict[str, Any]) -> dict[str, str]:
-    return {name: row["verdict"] for name, row in (found["stages"] | found["ages"]).items()}
+def verdicts(found: ProfileComparison) -> dict[str, str]:
+    return {name: row.verdict for name, row in (found.stages | found.ages).items()}
 
 
 def test_the_same_thing_twice_is_within_noise_in_19_of_20_tries(bundle: Bundle) -> None:
     runs = [VirtualRun(bundle, seed) for seed in range(40)]
     tries = [
-        verdicts(compare(a.profile, b.profile)) for a, b in zip(runs[::2], runs[1::2], strict=True)
+        verdicts(compare_profiles(a.profile, b.profile))
+        for a, b in zip(runs[::2], runs[1::2], strict=True)
     ]
     assert {"denoise", "vdm_motion", "condition_age"} <= tries[0].keys()
     quiet = [all(verdict == "within_noise" for verdict in found.values()) for found in tries]
@@ -37,29 +39,29 @@ def test_a_stage_that_takes_a_fifth_more_is_the_one_that_is_named(
     bundle: Bundle, usual: VirtualRun, slow: str
 ) -> None:
     slower = VirtualRun(bundle, seed=1, factors={slow: 1.2})
-    found = compare(usual.profile, slower.profile)
+    found = compare_profiles(usual.profile, slower.profile)
     assert [n for n, verdict in verdicts(found).items() if verdict != "within_noise"] == [slow]
-    row = found["stages"][slow]
-    assert row["verdict"] == "worse"
-    assert row["ci95"][0] <= 1.2 <= row["ci95"][1]
-    assert found["verdict"].startswith(f"worse: {slow} 1.")
-    back = compare(slower.profile, usual.profile)
-    assert back["stages"][slow]["verdict"] == "better"
+    row = found.stages[slow]
+    assert row.verdict == "worse"
+    assert row.ci95[0] <= 1.2 <= row.ci95[1]
+    assert found.verdict.startswith(f"worse: {slow} 1.")
+    back = compare_profiles(slower.profile, usual.profile)
+    assert back.stages[slow].verdict == "better"
 
 
 def test_a_stall_is_named_with_its_thread_stage_and_time(bundle: Bundle, usual: VirtualRun) -> None:
     stalled = VirtualRun(bundle, seed=1, stalls={"observe": (40, 50.0)})
-    assert stalled.profile["tail"]["verdict"].startswith("system1 stood ")
-    worst, *_ = stalled.profile["tail"]["stalls"]
-    assert (worst["thread"], worst["stage"], worst["after"]) == ("system1", "observe", None)
-    assert worst["ms"] - worst["usual_ms"] == pytest.approx(50, abs=2)
+    assert stalled.profile.tail.verdict.startswith("system1 stalled for ")
+    worst, *_ = stalled.profile.tail.stalls
+    assert (worst.thread, worst.stage, worst.after) == ("system1", "observe", None)
+    assert worst.ms - worst.usual_ms == pytest.approx(50, abs=2)
     started_s = (39 * PERIOD_NS) / 1e9
-    assert started_s < worst["at_s"] + 0.01 < started_s + PERIOD_NS / 1e9
+    assert started_s < worst.at_s + 0.01 < started_s + PERIOD_NS / 1e9
     assert "system1: observe took 5" in page(stalled.profile, stalled.recording)  # the report
-    found = compare(usual.profile, stalled.profile)
-    assert found["new_stalls"][0] == worst
-    assert "new: system1 stood " in found["verdict"]
-    assert "in observe at" in found["verdict"]
+    found = compare_profiles(usual.profile, stalled.profile)
+    assert found.new_stalls[0] == worst
+    assert "new: system1 stalled for " in found.verdict
+    assert "in observe at" in found.verdict
     # It is one call of 300: no stage is called slower for it.
     assert set(verdicts(found).values()) == {"within_noise"}
 
@@ -67,58 +69,58 @@ def test_a_stall_is_named_with_its_thread_stage_and_time(bundle: Bundle, usual: 
 def test_budgets_measured_before_name_the_stage_that_is_slower_now(
     bundle: Bundle, usual: VirtualRun
 ) -> None:
-    budgets = {name: {"p50_ms": 1.1 * usual.profile["stages"][name]["p50_ms"]} for name in USUAL_MS}
+    budgets = {name: {"p50_ms": 1.1 * usual.profile.stages[name].p50_ms} for name in USUAL_MS}
     slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.2})
-    found = profile_of(slower.recording, budgets)  # type: ignore[arg-type]
-    assert not found["budgets"]["ok"]
+    found = profile_of_recording(slower.recording, budgets)  # type: ignore[arg-type]
+    assert not found.budgets.ok
     says = "1 of 9 budgets are broken: denoise p50 "
-    assert found["budgets"]["verdict"].startswith(says)
-    assert says in page(found | MEASURED, slower.recording)  # the report names it, too
+    assert found.budgets.verdict.startswith(says)
+    assert says in page(found, slower.recording)  # the report names it, too
 
 
 def test_a_stage_that_ran_a_few_times_is_not_judged(bundle: Bundle) -> None:
     short = VirtualRun(bundle, chunks=12)
     slow = VirtualRun(bundle, seed=1, chunks=12, factors={"denoise": 2})
-    assert compare(short.profile, slow.profile)["stages"] == {}
+    assert compare_profiles(short.profile, slow.profile).stages == {}
 
 
 def test_a_wide_noise_floor_of_the_machine_widens_the_interval(
     bundle: Bundle, usual: VirtualRun
 ) -> None:
     slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.2})
-    restless = {"denoise": {"ratio": 1.05, "ci95": [0.8, 1.3]}}
-    before = usual.profile | {"noise_floor": restless}
-    assert compare(before, slower.profile)["stages"]["denoise"]["verdict"] == "within_noise"
+    restless = {"denoise": Ratio(ratio=1.05, ci95=(0.8, 1.3))}
+    before = usual.profile.model_copy(update={"noise_floor": restless})
+    assert compare_profiles(before, slower.profile).stages["denoise"].verdict == "within_noise"
 
 
 def test_what_waiting_for_a_core_beside_other_programs_explains_is_noise(
     bundle: Bundle, usual: VirtualRun
 ) -> None:
     slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.5})
-    waited_ms = 5.0 * slower.profile["stages"]["denoise"]["n"]
-    before = usual.profile | {"threads": {"system1": {"run_delay_ms": 0.0}}}
-    after = slower.profile | {"threads": {"system1": {"run_delay_ms": waited_ms}}}
-    found = compare(before, after | {"others_cores": 1.4})
-    assert found["stages"]["denoise"]["verdict"] == "within_noise"
-    assert found["verdict"] == "within noise; other programs used 0 and 1.4 cores"
+    waited_ms = 5.0 * slower.profile.stages["denoise"].n
+    threads = [{"system1": ThreadTimes(run_delay_ms=ms)} for ms in (0.0, waited_ms)]
+    before = usual.profile.model_copy(update={"threads": threads[0]})
+    after = slower.profile.model_copy(update={"threads": threads[1]})
+    found = compare_profiles(before, after.model_copy(update={"others_cores": 1.4}))
+    assert found.stages["denoise"].verdict == "within_noise"
+    assert found.verdict == "within noise; other programs used 0 and 1.4 cores"
     # Alone on the machine it is our own threads that wait for each other.
-    assert compare(before, after)["stages"]["denoise"]["verdict"] == "worse"
+    assert compare_profiles(before, after).stages["denoise"].verdict == "worse"
 
 
 def test_what_differs_from_run_to_run_as_much_is_noise(bundle: Bundle, usual: VirtualRun) -> None:
     slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.2})
-    steady = {"denoise": [11.0, 11.1, 10.9]}
-    restless = {"denoise": [11.0, 14.0, 9.5]}
-    kept = compare(usual.profile | {"repeats": steady}, slower.profile)
-    assert kept["stages"]["denoise"]["verdict"] == "worse"
-    found = compare(usual.profile | {"repeats": restless}, slower.profile)
-    assert found["stages"]["denoise"]["verdict"] == "within_noise"
+    steady, restless = ({"denoise": ms} for ms in ((11.0, 11.1, 10.9), (11.0, 14.0, 9.5)))
+    kept = compare_profiles(usual.profile.model_copy(update={"repeats": steady}), slower.profile)
+    assert kept.stages["denoise"].verdict == "worse"
+    found = compare_profiles(usual.profile.model_copy(update={"repeats": restless}), slower.profile)
+    assert found.stages["denoise"].verdict == "within_noise"
 
 
 def test_what_a_slower_machine_explains_is_noise(bundle: Bundle, usual: VirtualRun) -> None:
     slower = VirtualRun(bundle, seed=1, factors=dict.fromkeys(USUAL_MS, 1.2))
-    assert "worse" in verdicts(compare(usual.profile, slower.profile)).values()
-    found = compare(usual.profile, slower.profile | {"yardstick_ms": 1.2})
+    assert "worse" in verdicts(compare_profiles(usual.profile, slower.profile)).values()
+    found = compare_profiles(usual.profile, slower.profile.model_copy(update={"yardstick_ms": 1.2}))
     assert set(verdicts(found).values()) == {"within_noise"}
 
 
@@ -127,8 +129,8 @@ def test_the_command_prints_ratio_interval_and_verdict_of_each_stage(
 ) -> None:
     slower = VirtualRun(bundle, seed=1, factors={"denoise": 1.2})
     for name, run in (("a", usual), ("b", slower)):
-        (tmp_path / f"{name}.json").write_text(to_json(run.profile))
-    arguments = ["profile", "--against", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+        (tmp_path / f"{name}.json").write_text(to_json(run.profile.model_dump()))
+    arguments = ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     printed = CliRunner().invoke(cli, [*arguments, "--json"])
     assert printed.exit_code == 0, printed.output
     found = json.loads(printed.stdout)
@@ -143,7 +145,11 @@ def test_the_command_prints_ratio_interval_and_verdict_of_each_stage(
     [
         ("{", "not a profile"),
         ("[1]", "not a profile"),
-        ('{"schema": 99}', "schema 99, this v2a reads 1"),
+        (
+            '{"schema_version": 99}',
+            "schema_version 99, this v2a reads 1; measure",
+        ),
+        ('{"schema_version": 1, "policy": 3}', "not a profile: policy: "),
         (None, "No such file"),
     ],
 )
@@ -153,7 +159,7 @@ def test_what_is_no_profile_is_refused_in_a_line(
     path = tmp_path / "p.json"
     if content is not None:
         path.write_text(content)
-    printed = CliRunner().invoke(cli, ["profile", "--against", str(path), str(path)])
+    printed = CliRunner().invoke(cli, ["compare", str(path), str(path)])
     assert printed.exit_code == 2
     assert says in printed.stderr
     assert len(printed.stderr.splitlines()) == 1

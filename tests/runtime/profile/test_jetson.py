@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.profile.jetson import Sampler, is_jetson
-from runtime.profile.machine import cpu_s, facts, memory_mib
+from runtime.profile.jetson import JetsonSampler, is_jetson
+from runtime.profile.machine import cpu_s, describe_machine, memory_mib
+from runtime.profile_model import Board, MeanMax
 
 ORIN = {
     "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,p3767\0nvidia,tegra234\0",
@@ -47,46 +48,47 @@ def board(tmp_path: Path) -> Path:
 
 
 def test_power_clocks_and_temperatures_are_read_in_si_units(board: Path) -> None:
-    sampler = Sampler(board)
+    sampler = JetsonSampler(board)
     sampler.sample(0.0)
     (board / "sys/class/hwmon/hwmon1/curr1_input").write_text("3000\n")
     sampler.sample(0.5)
     found = sampler.summary()
-    assert found["power_w"] == {"VDD_IN": {"mean": 12.5, "max": 15.0}}
-    assert found["temperature_c"] == {"cpu-thermal": {"mean": 63.625, "max": 63.625}}
-    assert found["clock_mhz"]["cpu0"]["max"] == 1510.4
-    assert found["clock_mhz"]["17000000.gpu"]["max"] == 624.75
-    assert found["power_mode"] == "pmode:0002 fmode:fanNull"
+    assert found.power_w == {"VDD_IN": MeanMax(mean=12.5, max=15.0)}
+    assert found.temperature_c == {"cpu-thermal": MeanMax(mean=63.625, max=63.625)}
+    assert found.clock_mhz["cpu0"].max == 1510.4
+    assert found.clock_mhz["17000000.gpu"].max == 624.75
+    assert found.power_mode == "pmode:0002 fmode:fanNull"
 
 
 def test_throttling_is_marked_when_it_happens(board: Path) -> None:
-    sampler = Sampler(board)
+    sampler = JetsonSampler(board)
     sampler.sample(0.0)  # 27 events since boot are not of this run, nor does a fan slow anything
     (board / "sys/class/hwmon/hwmon3/oc3_event_cnt").write_text("29\n")
     sampler.sample(0.5)
     sampler.sample(1.0)
     (board / "sys/class/thermal/cooling_device0/cur_state").write_text("1\n")
     sampler.sample(1.5)
-    assert sampler.summary()["throttled"] == [
+    assert sampler.summary().throttled == (
         "0.5 s: instantaneous over-current",
         "1.5 s: cpu-throttle-alert",
-    ]
+    )
 
 
 def test_what_the_board_does_not_have_is_left_out(board: Path, tmp_path: Path) -> None:
     assert is_jetson(board)
     assert not is_jetson(tmp_path / "pc")
-    empty = Sampler(tmp_path / "pc")
+    empty = JetsonSampler(tmp_path / "pc")
     empty.sample(0.0)
-    assert empty.summary() == {"power_mode": None, "throttled": []}
+    nothing = Board(power_w={}, temperature_c={}, clock_mhz={}, power_mode=None, throttled=())
+    assert empty.summary() == nothing
 
 
 def test_the_machine_is_described(board: Path) -> None:
-    assert facts(board)["model"] == "NVIDIA Jetson Orin Nano Developer Kit"
-    assert facts(board)["governor"] == "schedutil"
-    here = facts()
-    assert here["cores"] >= 1
-    assert here["memory_gib"] > 0.5
+    assert describe_machine(board).model == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert describe_machine(board).governor == "schedutil"
+    here = describe_machine()
+    assert (here.cores or 0) >= 1
+    assert (here.memory_gib or 0) > 0.5
 
 
 def test_cpu_time_is_told_apart_from_that_of_others(tmp_path: Path) -> None:
@@ -104,5 +106,5 @@ def test_memory_is_that_of_this_process() -> None:
 
     found = memory_mib()["policy"]
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    assert found["peak_mib"] == pytest.approx(peak_mib, rel=0.05)
-    assert 0 < found["resident_mib"] <= found["peak_mib"]
+    assert found.peak_mib == pytest.approx(peak_mib, rel=0.05)
+    assert 0 < found.resident_mib <= found.peak_mib

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from runtime.engines.base import LayerTime
-from runtime.profile.layers import fold, module_of
+from runtime.profile.layers import fold_by_module, module_of
+from runtime.profile_model import LayerShare
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_a_module_is_read_from_the_name_of_a_layer(name: str, module: str | None
 
 
 def test_blocks_count_as_one_and_strangers_for_the_module_before() -> None:
-    found = fold(
+    found = fold_by_module(
         [
             LayerTime("reorder_token_1", "Reorder", 0.5),
             LayerTime("policy.core.blocks.0.kv/MatMul", "MatMul", 2.0),
@@ -37,15 +38,15 @@ def test_blocks_count_as_one_and_strangers_for_the_module_before() -> None:
             LayerTime("policy.core.out/MatMul_2", "MatMul", 4.0),
         ]
     )
-    assert found == [
-        {"module": "core.blocks.*.kv", "share": 0.6, "ms": 6.0},
-        {"module": "core.out", "share": 0.4, "ms": 4.0},
-    ]
+    assert found == (
+        LayerShare(module="core.blocks.*.kv", share=0.6, ms=6.0),
+        LayerShare(module="core.out", share=0.4, ms=4.0),
+    )
 
 
 def test_without_any_module_kinds_are_told_apart() -> None:
-    found = fold([LayerTime("a", "MatMul", 3.0), LayerTime("b", "Add", 1.0)])
-    assert [row["module"] for row in found] == ["(MatMul)", "(Add)"]
+    found = fold_by_module([LayerTime("a", "MatMul", 3.0), LayerTime("b", "Add", 1.0)])
+    assert [row.module for row in found] == ["(MatMul)", "(Add)"]
 
 
 def test_onnx_runtime_tells_the_time_of_each_node(tmp_path: Path) -> None:
@@ -80,5 +81,6 @@ def test_onnx_runtime_tells_the_time_of_each_node(tmp_path: Path) -> None:
     )
     with OrtEngine(spec, tmp_path / "layers.onnx") as engine:
         layers = engine.layer_times({"x": np.ones((1, 8), np.float32)}, runs=3)
-    assert {row["module"] for row in fold(layers)} == {"core.blocks.*.kv", "core.blocks.*.attn"}
-    assert sum(row["share"] for row in fold(layers)) == pytest.approx(1, abs=1e-3)
+    found = fold_by_module(layers)
+    assert {row.module for row in found} == {"core.blocks.*.kv", "core.blocks.*.attn"}
+    assert sum(row.share for row in found) == pytest.approx(1, abs=1e-3)

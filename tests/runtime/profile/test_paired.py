@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from runtime.engines.base import Tensors
-from runtime.profile.paired import as_text, compare_engines
+from runtime.profile.paired import EngineComparison, compare_engines, engine_comparison_as_text
 from tests.runtime.profile.conftest import USUAL_MS, Engine
 from v2a.bundle import Bundle, GraphSpec, load_bundle
 from v2a.clock import FakeClock
@@ -41,7 +41,7 @@ def other(bundle: Bundle, tmp_path: Path) -> Bundle:
 
 def compared(
     before: Bundle, after: Bundle, seed: int = 0, slow: str = "", factor: float = 1.2
-) -> dict[str, Any]:
+) -> EngineComparison:
     clock, loaded = FakeClock(), iter(range(1000 * seed, 1000 * (seed + 1)))
 
     def engines(graph: GraphSpec, path: Path) -> Engine:
@@ -54,7 +54,7 @@ def compared(
 def test_the_same_bundle_twice_is_within_noise_in_19_of_20_tries(
     bundle: Bundle, other: Bundle
 ) -> None:
-    found = [compared(bundle, other, seed)["verdict"] for seed in range(20)]
+    found = [compared(bundle, other, seed).verdict for seed in range(20)]
     assert found.count("within noise") >= 19
 
 
@@ -63,16 +63,16 @@ def test_an_engine_that_takes_a_fifth_more_is_the_one_that_is_named(
     bundle: Bundle, other: Bundle, slow: str
 ) -> None:
     found = compared(bundle, other, slow=slow)
-    named = {name for name, row in found["engines"].items() if row["verdict"] != "within_noise"}
+    named = {name for name, row in found.engines.items() if row.verdict != "within_noise"}
     assert named == {slow}
-    row = found["engines"][slow]
-    assert row["verdict"] == "worse"
-    assert row["ci95"][0] <= 1.2 <= row["ci95"][1]
-    assert found["verdict"].startswith(f"worse: {slow} 1.")
-    assert as_text(found).endswith(found["verdict"])
+    row = found.engines[slow]
+    assert row.verdict == "worse"
+    assert row.ci95[0] <= 1.2 <= row.ci95[1]
+    assert found.verdict.startswith(f"worse: {slow} 1.")
+    assert engine_comparison_as_text(found).endswith(found.verdict)
 
 
 def test_one_that_takes_less_is_better(bundle: Bundle, other: Bundle) -> None:
     found = compared(bundle, other, slow="denoise", factor=0.8)
-    assert found["verdict"].startswith("better: denoise 0.")
-    assert found["engines"]["denoise"]["ratio"] == pytest.approx(0.8, rel=0.05)
+    assert found.verdict.startswith("better: denoise 0.")
+    assert found.engines["denoise"].ratio == pytest.approx(0.8, rel=0.05)

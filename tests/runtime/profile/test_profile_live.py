@@ -19,7 +19,10 @@ from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.engines.base import EngineFactory
 from runtime.engines.fake import FakeEngine
 from runtime.policy.graphs import SUPPLIED
-from runtime.profile.live import of_recording, virtual_config
+from runtime.profile.files import read_profile
+from runtime.profile.from_recording import profile_of_recording
+from runtime.profile.subject import virtual_config
+from runtime.recording.reader import Recording
 from runtime.supervisor import Runtime
 from runtime.workers import build_workers
 from tests.runtime.conftest import TASK, make_chain, rising, run_config
@@ -36,8 +39,12 @@ EVERY_STAGE = {"capture", "preprocess", "frame_encode", "vae_spatial", "vae_moti
                "bus_write"}  # fmt: skip
 
 
+def v2a(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, prog_name="v2a")
+
+
 def profile(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["profile", *arguments], prog_name="v2a")
+    return v2a("profile", *arguments)
 
 
 def test_a_bundle_is_profiled_without_a_robot_and_its_run_again(folder: Path) -> None:
@@ -93,10 +100,10 @@ def test_a_bundle_is_profiled_without_a_robot_and_its_run_again(folder: Path) ->
 
 
 def test_the_engines_of_two_bundles_are_run_in_turn(folder: Path) -> None:
-    found = profile("bundle", "bundle", "--json")
+    found = v2a("compare", "bundle", "bundle", "--json")
     assert found.exit_code == 0, found.output
     compared = json.loads(found.stdout)
-    assert compared.keys() == {"verdict", "engines"}
+    assert compared.keys() == {"schema_version", "verdict", "engines"}
     assert compared["engines"].keys() == set(SUPPLIED)
     row = compared["engines"]["denoise"]
     assert row["before"]["n"] == row["after"]["n"] >= 16
@@ -105,25 +112,19 @@ def test_the_engines_of_two_bundles_are_run_in_turn(folder: Path) -> None:
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        ((), 2, "name a BUNDLE or two"),
-        (("bundle", "bundle", "bundle"), 2, "name a BUNDLE or two"),
-        (("bundle", "bundle", "-o", "out"), 2, "only --engine, --threads and --json"),
-        (("bundle", "--sweep", "threads=1", "steps=3,5"), 2, "unrolled in denoise.onnx"),
-        (("nowhere",), 3, "nowhere"),
-        (("--run", "nowhere"), 2, "nowhere"),
-        (("bundle", "--budgets", "budgets.yaml"), 2, "did you mean 'denoise'?"),
-    ],
-)
-def test_what_can_not_be_profiled_is_refused_in_a_line(
-    folder: Path, arguments: tuple[str, ...], code: int, says: str
-) -> None:
-    (folder / "budgets.yaml").write_text("denoize: {p50_ms: 1}\n")
-    refused = profile(*arguments)
-    assert refused.exit_code == code
-    assert says in refused.stderr.splitlines()[-1]
+def test_a_sweep_writes_a_profile_for_each_value_and_one_table(folder: Path) -> None:
+    done = v2a("sweep", "bundle", "rate_hz=50,100", "--seconds", "0.5", "-o", "swept", "--json")
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((folder / "swept" / "sweep.json").read_text())
+    assert printed["schema_version"] == 1
+    assert [point["options"] for point in printed["points"]] == [
+        {"rate_hz": "50"}, {"rate_hz": "100"}
+    ]  # fmt: skip
+    for point in printed["points"]:
+        found = read_profile(folder / point["folder"])
+        assert found.stages["tick"].period_ms == 1e3 / float(point["options"]["rate_hz"])
+        assert found.stages["tick"].p50_ms == point["p50_ms"]["tick"]
 
 
 class Stalling(FakeEngine):
@@ -152,10 +153,10 @@ def test_a_stall_in_a_thread_of_a_real_run_is_named(bundle: Bundle, tmp_path: Pa
         return Stalling(graph, 25) if graph.name == "denoise" else FakeEngine(graph)
 
     run_for(bundle, config, engines, clock, tmp_path / "run", seconds=1.5)
-    found = of_recording(tmp_path / "run", None)["tail"]["stalls"]
-    planted = [row for row in found if (row["thread"], row["stage"]) == ("system1", "denoise")]
+    found = profile_of_recording(Recording(tmp_path / "run")).tail.stalls
+    planted = [row for row in found if (row.thread, row.stage) == ("system1", "denoise")]
     assert planted
-    assert max(row["ms"] - row["usual_ms"] for row in planted) >= 49
+    assert max(row.ms - row.usual_ms for row in planted) >= 49
 
 
 def run_for(

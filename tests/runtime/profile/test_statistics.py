@@ -15,8 +15,8 @@ from runtime.profile.statistics import (
     block_length,
     histogram,
     paired_ratio,
-    quantiles_ms,
     ratio,
+    times_of,
     typical,
 )
 from v2a.spans import COLUMNS
@@ -32,32 +32,33 @@ def remembering(seed: int, count: int = 400, memory: float = 0.9) -> Series:
     logs = [0.0]
     for step in noise:
         logs.append(memory * logs[-1] + step)
-    return 10 * np.exp(np.array(logs[1:]))
+    series: np.ndarray = 10 * np.exp(np.array(logs[1:]))
+    return series
 
 
 @given(LATENCIES)
 def test_quantiles_are_values_that_occurred_in_order(values: Series) -> None:
-    row = quantiles_ms(values)
-    assert tuple(row) == COLUMNS
-    found = [row[name] for name in ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")]
+    row = times_of(values)
+    assert tuple(row.model_dump()) == COLUMNS
+    found = [row.p50_ms, row.p90_ms, row.p99_ms, row.p999_ms, row.max_ms]
     assert found == sorted(found)
     assert set(found) <= set(values.tolist())
-    assert row["n"] == len(values)
-    assert np.sum(values <= row["p90_ms"]) >= 0.9 * len(values)
+    assert row.n == len(values)
+    assert np.sum(values <= row.p90_ms) >= 0.9 * len(values)
 
 
 @given(LATENCIES)
 def test_a_histogram_counts_everything(values: Series) -> None:
     found = histogram(values)
-    assert sum(found["counts"]) == len(values)
-    assert len(found["edges_ms"]) == len(found["counts"]) + 1
-    assert found["edges_ms"] == sorted(found["edges_ms"])
+    assert sum(found.counts) == len(values)
+    assert len(found.edges_ms) == len(found.counts) + 1
+    assert list(found.edges_ms) == sorted(found.edges_ms)
 
 
 def test_nothing_measured_is_not_a_number_and_no_error() -> None:
     none = np.array([])
-    assert math.isnan(quantiles_ms(none)["p50_ms"])
-    assert histogram(none) == {"edges_ms": [], "counts": []}
+    assert math.isnan(times_of(none).p50_ms)
+    assert histogram(none).counts == histogram(none).edges_ms == ()
     assert ratio(none, none).low == 0.0
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from runtime.profile.live import Subject, virtual_config
-from runtime.profile.sweep import as_text, points, sweep, with_options
+from runtime.profile.subject import Subject, virtual_config
+from runtime.profile.sweep import points, run_sweep, sweep_as_text, with_options
+from runtime.profile_model import Profile
 from tests.runtime.profile.conftest import VirtualRun
 from v2a.bundle import Bundle
 from v2a.errors import ConfigError
@@ -34,8 +34,8 @@ def test_every_combination_is_a_point() -> None:
         ("steps=3,5", "unrolled in denoise.onnx when the bundle is exported"),
         ("precision=fp16", "chosen when the bundle is exported"),
         ("speed=1", "one of engine, threads, rate_hz"),
-        ("threads", "write NAME=VALUE"),
-        ("threads=1,", "write NAME=VALUE"),
+        ("threads", "write KEY=A,B"),
+        ("threads=1,", "write KEY=A,B"),
     ],
 )
 def test_what_can_not_be_swept_is_refused_with_the_reason(axis: str, says: str) -> None:
@@ -47,8 +47,8 @@ def test_what_can_not_be_swept_is_refused_with_the_reason(axis: str, says: str) 
     ("point", "says"),
     [
         ({"threads": "many"}, "threads=many: invalid literal"),
-        ({"threads": "0"}, "threads=0: 1 or more"),
-        ({"engine": "gpu"}, "engine=gpu: one of ort"),
+        ({"threads": "0"}, "threads=0: must be 1 or more"),
+        ({"engine": "gpu"}, "engine=gpu: must be one of ort"),
         ({"rate_hz": "-5"}, "rate_hz=-5: Input should be greater than 0"),
     ],
 )
@@ -72,16 +72,17 @@ def test_options_reach_the_engine_and_the_run(subject: Subject) -> None:
 def test_one_table_compares_each_point_with_the_first(
     bundle: Bundle, subject: Subject, tmp_path: Path
 ) -> None:
-    def measure(chosen: Subject, folder: Path) -> dict[str, Any]:
+    def measure(chosen: Subject, folder: Path) -> Profile:
         factors = {"denoise": 1.0 if chosen.threads == 1 else 0.5}
         return VirtualRun(bundle, seed=chosen.threads, factors=factors).profile
 
-    rows = sweep(subject, ["threads=1,2"], measure, tmp_path)
-    assert [row["options"] for row in rows] == [{"threads": "1"}, {"threads": "2"}]
-    assert rows[0]["against_first"] == "within noise"
-    assert rows[1]["against_first"].startswith("better: denoise 0.")
-    assert [row["folder"] for row in rows] == [f"{tmp_path}/threads={n}" for n in (1, 2)]
-    table = as_text(rows).splitlines()
+    swept = run_sweep(subject, ["threads=1,2"], measure, tmp_path)
+    rows = swept.points
+    assert [row.options for row in rows] == [{"threads": "1"}, {"threads": "2"}]
+    assert rows[0].against_first == "within noise"
+    assert rows[1].against_first.startswith("better: denoise 0.")
+    assert [row.folder for row in rows] == [f"{tmp_path}/threads={n}" for n in (1, 2)]
+    table = sweep_as_text(swept).splitlines()
     assert "denoise" in table[0]
     assert table[1].startswith("threads=1")
     assert table[-1].startswith("threads=2 against threads=1: better: denoise")

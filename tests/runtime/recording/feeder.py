@@ -15,14 +15,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from runtime.mailbox import Message
 from runtime.recording.link import RecorderProcess
 from runtime.recording.recorder import Recorder, record_loop
 from runtime.safety.safety import SafetyRecord
-from tests.runtime.recording.messages import HEADER, chunk, condition, frame, state, vitals
+from tests.runtime.recording.messages import HEADER, chunk, condition, frame, state, summary, vitals
 from v2a.spans import STAGE_INDEX, Tracer
 
 TOPICS = ("/state", "/frame", "/condition", "/chunk")
@@ -52,7 +54,9 @@ def feed(folder: Path) -> None:
     ring, tick = tracer.ring("control"), 0
     due_s = time.monotonic()
     while not end.is_set():
-        makers = (state, frame, condition, chunk) if tick % 5 == 0 else (state,)
+        makers: tuple[Callable[[int], Message], ...] = (
+            (state, frame, condition, chunk) if tick % 5 == 0 else (state,)
+        )
         for index, make in enumerate(makers):
             start_ns = time.monotonic_ns()
             recorder.offer(make(int(counts[index]) + 1))
@@ -63,7 +67,7 @@ def feed(folder: Path) -> None:
         due_s += 0.02
         time.sleep(max(due_s - time.monotonic(), 0.0))
     thread.join()
-    recorder.close(lambda: {"dropped": recorder.dropped})
+    recorder.close(lambda: summary(lost=recorder.dropped))
 
 
 if __name__ == "__main__":

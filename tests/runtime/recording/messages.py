@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
+from runtime.recording.header import Header
 from runtime.recording.link import InProcess
 from runtime.recording.messages import RunCounters
 from runtime.recording.reader import Recording
 from runtime.recording.recorder import Recorder
 from runtime.safety.safety import SafetyRecord
+from runtime.summary_model import CpuTime, Dropped, RunSummary, Spread
+from tests.runtime.conftest import run_config
 from v2a.errors import ConfigError
-from v2a.spans import Tracer
+from v2a.measured import Times
+from v2a.spans import Histogram, Tracer
 
 MS = 1_000_000
-HEADER = {
-    "start_ns": 5,
-    "config": {"robot": {"name": "two"}, "instruction": "wave"},
-    "policy": "tiny",
-    "bundle_sha256": "ab",
-    "seed": 3,
-    "versions": {"python": "3"},
-}
+HEADER = Header(
+    start_ns=5,
+    config=run_config(instruction="wave"),
+    policy="tiny",
+    bundle="tiny",
+    bundle_sha256="ab",
+    provenance={},
+    seed=3,
+    versions={"python": "3"},
+)
+
+
+def summary(ticks: int = 3, lost: int = 0) -> RunSummary:
+    """The summary of a run in which nothing was measured but `ticks` and lost messages."""
+    return RunSummary(
+        robot="two",
+        policy="tiny",
+        seconds=1.0,
+        stages={},
+        gpu_stages={},
+        ages={},
+        ticks=ticks,
+        missed_ticks={},
+        late=Times.of(Histogram()),
+        realtime={},
+        seam_jumps_rad=Spread(n=0, mean=math.nan, p50=math.nan, p99=math.nan, max=math.nan),
+        counts={},
+        dropped=Dropped(messages_of_an_older_epoch=0, spans=0, recorded_messages=lost),
+        safety=(),
+        torque_fault=None,
+        recording_fault=None,
+        cpu=CpuTime(user_s=0.0, system_s=0.0),
+        versions={},
+    )
 
 
 def head(seq: int) -> tuple[int, int, int, int, int]:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from runtime.recording.cli import record
 from runtime.recording.reader import Recording
-from tests.runtime.recording.messages import HEADER, chunk, recorder_of, state
+from tests.runtime.recording.messages import HEADER, chunk, recorder_of, state, summary
 from v2a.errors import ConfigError
 
 BATCHES = 20
@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Path:
             recorder.offer(state(batch * 5 + n + 1))
         recorder.offer(chunk(batch + 1))
         recorder.drain()
-    recorder.close(lambda: {"dropped": {"recorded_messages": 0}})
+    recorder.close(summary)
     return tmp_path / "run"
 
 
@@ -36,7 +36,7 @@ def test_a_file_torn_at_any_byte_reads_up_to_there(run: Path, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="not a recording"):
         Recording(torn)
     found = []
-    header_end = whole.index(b'"start_ns"') + 300
+    header_end = whole.index(b'"versions"') + 100
     for size in range(header_end, len(whole), 23):
         torn.write_bytes(whole[:size])
         recording = Recording(torn)
@@ -50,7 +50,7 @@ def test_a_file_torn_at_any_byte_reads_up_to_there(run: Path, tmp_path: Path) ->
     assert set(found) == {5 * n for n in range(BATCHES + 1)}
 
 
-@pytest.mark.parametrize("byte", range(400, 3000, 97))
+@pytest.mark.parametrize("byte", range(400, 6000, 193))
 def test_a_damaged_byte_ends_the_reading_at_worst(run: Path, byte: int) -> None:
     file = run / "run.mcap"
     data = bytearray(file.read_bytes())
@@ -85,6 +85,7 @@ def test_info_of_a_folder_and_of_the_file_in_it(run: Path) -> None:
     assert found["messages"]["/frame"] == 0
     assert (found["ended"], found["whole"]) == (True, True)
     assert found["seconds"] == pytest.approx(0.99)
+    assert found["dropped"]["recorded_messages"] == 0
     assert (found["robot"], found["policy"], found["versions"]) == ("two", "tiny", {"python": "3"})
     same = CliRunner().invoke(record, ["info", str(run / "run.mcap"), "--json"])
     assert json.loads(same.stdout) == found
@@ -99,3 +100,22 @@ def test_info_of_a_recording_that_was_killed(run: Path) -> None:
     found = json.loads(CliRunner().invoke(record, ["info", str(run), "--json"]).stdout)
     assert (found["ended"], found["whole"], found["dropped"]) == (False, False, None)
     assert "did not end" in CliRunner().invoke(record, ["info", str(run)]).stdout
+
+
+def test_a_header_of_another_version_is_refused_in_a_line(tmp_path: Path) -> None:
+    later = HEADER.model_copy(update={"schema_version": 2})
+    recorder_of(tmp_path / "run").open(later).close()
+    with pytest.raises(ConfigError) as refused:
+        Recording(tmp_path / "run")
+    assert str(refused.value) == (
+        f"{tmp_path / 'run' / 'run.mcap'}: its v2a record: schema_version: Input should be 1 "
+        "(got 2); read it with the version of v2a that recorded it"
+    )
+
+
+def test_a_summary_of_another_version_is_refused_in_a_line(tmp_path: Path) -> None:
+    recorder = recorder_of(tmp_path / "run").open(HEADER)
+    recorder.close(lambda: summary().model_copy(update={"schema_version": 2}))
+    result = CliRunner().invoke(record, ["info", str(tmp_path / "run")])
+    assert isinstance(result.exception, ConfigError)
+    assert "its summary record: schema_version: Input should be 1 (got 2)" in str(result.exception)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from tests.runtime.recording.messages import (
     picture,
     recorder_of,
     state,
+    summary,
     vitals,
 )
 from v2a.errors import ConfigError
@@ -53,9 +55,9 @@ def test_what_was_drained_is_readable_without_closing(run: Path) -> None:
     read = Recording(run)
     (one,) = read.states()
     assert one.seq == 7
-    (one,) = read.chunks()
-    np.testing.assert_array_equal(one.target_rad, chunk(8).target_rad)
-    assert (one.condition_age_ns, one.condition_seq, one.state_seq) == (60 * MS, 7, 8)
+    (made,) = read.chunks()
+    np.testing.assert_array_equal(made.target_rad, chunk(8).target_rad)
+    assert (made.condition_age_ns, made.condition_seq, made.state_seq) == (60 * MS, 7, 8)
     assert {name: rows.tolist() for name, rows in read.spans().items()} == {
         "control": [[TICK, 10, 20, 5]]
     }
@@ -85,8 +87,8 @@ def test_every_number_comes_back_to_the_bit(
     # JSON has no infinity: what is not finite comes back as NaN.
     np.testing.assert_array_equal(read.position_rad, finite(position_rad))
     assert read.t_capture_ns == t_ns
-    (read,) = Recording(run).chunks()
-    np.testing.assert_array_equal(read.target_rad, finite(target_rad))
+    (made,) = Recording(run).chunks()
+    np.testing.assert_array_equal(made.target_rad, finite(target_rad))
 
 
 def finite(values: np.ndarray) -> np.ndarray:
@@ -119,19 +121,22 @@ def test_another_reader_finds_every_topic_its_schema_and_the_metadata(run: Path)
     recorder.offer(Spans("camera", np.array([[0, 1, 2, 3]])))
     recorder.offer(SafetyChange(9, "hold", "armed"))
     recorder.offer(Reset(10, 1, "wave"))
-    recorder.close(lambda: {"ticks": 3})
+    recorder.close(summary)
     with (run / "run.mcap").open("rb") as file:
         reader = make_reader(file, validate_crcs=True)
-        summary = reader.get_summary()
+        index = reader.get_summary()
         found = {
             channel.topic: (schema.name, message.log_time, json.loads(message.data))
             for schema, channel, message in reader.iter_messages()
-            if json.loads(schema.data)["title"] == schema.name
+            if schema is not None and json.loads(schema.data)["title"] == schema.name
         }
         metadata = {one.name: json.loads(one.metadata["json"]) for one in reader.iter_metadata()}
-    assert summary is not None
-    assert found.keys() == {one.topic for one in summary.channels.values()}
-    assert metadata == {"v2a": HEADER, "summary": {"ticks": 3}}
+    assert index is not None
+    assert found.keys() == {one.topic for one in index.channels.values()}
+    assert metadata == {
+        "v2a": json.loads(to_json(HEADER)),
+        "summary": json.loads(to_json(summary())),
+    }
     name, t_ns, row = found["/frame"]
     assert (name, t_ns, row["format"]) == ("foxglove.CompressedImage", 11 * MS, "png")
     png = image.open(io.BytesIO(base64.b64decode(row["data"])))
@@ -179,11 +184,22 @@ def test_changes_of_the_safety_state_are_recorded_once_each(run: Path) -> None:
 
 def test_the_summary_is_at_the_end_and_beside_it(run: Path) -> None:
     recorder = recorder_of(run).open(HEADER)
-    recorder.close(lambda: {"ticks": 3, "late": float("nan")})
-    assert Recording(run).summary() == {"ticks": 3, "late": None}
-    assert json.loads((run / "summary.json").read_text()) == {"ticks": 3, "late": None}
+    ended = summary(ticks=3)
+    recorder.close(lambda: ended)
+    read, beside = Recording(run).summary(), json.loads((run / "summary.json").read_text())
+    assert to_json(read) == to_json(ended)
+    assert (beside["ticks"], beside["late"]["max_ms"]) == (3, None)
+    assert read is not None
+    assert math.isnan(read.late.max_ms)
     assert Recording(run).extent().whole
     assert Recording(run).t0_ns == 5
+
+
+def test_a_run_without_a_summary_ends_all_the_same(run: Path) -> None:
+    recorder_of(run).open(HEADER).close()
+    assert Recording(run).ended()
+    assert Recording(run).summary() is None
+    assert not (run / "summary.json").exists()
 
 
 def test_without_a_folder_it_only_counts_stages() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, StateMsg
 from runtime.recording.reader import Recording
 from runtime.replay.compare import Call, Comparison, max_abs_difference
 from runtime.replay.replay import Replay
+from runtime.replay.result import ReplayResult
 from runtime.replay.script import read_script
 from tests.runtime.conftest import SIZE, World, after_ms, run_config, write_tiny_bundle
 from tests.runtime.onnx_files import write_mixed
@@ -80,7 +81,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def replayed(recording: Recording, bundle: Path, against: Path | None = None) -> dict[str, Any]:
+def replayed(recording: Recording, bundle: Path, against: Path | None = None) -> ReplayResult:
     script = read_script(recording)
     other = None if against is None else load_bundle(against)
     with Replay(script, load_bundle(bundle), other) as replay:
@@ -93,11 +94,11 @@ def test_the_replay_is_what_was_recorded_to_the_bit(made: Path) -> None:
     recording = Recording(made / "run")
     chunks = list(recording.chunks())
     result = replayed(recording, made / "bundle")
-    assert result["first_divergence"] is None
-    assert result["digest"] == result["other_digest"]
-    assert result["chunks"] == len(chunks) > 20
-    assert result["conditions"] == len(list(recording.conditions())) > 8
-    assert result["left_out"] == {}
+    assert result.first_divergence is None
+    assert result.digest == result.other_digest
+    assert result.chunks == len(chunks) > 20
+    assert result.conditions == len(list(recording.conditions())) > 8
+    assert result.left_out == {}
     # What made it worth asking: both epochs, both speeds, and no chunk like another.
     assert {chunk.epoch for chunk in chunks} == {0, 1}
     assert len({chunk.step_ns for chunk in chunks}) == 2
@@ -107,10 +108,10 @@ def test_the_replay_is_what_was_recorded_to_the_bit(made: Path) -> None:
 def test_twice_gives_the_same_digest_and_a_bundle_equals_itself(made: Path) -> None:
     recording, bundle = Recording(made / "run"), made / "bundle"
     first, beside = replayed(recording, bundle), replayed(recording, bundle, bundle)
-    assert first["digest"] == replayed(recording, bundle)["digest"] == beside["digest"]
-    assert beside["first_divergence"] is None
-    assert beside["digest"] == beside["other_digest"]
-    assert set(beside["differences"]) == {"instruction", *SYSTEM2, *SYSTEM1}
+    assert first.digest == replayed(recording, bundle).digest == beside.digest
+    assert beside.first_divergence is None
+    assert beside.digest == beside.other_digest
+    assert set(beside.differences) == {"instruction", *SYSTEM2, *SYSTEM1}
 
 
 @pytest.mark.parametrize("stage", ["instruction", *SYSTEM2, *SYSTEM1])
@@ -119,31 +120,35 @@ def test_two_bundles_part_at_the_graph_that_was_changed(
 ) -> None:
     other = two_tasks(tmp_path / "other", changed(stage))
     result = replayed(Recording(made / "run"), made / "bundle", other)
-    first = result["first_divergence"]
-    assert (first["stage"], first["call"]) == (stage, 1)
-    assert first["max_abs_difference"] == pytest.approx(0.25, rel=1e-3)
+    first = result.first_divergence
+    assert first is not None
+    assert (first.stage, first.call) == (stage, 1)
+    assert first.max_abs_difference == pytest.approx(0.25, rel=1e-3)
     steps = read_script(Recording(made / "run")).steps
     kind = ChunkMsg if stage in SYSTEM1 else object
     step = next(step for step in steps if isinstance(step, kind))
     t0_ns = Recording(made / "run").t0_ns
-    assert first["t_s"] == (step.t_publish_ns - t0_ns) / 1e9
-    assert first["frame_seq"] == step.parent_seq
-    assert result["digest"] != result["other_digest"]
+    assert first.t_s == (step.t_publish_ns - t0_ns) / 1e9
+    assert first.frame_seq == step.parent_seq
+    assert result.digest != result.other_digest
     before = SYSTEM2[: SYSTEM2.index(stage)] if stage in SYSTEM2 else ()
-    assert all(result["differences"][name]["differing"] == 0 for name in before)
+    assert all(result.differences[name].differing == 0 for name in before)
 
 
 def test_a_changed_bundle_parts_from_the_recorded_chunks(made: Path, tmp_path: Path) -> None:
     other = two_tasks(tmp_path / "other", changed("denoise"))
-    first = replayed(Recording(made / "run"), other)["first_divergence"]
-    assert (first["stage"], first["tensor"], first["call"]) == ("denoise", "chunk_rad", 1)
-    assert first["max_abs_difference"] == pytest.approx(0.25, rel=1e-3)
+    first = replayed(Recording(made / "run"), other).first_divergence
+    assert first is not None
+    assert (first.stage, first.tensor, first.call) == ("denoise", "chunk_rad", 1)
+    assert first.max_abs_difference == pytest.approx(0.25, rel=1e-3)
 
 
 class Lossy(Recording):
     """A recording without some of its messages."""
 
-    lost: ClassVar[dict[type, set[int]]] = {}
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.lost: dict[type, set[int]] = {}
 
     def _rows(self, kind: type) -> Iterator[dict[str, Any]]:
         lost = self.lost.get(kind, set())
@@ -160,7 +165,6 @@ def test_whatever_was_lost_the_rest_stays_equal(
     made: Path, data: st.DataObject, kind: type, seed: int
 ) -> None:
     recording = Lossy(made / "run")
-    recording.lost = {}
     chunks = list(recording.chunks())
     # Without the first of an epoch nobody can tell how many there were before the next.
     first = {epoch: next(c.seq for c in chunks if c.epoch == epoch) for epoch in (0, 1)}
@@ -176,9 +180,9 @@ def test_whatever_was_lost_the_rest_stays_equal(
         if "nothing to replay" not in str(error):
             raise
         reject()
-    assert result["first_divergence"] is None
-    out = sum(n for why, n in result["left_out"].items() if why.startswith("chunks"))
-    assert result["chunks"] + out == len(left)
+    assert result.first_divergence is None
+    out = sum(n for why, n in result.left_out.items() if why.startswith("chunks"))
+    assert result.chunks + out == len(left)
 
 
 def test_nothing_to_replay_is_one_clear_line(made: Path) -> None:
@@ -228,7 +232,9 @@ def test_a_chunk_that_this_version_would_not_make_is_said(made: Path) -> None:
             older = {"condition_seq": 1} if kind is ChunkMsg else {}
             return (row | older for row in super()._rows(kind))
 
-    with pytest.raises(ConfigError, match=r"chunk \d+ is not made .*hard_age.*replay with the ver"):
+    with pytest.raises(
+        ConfigError, match=r"chunk \d+ cannot be made again .*hard_age.*replay with the ver"
+    ):
         replayed(Older(made / "run"), made / "bundle")
 
 
@@ -247,7 +253,9 @@ def test_differences_are_the_largest_and_nan_where_there_is_no_number() -> None:
     assert max_abs_difference(one, np.array([1.0, 0.0, np.nan, 0.0], np.float32)) == np.inf
     assert np.isnan(max_abs_difference(one, np.zeros(4, np.float32)) or 0.0)
     assert np.isnan(max_abs_difference(one, one[:2]) or 0.0)
-    assert max_abs_difference(np.float16([1.0]), np.float32([1.0])) == 0.0  # not the same bits
+    assert (
+        max_abs_difference(np.array([1.0], np.float16), np.array([1.0], np.float32)) == 0.0
+    )  # not the same bits
 
 
 def test_a_nan_is_not_lost_behind_a_number() -> None:

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.profile.from_recording import profile_of
+from runtime.profile.from_recording import profile_of_recording
+from runtime.profile_model import Histogram, Profile
+from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from runtime.report import write_report
 from runtime.report.latency import density
 from runtime.report.page import page
 from runtime.report.scale import LogAxis
 from tests.runtime.conftest import World
-from tests.runtime.report.world import FakeRecording, Plant, make_profile, make_recording
+from tests.runtime.report.world import FakeRecording, Plant, make_json, make_profile, make_recording
 from v2a.bundle import Bundle
 from v2a.names import AGES
 
@@ -76,7 +78,7 @@ def recording() -> FakeRecording:
 
 
 @pytest.fixture
-def profile(recording: FakeRecording) -> dict[str, Any]:
+def profile(recording: FakeRecording) -> Profile:
     return make_profile(recording)
 
 
@@ -91,7 +93,7 @@ def numbers_in(value: Any) -> Iterator[float]:
 
 
 def test_the_file_is_one_page_that_parses_and_asks_for_nothing(
-    profile: dict[str, Any], recording: FakeRecording, tmp_path: Path
+    profile: Profile, recording: FakeRecording, tmp_path: Path
 ) -> None:
     write_report(profile, recording, tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
@@ -102,30 +104,30 @@ def test_the_file_is_one_page_that_parses_and_asks_for_nothing(
     assert not re.search(r"https?:|//\w|url\(|@import|fetch\(|XMLHttp|import\(", text)
 
 
-def test_the_stage_table_is_the_profile(profile: dict[str, Any], recording: FakeRecording) -> None:
+def test_the_stage_table_is_the_profile(profile: Profile, recording: FakeRecording) -> None:
     columns = ("n", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
     tables = Reader(page(profile, recording)).rows
     rows = {row[0]: row[1:] for row in reversed(tables)}  # of a name the first: that table
-    for stage, found in profile["stages"].items():
+    for stage, found in profile.stages.items():
         shown = dict(zip(columns, rows[stage], strict=False))
         for column in columns:
-            assert float(shown[column]) == pytest.approx(found[column], rel=ROUNDED), (
+            assert float(shown[column]) == pytest.approx(getattr(found, column), rel=ROUNDED), (
                 stage,
                 column,
             )
         share = float(rows[stage][7].removesuffix(" %")) / 100
-        assert share == pytest.approx(found["share"], rel=ROUNDED)
-        assert rows[stage][8] == ("–" if found["budget_ms"] is None else rows[stage][8])  # noqa: RUF001
+        assert share == pytest.approx(found.share, rel=ROUNDED)
+        assert rows[stage][8] == ("–" if found.budget_ms is None else rows[stage][8])  # noqa: RUF001
 
 
 def test_every_time_and_share_that_is_shown_comes_from_the_profile(
-    profile: dict[str, Any], recording: FakeRecording
+    profile: Profile, recording: FakeRecording
 ) -> None:
-    profile["budgets"]["verdict"] = "not a number in it"
-    known = np.array(list(numbers_in(profile)))
-    rows = profile["budgets"]["rows"]
-    sums = [[row["ms"] for row in graph] for graph in profile["layers"].values()]
-    spare = [abs(row["limit_ms"] - row["found_ms"]) for row in rows]
+    budgets = profile.budgets.model_copy(update={"verdict": "not a number in it"})
+    profile = profile.model_copy(update={"budgets": budgets})
+    known = np.array(list(numbers_in(profile.model_dump(mode="json"))))
+    sums = [[row.ms for row in graph] for graph in profile.layers.values()]
+    spare = [abs(row.limit_ms - row.found_ms) for row in budgets.rows]
     known = np.concatenate([known, 100 * known, spare, [sum(values) for values in sums]])
     text = page(profile, recording)
     start, end = text.index("<h2>A second of the run"), text.index("<h2>Missed ticks")
@@ -141,10 +143,12 @@ def test_every_time_and_share_that_is_shown_comes_from_the_profile(
         assert np.isclose(known, number, rtol=ROUNDED, atol=0).any(), number
 
 
-PARTS = [
-    *("stages", "ages", "budgets", "noise_floor", "engines", "ticks", "missed_ticks"),
-    *("threads", "memory", "layers", "machine"),
-]
+EMPTY: dict[str, Any] = {  # part of the profile -> what a run without it has
+    **{part: {} for part in ("stages", "ages", "noise_floor", "engines", "threads")},
+    **{part: {} for part in ("memory", "layers", "missed_ticks")},
+    "budgets": {"ok": True, "verdict": "no budget was tested", "rows": []},
+    "ticks": 0,
+}
 SAID = re.compile(r"[Nn]ot measured|Not recorded|No \w+|nothing was|in this run")
 
 
@@ -153,15 +157,9 @@ def complete(recording: FakeRecording) -> str:
     return Reader(page(make_profile(recording), recording)).text
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("nothing", [None, {}, "left out"])
-def test_a_part_that_is_missing_is_said(
-    part: str, nothing: Any, profile: dict[str, Any], recording: FakeRecording, complete: str
-) -> None:
-    del profile[part]
-    if nothing != "left out":
-        profile[part] = nothing
-    without = Reader(page(profile, recording)).text
+@pytest.mark.parametrize("part", EMPTY)
+def test_a_part_that_is_missing_is_said(part: str, recording: FakeRecording, complete: str) -> None:
+    without = Reader(page(make_profile(recording, **{part: EMPTY[part]}), recording)).text
     assert len(SAID.findall(without)) > len(SAID.findall(complete))
     assert not re.search(r"\b(None|nan|inf|null)\b", without)
 
@@ -176,9 +174,10 @@ def poisoned(value: Any, poison: float | None) -> Any:
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, None])
 def test_numbers_that_are_none_are_never_drawn_as_numbers(
-    poison: float | None, profile: dict[str, Any], recording: FakeRecording
+    poison: float | None, recording: FakeRecording
 ) -> None:
-    text = page(poisoned(profile, poison), recording)
+    poor = poisoned(make_json(recording), poison) | {"seconds": 10.0}
+    text = page(Profile.model_validate(poor), recording)
     reader = Reader(text)
     assert "not measured" in reader.text
     assert not re.search(r"\b(None|nan|inf)\b", reader.text)
@@ -187,41 +186,45 @@ def test_numbers_that_are_none_are_never_drawn_as_numbers(
     assert not [value for value in drawn if re.search("nan|inf|None", value)]
 
 
-def test_a_recording_without_spans_has_no_timeline_and_says_so(profile: dict[str, Any]) -> None:
+def test_a_recording_without_spans_has_no_timeline_and_says_so(profile: Profile) -> None:
     reader = Reader(page(profile, FakeRecording({}, changes=[])))
     assert "The recording has no spans" in reader.text
     assert all(f"{age.replace('_', ' ')}" in reader.text for age in AGES)
 
 
-def test_names_from_outside_are_text(profile: dict[str, Any], recording: FakeRecording) -> None:
+def test_names_from_outside_are_text(recording: FakeRecording) -> None:
     evil = "<script>alert(1)</script>\"'&"
-    profile |= {"policy": evil, "layers": {evil: [{"module": evil, "share": 1.0, "ms": 1.0}]}}
-    profile["machine"][evil] = evil
-    profile["missed_ticks"][evil] = 3
+    profile = make_profile(
+        recording,
+        policy=evil,
+        layers={evil: [{"module": evil, "share": 1.0, "ms": 1.0}]},
+        machine={"versions": {evil: evil}, "realtime": {}},
+        missed_ticks={evil: 3},
+    )
     reader = Reader(page(profile, recording))
     assert reader.text.count("alert(1)") >= 6
     assert "alert" not in "".join(tag for tag, _, _ in reader.attributes)
 
 
-def test_a_device_that_slowed_down_is_said(
-    profile: dict[str, Any], recording: FakeRecording
-) -> None:
-    profile["device"] = {
+def test_a_device_that_slowed_down_is_said(recording: FakeRecording) -> None:
+    device = {
         "power_w": {"VDD_IN": {"mean": 11.24, "max": 14.98}},
         "temperature_c": {"cpu": {"mean": 71.5, "max": 88.25}},
+        "clock_mhz": {},
         "power_mode": "MODE_15W",
         "throttled": ["4.2 s: cpu-throttle-alert"],
     }
-    reader = Reader(page(profile, recording))
-    assert "slowed itself down" in reader.text
+    reader = Reader(page(make_profile(recording, device=device), recording))
+    assert "The board slowed down:" in reader.text
     assert "4.2 s: cpu-throttle-alert" in reader.text
     assert ["VDD_IN", "power, W", "11.2", "15.0"] in reader.rows
 
 
 def test_the_page_is_the_same_from_the_profile_that_was_written_to_a_file(
-    profile: dict[str, Any], recording: FakeRecording
+    profile: Profile, recording: FakeRecording
 ) -> None:
-    assert page(json.loads(json.dumps(profile)), recording) == page(profile, recording)
+    written = json.loads(to_json(profile.model_dump()))
+    assert page(Profile.model_validate(written), recording) == page(profile, recording)
 
 
 def test_a_histogram_keeps_its_shape_on_the_axis_of_all_stages() -> None:
@@ -229,7 +232,7 @@ def test_a_histogram_keeps_its_shape_on_the_axis_of_all_stages() -> None:
     values = rng.lognormal(2.0, 0.4, 20_000)
     counts, edges = np.histogram(values, np.geomspace(0.5, 100, 400))
     axis = LogAxis(0.1, 1000.0)
-    found = np.array(density({"edges_ms": edges.tolist(), "counts": counts.tolist()}, axis))
+    found = np.array(density(Histogram(edges_ms=edges.tolist(), counts=counts.tolist()), axis))
     expected, _ = np.histogram(values, axis.edges(len(found)))
     # Heights are square roots of counts, the highest is 1.
     assert found == pytest.approx(np.sqrt(expected / expected.max()), abs=0.06)
@@ -243,7 +246,7 @@ def test_a_run_on_a_virtual_clock_in_which_nothing_takes_time_is_drawn(
     world.lockstep.start().run(3.0)
     world.lockstep.stop()
     recording = Recording(tmp_path / "run")
-    found = Reader(page(profile_of(recording), recording))
+    found = Reader(page(profile_of_recording(recording), recording))
     assert "denoise" in found.text
     assert "No stall in the run." in found.text
     assert not re.search(r"\b(None|nan|inf)\b", found.text)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.report.findings import said, standing_out
+from runtime.report.findings import describe_stall, findings
 from runtime.report.run_facts import read_run
-from runtime.report.stalls import against_grid, find_stalls
+from runtime.report.stalls import compare_with_grid, find_stalls
 from runtime.report.timeline import SECOND_NS, chosen_second, timeline
 from tests.runtime.report.world import COSTS_MS, MS, PERIODS_MS, T0_NS, Plant, make_recording
 from v2a.names import STAGES
@@ -36,10 +36,10 @@ def test_a_stall_of_50_ms_is_the_first_that_is_named(
     assert 0 <= (worst.t1_ns - T0_NS) / MS - at_ms <= 2 * PERIODS_MS[thread] + worst.took_ms
     if stage:
         assert worst.stages == (stage,)
-        assert said(worst).startswith(f"{thread}: {stage} took ")
+        assert describe_stall(worst).startswith(f"{thread}: {stage} took ")
     else:  # the thread stood still between two steps
         assert len(worst.stages) == 2
-        assert said(worst).startswith(f"{thread}: silence of ")
+        assert describe_stall(worst).startswith(f"{thread}: silence of ")
 
 
 @settings(deadline=None, max_examples=20)
@@ -56,7 +56,7 @@ def test_the_chosen_second_holds_the_worst_stall_and_says_why() -> None:
     assert start_ns <= run.stalls[0].t0_ns < run.stalls[0].t1_ns <= start_ns + SECOND_NS
     assert "the worst stall" in why
     assert "control: bus_read took 71" in why
-    assert "3 ticks missed" in standing_out(run)
+    assert "3 ticks missed" in findings(run)
     assert timeline(run).count('class="missed"') == 3 + 1  # and the legend
 
 
@@ -71,7 +71,7 @@ def test_a_stall_while_everything_starts_is_chosen_only_where_there_is_no_other(
 
 def test_what_stands_still_at_once_is_said_to() -> None:
     plants = [Plant(thread, "", 4_000, 60) for thread in ("camera", "control")]
-    assert "at the same time" in standing_out(read_run(make_recording(*plants)))
+    assert "at the same time" in findings(read_run(make_recording(*plants)))
 
 
 @settings(deadline=None)
@@ -89,7 +89,7 @@ def test_late_and_missed_ticks_are_found_against_a_grid_that_is_not_recorded(
     late_ns = (np.array(late_ms) * period_ns).astype(np.int64)
     late_ns[0] = 0  # some tick is on time: else the grid can't be told
     kept = [k for k in range(len(late_ms)) if k not in lost]
-    found = against_grid((grid_ns + late_ns)[kept], period_ns)
+    found = compare_with_grid((grid_ns + late_ns)[kept], period_ns)
     assert len(found.missed_ns) == len(lost)
     # Known up to the earliest ticks: 1 % of them, and a twentieth of a period.
     assert np.abs(found.missed_ns - grid_ns[sorted(lost)]).max(initial=0) < 0.41 * period_ns

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg
+from runtime.profile_model import Profile
 from runtime.recording.messages import SafetyChange
+from tests.runtime.conftest import run_config
 from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX
 
@@ -44,13 +47,20 @@ class Plant:
     extra_ms: float
 
 
+@dataclass(frozen=True)
+class FakeHeader:
+    """What a recording says of the run: its control loop runs at 50 Hz."""
+
+    config: RunConfig
+
+
 @dataclass
 class FakeRecording:
     """What `runtime.recording.reader.Recording` would give."""
 
     rows: dict[str, npt.NDArray[np.int64]]
     t0_ns: int = T0_NS
-    header: dict[str, Any] = field(default_factory=lambda: {"config": {"control": {"rate_hz": 50}}})
+    header: FakeHeader = field(default_factory=lambda: FakeHeader(run_config()))
     changes: list[SafetyChange] = field(
         default_factory=lambda: [
             SafetyChange(T0_NS + 20 * MS, "armed", "asked to"),
@@ -135,9 +145,6 @@ def _row(stage: str, t0_ms: float, t1_ms: float, arg: int) -> tuple[int, int, in
 
 def quantiles(values_ms: npt.NDArray[np.float64]) -> dict[str, Any]:
     p50, p90, p99, p999 = np.quantile(values_ms, [0.5, 0.9, 0.99, 0.999]).tolist()
-    counts, edges = np.histogram(
-        values_ms, np.geomspace(values_ms.min(), values_ms.max() * 1.01, 60)
-    )
     return {
         "n": len(values_ms),
         "mean_ms": float(values_ms.mean()),
@@ -146,8 +153,15 @@ def quantiles(values_ms: npt.NDArray[np.float64]) -> dict[str, Any]:
         "p99_ms": p99,
         "p999_ms": p999,
         "max_ms": float(values_ms.max()),
-        "histogram": {"edges_ms": edges.tolist(), "counts": counts.tolist()},
     }
+
+
+def distribution(values_ms: npt.NDArray[np.float64]) -> dict[str, Any]:
+    counts, edges = np.histogram(
+        values_ms, np.geomspace(values_ms.min(), values_ms.max() * 1.01, 60)
+    )
+    histogram = {"edges_ms": edges.tolist(), "counts": counts.tolist()}
+    return quantiles(values_ms) | {"histogram": histogram}
 
 
 def _stage_rows(recording: FakeRecording) -> dict[str, dict[str, Any]]:
@@ -155,7 +169,7 @@ def _stage_rows(recording: FakeRecording) -> dict[str, dict[str, Any]]:
     for thread, rows in recording.rows.items():
         for index in np.unique(rows[:, 0]).tolist():
             stage, kind = STAGES[index], rows[rows[:, 0] == index]
-            row = quantiles((kind[:, 2] - kind[:, 1]) / 1e6)
+            row = distribution((kind[:, 2] - kind[:, 1]) / 1e6)
             budget = BUDGETS_MS.get(stage)
             found[stage] = row | {
                 "thread": thread,
@@ -184,7 +198,7 @@ def _condition_ages_ms(recording: FakeRecording) -> npt.NDArray[np.float64]:
 
 
 def _age_row(values_ms: npt.NDArray[np.float64], budget_ms: float) -> dict[str, Any]:
-    return quantiles(values_ms) | {
+    return distribution(values_ms) | {
         "budget_ms": budget_ms,
         "misses": int((values_ms > budget_ms).sum()),
     }
@@ -201,7 +215,12 @@ def _engine(p50_ms: float, slower: float) -> dict[str, Any]:
     return {"alone": side(p50_ms), "under_load": side(p50_ms * slower), "overhead_ms": 0.083}
 
 
-def make_profile(recording: FakeRecording) -> dict[str, Any]:
+def make_profile(recording: FakeRecording, **parts: Any) -> Profile:
+    """The profile of `recording`, with other `parts` where they are given."""
+    return Profile.model_validate(make_json(recording) | parts)
+
+
+def make_json(recording: FakeRecording) -> dict[str, Any]:
     stages = _stage_rows(recording)
     rows: list[dict[str, Any]] = [
         {"what": "frame_to_motor", "quantile": "p99_ms", "limit_ms": 400.0, "found_ms": 351.7},
@@ -216,17 +235,17 @@ def make_profile(recording: FakeRecording) -> dict[str, Any]:
     for row in rows:
         row["ok"] = row["found_ms"] <= row["limit_ms"]
     return {
-        "schema": 1,
+        "schema_version": 1,
         "policy": "ring over puck",
         "engine": "ort",
         "seconds": 10.0,
         "others_cores": 0.12,
         "machine": {
-            "cpu_model": "AMD EPYC 7B13",
+            "cpu": "AMD EPYC 7B13",
             "cores": 2,
             "kernel": "6.18.0",
-            "governor": None,
             "versions": {"python": "3.11.7", "onnxruntime": "1.32.0"},
+            "realtime": {},
         },
         "stages": stages,
         "ages": {
@@ -239,6 +258,8 @@ def make_profile(recording: FakeRecording) -> dict[str, Any]:
             "verdict": "1 of 3 budgets is over: tick p99.9 is 12.6 ms, 2.62 ms over its 10 ms.",
             "rows": rows,
         },
+        "tail": {"verdict": "no thread stalled", "n": 0, "stalls": []},
+        "gpu": {},
         "noise_floor": {
             "denoise": {"ratio": 1.004, "ci95": [0.991, 1.017]},
             "vdm_motion": {"ratio": 0.998, "ci95": [0.979, 1.022]},
@@ -255,7 +276,7 @@ def make_profile(recording: FakeRecording) -> dict[str, Any]:
             "system1": {
                 "cpu_s": 3.71,
                 "run_delay_ms": 620.1,
-                "gil_wait": {"n": 99, "p50_ms": 0.002, "p99_ms": 0.4, "max_ms": 6.7},
+                "gil_wait": quantiles(np.array([0.002, 0.4, 6.7])),
             },
             "control": {"cpu_s": 0.62, "run_delay_ms": 43.1},
         },

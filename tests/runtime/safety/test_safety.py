@@ -131,7 +131,7 @@ def test_bad_bus_cycles_in_a_row_are_a_fault_and_final() -> None:
     assert (safety.state, safety.torque_on, safety.changes[-1].t_ns) == (State.FAULT, False, 5)
     safety.disarm(6, "end of the run")
     assert safety.state is State.FAULT
-    with pytest.raises(SafetyFault, match="start anew"):
+    with pytest.raises(SafetyFault, match="start a new run"):
         safety.arm(7, INSIDE)
 
 
@@ -179,7 +179,7 @@ def test_a_braking_way_is_used_up_exactly(distance: float, change: float) -> Non
 
 
 # What may happen to safety, by name: each is called with the time, and two numbers and a flag.
-HAPPENS: dict[str, Callable[[Safety, int, float, float, bool], object]] = {
+HAPPENS: dict[str, Callable[[Safety, int, float, float, bool], Any]] = {
     "arm": lambda s, t, a, b, flag: s.arm(t, np.array([a, b])),
     "disarm": lambda s, t, a, b, flag: s.disarm(t, "asked to"),
     "command": lambda s, t, a, b, flag: s.command(t, np.array([a, b]), t, flag),
@@ -200,7 +200,7 @@ happening = st.tuples(
 def test_whatever_happens_nothing_moves_unless_armed_and_the_last_states_are_final(
     events: list[tuple[str, int, float, float, bool]], with_pose: bool
 ) -> None:
-    rules = {"safe_pose_rad": [0.5, 0.5]} if with_pose else {}
+    rules: dict[str, Any] = {"safe_pose_rad": [0.5, 0.5]} if with_pose else {}
     safety, now_ns = make_safety(policy_lost_s=0.5, hold_max_s=2.0, **rules), 10**10
     for name, wait_ns, a, b, flag in events:
         now_ns += wait_ns
@@ -231,7 +231,7 @@ def test_an_emergency_stop_is_torque_off_and_final() -> None:
     assert (safety.state, safety.torque_on) == (State.TORQUE_OFF, False)
     safety.disarm(6, "end of the run")
     assert safety.changes[-1].reason == "emergency stop by key"
-    with pytest.raises(SafetyFault, match=r"can't arm after a torque off \(emergency stop"):
+    with pytest.raises(SafetyFault, match=r"can't arm after torque off \(emergency stop"):
         safety.arm(7, INSIDE)
 
 

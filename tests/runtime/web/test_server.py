@@ -129,7 +129,7 @@ def test_a_press_that_is_refused_reaches_nothing(serving: Serving, loop: threadi
 
 def test_a_press_that_nobody_hears_is_said(serving: Serving, tmp_path: Path) -> None:
     answer, body = serving.ask("POST", "/estop", **PRESS)
-    assert (answer.status, body) == (503, b"no control loop listens")
+    assert (answer.status, body) == (503, b"no control loop is running")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as died:
         died.bind(str(tmp_path / "estop"))  # of a process that was killed: the file is left
     assert serving.ask("POST", "/estop", **PRESS)[0].status == 503

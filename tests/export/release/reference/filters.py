@@ -45,7 +45,8 @@ def band(maps: Tensor, config: dict[str, Any]) -> Tensor:
     if options["filter_type"] == "bandpass":
         keep = keep & (hertz >= options["freq_low"])
     spectrum = torch.fft.rfft(maps, dim=2) * keep[:, None, None]
-    return torch.fft.irfft(spectrum, n=frames, dim=2)
+    filtered: Tensor = torch.fft.irfft(spectrum, n=frames, dim=2)
+    return filtered
 
 
 def most_moving(maps: Tensor, share: float) -> Tensor:

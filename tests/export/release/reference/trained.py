@@ -44,8 +44,8 @@ class Core:
             heads, last = query.shape[-1] // 64, 1
             x = x + w.linear(f"{name}.0.to_out", attention(query, keys, values, heads))
             if f"{name}.1.qkv.weight" in w.tensors:
-                over_time = w.linear(f"{name}.1.qkv", x.transpose(0, 1)).chunk(3, -1)
-                mixed = attention(*over_time, heads=heads)
+                query, keys, values = w.linear(f"{name}.1.qkv", x.transpose(0, 1)).chunk(3, -1)
+                mixed = attention(query, keys, values, heads)
                 x, last = x + w.linear(f"{name}.1.proj", mixed).transpose(0, 1), 2
             y = w.linear(f"{name}.{last}.1", w.layer_norm(f"{name}.{last}.0", x))
             x = x + w.linear(f"{name}.{last}.3", gelu(y, "erf"))

@@ -78,7 +78,8 @@ class Vae:
 
     def frame_attention(self, key: str, x: Tensor) -> Tensor:
         tokens = self.norm(f"{key}.norm", x).flatten(2).permute(1, 2, 0)
-        mixed = attention(*self.w.linear(f"{key}.to_qkv", tokens).chunk(3, -1), heads=1)
+        query, keys, values = self.w.linear(f"{key}.to_qkv", tokens).chunk(3, -1)
+        mixed = attention(query, keys, values, heads=1)
         return self.w.linear(f"{key}.proj", mixed).permute(2, 0, 1).reshape(x.shape)
 
 

@@ -1,0 +1,29 @@
+"""`Header`: what a recording says of the run before its first message."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from runtime.config.robot_yaml import RunConfig
+from v2a.measured import Measured
+
+
+class Header(Measured):
+    """What ran: the configuration, the bundle and the seed, from which a replay starts.
+
+    The recorder writes it as the metadata record `v2a` of `run.mcap`, as JSON.
+    """
+
+    schema_version: Literal[1] = Field(default=1, description="version of this schema")
+    start_ns: int = Field(description="start of the run on the machine's monotonic clock, ns")
+    config: RunConfig = Field(description="all of robot.yaml, with its defaults")
+    policy: str = Field(description="name of the policy in the bundle")
+    bundle: str = Field(description="path of the bundle")
+    bundle_sha256: str = Field(description="SHA-256 of the bundle's manifest, as hex digits")
+    provenance: dict[str, Any] = Field(
+        description="the `provenance` of the bundle's manifest: how the bundle was made"
+    )
+    seed: int = Field(description="seed of the sampler's noise")
+    versions: dict[str, str] = Field(description="package -> version; also python and machine")

@@ -1,0 +1,77 @@
+"""`LiveStatus`: the JSON that the live page asks for ten times a second, at `/live`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from v2a.measured import Measured, Number, absent
+
+
+class RecentTimes(Measured):
+    """The last 500 durations of a stage or an age."""
+
+    last: float = Field(description="newest, ms")
+    p50: float = Field(description="median, ms")
+    p99: float = Field(description="99th percentile, ms")
+    max: float = Field(description="longest, ms")
+
+
+class RecentChange(Measured):
+    """One change of the safety state."""
+
+    ago_s: float = Field(description="time since the change, s")
+    state: str = Field(
+        description="the new state: disarmed, armed, hold, safe pose, torque off or fault"
+    )
+    reason: str = Field(description="why it changed")
+
+
+class JointStatus(Measured):
+    """One joint and its servo.
+
+    A key is missing before its first message, or if the servo has no such register. Its value is
+    null if the last reading failed.
+    """
+
+    name: str = Field(description="name of the joint")
+    position_rad: Number | None = absent("measured position, rad")
+    command_rad: Number | None = absent("last command, rad")
+    alarm: str | None = absent("what the servo reports; empty if nothing is wrong")
+    voltage_v: Number | None = absent("supply voltage at the servo, V")
+    temperature_c: Number | None = absent("temperature of the servo, degrees C")
+    current_a: Number | None = absent("current through the servo, A")
+
+
+class LiveStatus(Measured):
+    """The newest state of a run, as the live page draws it.
+
+    Counters are null until the policy's process has sent its first ones.
+    """
+
+    schema_version: Literal[1] = Field(default=1, description="version of this schema")
+    robot: str = Field(description="`robot.name` of robot.yaml")
+    policy: str = Field(description="name of the policy in the bundle")
+    instruction: str = Field(description="instruction at the start of the run")
+    temperature_max_c: float = Field(
+        description="temperature at which a servo becomes a fault, degrees C"
+    )
+    silent_s: float = Field(description="time since the last message of the policy's process, s")
+    safety: tuple[RecentChange, ...] = Field(
+        description="the last 8 changes of the safety state, oldest first"
+    )
+    picture: int | None = Field(description="number of the newest picture; null before the first")
+    ages_ms: dict[str, RecentTimes] = Field(
+        description="condition_age, chunk_age, frame_to_motor -> how old the data was when used"
+    )
+    stages_ms: dict[str, RecentTimes] = Field(description="stage -> how long it took on its thread")
+    rates_hz: dict[str, float] = Field(
+        description="frame, condition, chunk, state -> messages per second; 0 after 2 s of silence"
+    )
+    joints: tuple[JointStatus, ...] = Field(description="the joints, in the robot's order")
+    ticks: int | None = Field(description="number of control ticks")
+    missed_ticks: dict[str, int] | None = Field(
+        description="cause (late, bus, no_chunk) -> number of ticks without their work"
+    )
+    torque_fault: str | None = Field(description="why torque may have been left on; null if not")
