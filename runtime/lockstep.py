@@ -51,7 +51,7 @@ class CallbackCamera:
 
 @dataclass(slots=True)
 class Slot:
-    """A worker's place in the schedule."""
+    """The state of one worker: its mailboxes, and whether it is busy."""
 
     worker: Worker
     inbox: Mailbox[Message] | None
