@@ -101,7 +101,7 @@ def test_the_fake_checks_feeds_and_its_own_function() -> None:
 
 
 def test_a_session_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
-    # ONNX Runtime 1.31 and newer collect events there, to send them.
+    # ONNX Runtime 1.29 and newer collect events there, to send them.
     from tests.runtime.onnx_files import write_double  # here: needs onnx
 
     write_double(tmp_path / "double.onnx")
