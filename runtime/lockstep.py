@@ -51,7 +51,7 @@ class CallbackCamera:
 
 @dataclass(slots=True)
 class Slot:
-    """A worker's place in the schedule."""
+    """The state of one worker: its mailboxes, and whether it is busy."""
 
     worker: Worker
     inbox: Mailbox[Message] | None
@@ -171,7 +171,7 @@ class Lockstep:
         if not done.is_set():
             control.request("disarm")  # replaces the request, which must not take effect later
             raise SafetyFault(
-                f"could not {verb}: no servo answered in two control ticks; check bus and power"
+                f"could not {verb}: a servo did not answer in two control ticks; check the bus"
             )
 
     def _go_to(self, t_ns: int) -> None:

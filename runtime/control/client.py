@@ -202,7 +202,7 @@ class ControlClient(ControlRecord):
         raise SafetyFault(self._note_lost(f"died (exit code {code})"))
 
     def _note_lost(self, how: str) -> str:
-        """Record that nobody has turned the torque off, and say what stops the arm now."""
+        """Record that the torque may still be on, and return what stops the arm now."""
         then = "the servos have no watchdog and move on to their last goal"
         if self._bus.family.watchdog:
             then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"

@@ -186,6 +186,6 @@ def _tensors(specs: Sequence[TensorSpec]) -> dict[str, tuple[str, list[int]]]:
 def _check_equal(who: str, found: tuple[str, list[int]], made: tuple[str, list[int]]) -> None:
     if found != made:
         raise BundleError(
-            f"{who} is {found[0]}{found[1]}, but the rest of the bundle needs "
+            f"{who} is {found[0]}{found[1]}, but the rest of the bundle uses "
             f"{made[0]}{made[1]}; export the bundle again"
         )

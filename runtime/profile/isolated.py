@@ -45,7 +45,7 @@ class TimedEngine(Engine):
     took_ns: list[int] = field(default_factory=list)
 
     def run(self, feeds: Feeds) -> Tensors:
-        """Run the engine, and keep its feeds and its time. Shape and dtype are as in its spec."""
+        """Run the engine on arrays with shape and dtype as in its spec. Keep feeds and time."""
         self.feeds = feeds
         start_ns = self.clock.now_ns()
         outputs = self.engine.run(feeds)

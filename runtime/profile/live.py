@@ -100,7 +100,7 @@ def _with_versions(machine: Machine, recorded: Machine) -> Machine:
 def _repeats(subject: Subject, seconds: float, clock: Clock) -> dict[str, tuple[float, ...]]:
     """Stage or age -> its typical time in ms in each of `REPEATS` more runs.
 
-    Each run starts new processes and loads the engines anew. One run cannot show how much the next
+    Each run starts new processes and loads the engines again. One run cannot show how much the next
     one differs.
     """
     found: dict[str, list[float]] = {}

@@ -199,7 +199,7 @@ def test_an_arming_that_failed_does_not_arm_later(bundle: Bundle) -> None:
     world = World(bundle)
     with world.lockstep as lockstep:
         silent = world.chain.servos.pop(2)
-        with pytest.raises(SafetyFault, match="no servo answered in two control ticks"):
+        with pytest.raises(SafetyFault, match="a servo did not answer in two control ticks"):
             lockstep.arm()
         world.chain.servos[2] = silent
         lockstep.run(0.2)

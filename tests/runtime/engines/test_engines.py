@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +98,21 @@ def test_the_fake_checks_feeds_and_its_own_function() -> None:
     wrong = FakeEngine(spec(), function=lambda feeds: {"y": np.zeros((1, 2), np.float32)})
     with pytest.raises(EngineError, match=r"y is float32\[1, 2\], wanted"):
         wrong.run(feeds)
+
+
+def test_a_session_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    # ONNX Runtime 1.29 and newer collect events there, to send them.
+    from tests.runtime.onnx_files import write_double  # here: needs onnx
+
+    write_double(tmp_path / "double.onnx")
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    code = (
+        "import sys, onnxruntime as ort;"
+        "ort.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "double.onnx")], env=environment, check=True
+    )
+    assert list(home.rglob("*")) == []
