@@ -346,7 +346,7 @@ def test_a_workspace_that_cannot_be_loaded_is_one_line(
 ) -> None:
     file = tmp_path / "cell.py"
     file.write_text(text)
-    with pytest.raises(ConfigError, match="name it FILE.py:function") as caught:
+    with pytest.raises(ConfigError, match="name it FILE") as caught:
         load_workspace(f"{file}:allows")
     assert f"{file}:allows: {reason}" in str(caught.value)
     assert "\n" not in str(caught.value)
