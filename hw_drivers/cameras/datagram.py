@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
-import stat
 import struct
 from pathlib import Path
 
 import numpy as np
 
 from hw_drivers.cameras.camera import Frame
+from v2a.bound_socket import BoundSocket, PathInUseError
 from v2a.clock import Clock
 from v2a.errors import CameraError
 
@@ -53,17 +52,20 @@ class SocketCamera:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._buffer = memoryview(bytearray(_MAX_DATAGRAM))
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
         try:
-            _remove_stale(path)
-            self._socket.bind(str(path))
+            self._bound = BoundSocket(path)
+        except PathInUseError as error:
+            raise CameraError(
+                f"socket:{path}: {error.strerror}; end that run, or give each camera a path of "
+                "its own"
+            ) from error
         except OSError as error:
-            self._socket.close()
             raise CameraError(
                 f"socket:{path}: cannot be opened: {error.strerror or error}; "
                 "choose a path in a directory that you may write to"
             ) from error
+        self._socket = self._bound.socket
+        self._socket.setblocking(False)
 
     def read(self, timeout_s: float) -> Frame:
         """See `Camera`."""
@@ -79,17 +81,9 @@ class SocketCamera:
 
     def close(self) -> None:
         """See `Camera`."""
-        if self._socket.fileno() >= 0:
-            self._socket.close()
-            self._path.unlink(missing_ok=True)
+        self._bound.close()
 
 
 def open_socket(path: str, _size: tuple[int, int], _fps: float, _clock: Clock) -> SocketCamera:
     """Open the socket at `path`. Size, rate and time stamps are the sender's."""
     return SocketCamera(Path(path))
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that a killed run left behind, but nothing else."""
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()

@@ -6,12 +6,12 @@ The defaults suit a table-top arm with hobby servos. A comment gives the reason 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationInfo, field_validator
 
 from v2a.config import Strict
 from v2a.errors import ConfigError
@@ -68,24 +68,42 @@ class SafetyConfig(Strict):
     # A joint 20 degrees behind its command for a second is blocked or drags something along.
     stall_error_rad: PositiveFloat = 0.35
     stall_s: PositiveFloat = 1.0
-    workspace: str | None = None  # `module:function`, a `Workspace`
+    workspace: str | None = None  # `FILE.py:function`, beside robot.yaml: a `Workspace`
     health: HealthConfig = HealthConfig()
     estop: EstopConfig = EstopConfig()
 
+    @field_validator("workspace")
+    @classmethod
+    def _beside_the_file(cls, name: str | None, info: ValidationInfo) -> str | None:
+        """The file's absolute path: the control process runs in another folder than the user."""
+        folder = (info.context or {}).get("folder")
+        if name is None or folder is None:
+            return name
+        file, _, function = name.rpartition(":")
+        path = str((folder / file).absolute())
+        return f"{path.removesuffix('.py')}.py:{function}"
+
 
 def load_workspace(name: str | None) -> Workspace:
-    """Import the function `name`, written `module:function`; None allows every position.
+    """Load the function `name`, written `FILE.py:function`; None allows every position.
 
-    Raises ConfigError if it cannot be imported.
+    The file is executed under a name of its own, so it can replace no module of v2a, and nothing
+    else of its folder can be imported. Raises ConfigError if it cannot be loaded.
     """
     if name is None:
         return lambda position_rad: None
-    module, _, function = name.partition(":")
+    file, _, function = name.rpartition(":")
+    spec = spec_from_file_location("v2a_workspace", file)
     try:
-        found = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        if spec is None or spec.loader is None:
+            raise ImportError("this is no Python file")
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found: Workspace = getattr(module, function)
+    except Exception as error:  # the file is the user's, and may raise anything
+        reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"safety.workspace: {name}: {error}; name a function as module:function that Python "
-            "can import from here"
+            f"safety.workspace: {name}: {reason}; name it FILE.py:function, with a file beside "
+            "robot.yaml"
         ) from error
-    return found  # type: ignore[no-any-return]
+    return found

@@ -32,6 +32,7 @@ from runtime.host import process
 from runtime.mailbox import ChunkMsg, Mailboxes
 from runtime.safety.motion_limiter import Limits
 from runtime.safety.safety import Change, SafetyRecord, State
+from v2a import __version__
 from v2a.clock import Clock
 from v2a.errors import SafetyFault, V2AError
 from v2a.spans import SpanRing
@@ -58,7 +59,9 @@ class ControlClient(ControlRecord):
     ) -> None:
         super().__init__(SafetyRecord())
         self.period_ns = config.control_period_ns
-        self._setup = Setup(robot=robot, limits=LimitsRow.of(limits), config=config)
+        self._setup = Setup(
+            version=__version__, robot=robot, limits=LimitsRow.of(limits), config=config
+        )
         self._bus = config.robot.bus
         self._mailboxes = mailboxes
         self._clock = clock

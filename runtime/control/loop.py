@@ -232,6 +232,10 @@ class Control(ControlRecord):
         if chunk.t_capture_ns < self._armed_ns:  # a hand may have moved the arm since
             self.counts["chunk_before_arming"] += 1
             return
+        if chunk.target_rad.ndim != 2 or chunk.target_rad.shape[1] != len(self._names):
+            # numpy would broadcast a single column to every joint.
+            self.counts["chunk_of_wrong_shape"] += 1
+            return
         if not np.isfinite(chunk.target_rad).all():
             self.counts["chunk_not_finite"] += 1
             return

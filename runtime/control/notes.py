@@ -44,6 +44,7 @@ class LimitsRow(Measured):
 class Setup(Measured):
     """The first packet to the control process: what to run."""
 
+    version: str = Field(description="version of v2a in the policy's process")
     robot: RobotKind = Field(description="real: the robot of `config`; virtual: a simulated one")
     limits: LimitsRow = Field(description="limits that hold for both robot and bundle")
     config: RunConfig = Field(description="all of robot.yaml, with its defaults")

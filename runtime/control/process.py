@@ -39,8 +39,9 @@ from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
 from runtime.safety.health import HealthRow
 from runtime.safety.safety import Change
+from v2a import __version__
 from v2a.clock import Clock, MonotonicClock
-from v2a.errors import V2AError
+from v2a.errors import ConfigError, V2AError
 from v2a.spans import SpanRing
 
 ROBOTS: Final = {"real": Robot, "virtual": virtual_robot}
@@ -192,6 +193,12 @@ def main() -> None:
 
 
 def _build(link: Link, setup: Setup) -> ControlServer:
+    """Build what `setup` asks for. Raises ConfigError if the policy's v2a is another version."""
+    if setup.version != __version__:
+        raise ConfigError(
+            f"the control process is v2a {__version__}, the policy's process {setup.version}; "
+            "install v2a anew"
+        )
     config = setup.config
     realtime = claim(config.control.core)
     if config.control.require_rt:

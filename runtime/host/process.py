@@ -9,20 +9,43 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+# As `python -m MODULE DESCRIPTOR`, but the current folder leaves the path before any import. A file
+# there could take a module's place in the process that owns the motors. (`-P` needs Python 3.11.)
+_RUN: Final = (
+    "import sys; del sys.path[0]; import runpy; module = sys.argv.pop(1); "
+    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
+)
+_ROOT: Final = str(Path(__file__).resolve().parents[2])  # where this `runtime` package is
+
+
 def start(module: str, descriptor: int) -> subprocess.Popen[bytes]:
-    """Start `python -m module DESCRIPTOR`. `SIGNALS` are blocked until the child unblocks them."""
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    """Run `module` of this installation with DESCRIPTOR as its argument.
+
+    `SIGNALS` are blocked until the child unblocks them.
+    """
     # Our child processes multiply little, so numpy's BLAS needs no threads.
-    environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, str(descriptor)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(search_path()),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", _RUN, module, str(descriptor)]
     # The child inherits the mask: no signal may reach it before it has handlers.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return subprocess.Popen(command, pass_fds=[descriptor], env=environment)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def search_path() -> list[str]:
+    """Where a child looks for modules: this installation first, never the current folder."""
+    here = Path.cwd()
+    others = [path for path in sys.path if path and Path(path).resolve() != here]
+    return [_ROOT, *others]

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.engines.base import EngineFactory, Tensors, TimesGpu, load, zeros
+from runtime.engines.base import (
+    EngineFactory,
+    Tensors,
+    TimesGpu,
+    check_tensor,
+    load,
+    zeros,
+)
 from runtime.mailbox import FrameMsg, Image, Vector
 from runtime.policy.nvtx import ranged
 from v2a.bundle import Bundle, GraphSpec, Manifest, TensorSpec
@@ -139,6 +146,9 @@ class PolicyGraphs:
         feeds = {spec.name: known[spec.name] for spec in self._specs[name].inputs}
         start_ns = self._clock.now_ns()
         outputs = self._runs[name](feeds)
+        for spec in self._specs[name].outputs:
+            # An ONNX file may declare a shape and return another one.
+            check_tensor(name, spec, outputs.get(spec.name))
         end_ns = self._clock.now_ns()
         ring.add(STAGE_INDEX[name], start_ns, end_ns, seq)
         if name in self._gpu_ms:

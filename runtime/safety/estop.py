@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from runtime.config.safety_yaml import EstopConfig, GpioConfig
+from v2a import bound_socket
+from v2a.bound_socket import BoundSocket, PathInUseError
 from v2a.errors import ConfigError
 
 
@@ -41,31 +42,32 @@ class Estop:
 
 
 class _Datagram(contextlib.AbstractContextManager["_Datagram"]):
-    """A socket in the file system. Any datagram to it is a stop."""
+    """A socket in the file system. Any datagram to it is a stop.
+
+    So is a path that no longer leads to this socket: nobody could press it any more.
+    """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            # A run that was killed leaves its socket behind.
-            if self._path.exists() and stat.S_ISSOCK(self._path.stat().st_mode):
-                self._path.unlink()
-            self._socket.bind(path)
+            self._bound = BoundSocket(Path(path))
+        except PathInUseError as error:
+            raise ConfigError(
+                f"safety.estop.socket: {path}: {error.strerror}; end that run, or give each robot "
+                "a path of its own"
+            ) from error
         except OSError as error:
-            self._socket.close()
             raise ConfigError(f"safety.estop.socket: {path}: {error.strerror}") from error
-        self._socket.setblocking(False)
+        self._bound.socket.setblocking(False)
 
     def pressed(self) -> bool:
         try:
-            self._socket.recv(1)
+            self._bound.socket.recv(1)
         except BlockingIOError:
-            return False
+            return not self._bound.is_ours
         return True
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._path.unlink(missing_ok=True)
+        self._bound.close()
 
 
 def press(path: str) -> bool:
@@ -83,8 +85,7 @@ def press(path: str) -> bool:
 
 def listening(path: str) -> bool:
     """Whether a control loop listens at `path`. It stops listening after its torque-off."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        return sender.connect_ex(path) == 0
+    return bound_socket.listening(Path(path))
 
 
 class _Line(contextlib.AbstractContextManager["_Line"]):

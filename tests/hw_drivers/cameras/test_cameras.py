@@ -172,6 +172,16 @@ def test_what_is_not_a_picture_says_so(
         camera.read(1.0)
 
 
+def test_a_camera_of_another_run_keeps_its_socket(
+    camera: Camera, sender: socket.socket, socket_path: Path
+) -> None:
+    with pytest.raises(CameraError, match="another run uses it; end that run"):
+        open_for_test(f"socket:{socket_path}")
+    image = np.zeros((2, 2, 3), np.uint8)
+    sender.send(pack_frame(Frame(7, 0, 0, image)))
+    assert camera.read(1.0).seq == 7
+
+
 def test_a_socket_that_a_killed_run_left_behind_is_replaced(socket_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     left.bind(str(socket_path))

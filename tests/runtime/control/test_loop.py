@@ -51,7 +51,8 @@ class Rig:
 
     def chunk(self, target_rad: Any, seq: int, epoch: int = 0) -> None:
         now_ns = self.clock.now_ns()
-        rows = np.broadcast_to(np.asarray(target_rad, np.float64), (K, 2))
+        row = np.asarray(target_rad, np.float64)
+        rows = np.broadcast_to(row, (K, *row.shape))
         self.boxes.chunk.put(ChunkMsg(seq, now_ns, 0, 0, epoch, rows, 50_000_000, 0), now_ns)
 
 
@@ -148,6 +149,18 @@ def test_a_chunk_with_nan_is_refused_and_the_old_one_goes_on() -> None:
     rig.chunk([np.nan, 0.1], seq=2)
     rig.tick(20)
     assert rig.control.counts["chunk_not_finite"] == 1
+    np.testing.assert_allclose(rig.control.safety.command_rad, [0.1, 0.1])
+
+
+def test_a_chunk_of_another_number_of_joints_is_refused_and_the_old_one_goes_on() -> None:
+    rig = Rig()
+    rig.arm()
+    rig.chunk([0.1, 0.1], seq=1)
+    rig.tick()
+    for seq, targets in ((2, [0.9]), (3, [0.9, 0.9, 0.9])):
+        rig.chunk(targets, seq=seq)
+        rig.tick(20)
+    assert rig.control.counts["chunk_of_wrong_shape"] == 2
     np.testing.assert_allclose(rig.control.safety.command_rad, [0.1, 0.1])
 
 

@@ -237,7 +237,7 @@ def broken(position_rad: Vector) -> str | None:
 
 
 def test_a_mistake_in_a_hook_is_a_fault_and_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    with running(safety={"workspace": f"{__name__}:broken"}) as policy:
+    with running(safety={"workspace": f"{__file__}:broken"}) as policy:
         policy.control.request("arm")
         error = policy.join()
         assert type(error) is V2AError

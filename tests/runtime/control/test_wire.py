@@ -131,7 +131,7 @@ def test_the_largest_chunk_fits(links: tuple[Link, Link]) -> None:
 def test_a_setup_arrives_as_it_was() -> None:
     config = run_config()
     limits = check_fit(config, manifest())
-    sent = Setup(robot="virtual", limits=LimitsRow.of(limits), config=config)
+    sent = Setup(version="1", robot="virtual", limits=LimitsRow.of(limits), config=config)
     found = unpack_json(pack_json(SETUP, sent), Setup)
     assert found == sent
     np.testing.assert_array_equal(found.limits.limits().upper_rad, limits.upper_rad)

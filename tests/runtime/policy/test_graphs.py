@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.engines.base import Engine, EngineFactory
+from runtime.engines.base import Engine, EngineFactory, Tensors
+from runtime.engines.fake import FakeEngine
 from runtime.mailbox import FrameMsg
 from runtime.policy.graphs import PolicyGraphs
 from tests.runtime.conftest import GRAPHS, SIZE, TASK, K, T, fakes
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import FakeClock
-from v2a.errors import BundleError
+from v2a.errors import BundleError, EngineError
 from v2a.spans import SpanRing
 
 RING = SpanRing()
@@ -181,3 +182,31 @@ def test_an_input_that_no_graph_makes_is_refused(bundle: Bundle) -> None:
     odd = Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
     with pytest.raises(BundleError, match="condition: the runtime does not supply features_motion"):
         PolicyGraphs(odd, FakeClock(), fakes())
+
+
+class OtherShape(Engine):
+    """An engine whose file declares one shape and returns another."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
+        return {"chunk_rad": np.zeros(self._shape, np.float32)}
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("shape", [(1, K, 1), (1, K, 3), (1, 1, 2), (K, 2), ()])
+def test_outputs_of_another_shape_than_declared_are_refused(
+    bundle: Bundle, shape: tuple[int, ...]
+) -> None:
+    def engines(graph: GraphSpec, path: Path) -> Engine:
+        return OtherShape(shape) if graph.name == "denoise" else FakeEngine(graph, path)
+
+    graphs = PolicyGraphs(bundle, FakeClock(), engines)
+    graphs.set_instruction(TASK, RING)
+    joints = np.zeros(2)
+    condition: dict[str, Any] = dict.fromkeys(("video_kv", "register_kv"), np.zeros(1, np.float32))
+    noise = np.zeros((1, K, 2), np.float32)
+    with pytest.raises(EngineError, match=r"graph denoise: chunk_rad is float32\[.*\], wanted"):
+        graphs.chunk(frame(1), joints, joints, condition, 0.5, noise, RING)

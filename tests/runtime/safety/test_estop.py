@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtime.config.safety_yaml import EstopConfig
-from runtime.safety.estop import Estop
+from runtime.safety.estop import Estop, listening, press
 from tests.runtime.safety import fake_gpiod
 from tests.runtime.safety.fake_gpiod import CHIP, Bias, Chip, Direction
 from v2a.errors import ConfigError
@@ -114,3 +115,27 @@ def test_the_fake_has_the_signatures_of_the_real_package() -> None:
     for name in ("Value", "Direction", "Bias"):
         enum: type[Enum] = getattr(gpiod.line, name)
         assert [e.name for e in getattr(fake.line, name)] == [e.name for e in enum]
+
+
+def socket_at(path: Path) -> EstopConfig:
+    return EstopConfig(socket=str(path))
+
+
+def test_a_second_run_is_refused_and_the_first_one_still_hears(tmp_path: Path) -> None:
+    path = tmp_path / "estop"
+    first = Estop(socket_at(path))
+    with pytest.raises(ConfigError, match="another run uses it; end that run"):
+        Estop(socket_at(path))
+    assert first.pressed() is None
+    assert press(str(path))
+    assert first.pressed() == f"datagram to {path}"
+    first.close()
+    assert not listening(str(path))
+
+
+def test_a_path_that_was_taken_away_is_a_stop(tmp_path: Path) -> None:
+    path = tmp_path / "estop"
+    estop = Estop(socket_at(path))
+    path.unlink()
+    assert estop.pressed() == f"datagram to {path}"
+    estop.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
 from runtime.config.robot_yaml import ControlConfig
-from runtime.config.safety_yaml import SafetyConfig
+from runtime.config.safety_yaml import SafetyConfig, load_workspace
 from runtime.mailbox import Vector
 from runtime.safety.motion_limiter import Limits, braking_step
 from runtime.safety.safety import Safety, State
@@ -299,7 +300,7 @@ def no_right_half(position_rad: Vector) -> str | None:
 
 
 def test_what_the_workspace_does_not_allow_is_held_at_its_edge() -> None:
-    safety = armed(workspace=f"{__name__}:no_right_half")
+    safety = armed(workspace=f"{__file__}:no_right_half")
     for tick in range(10):
         now_ns = 10**10 + tick * TICK_NS
         command = safety.command(now_ns, np.array([1.0, 0.5]), now_ns, current=True)
@@ -314,8 +315,41 @@ def test_what_the_workspace_does_not_allow_is_held_at_its_edge() -> None:
 
 
 def test_a_workspace_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"safety\.workspace: nowhere:at_all: No module named"):
-        make_safety(workspace="nowhere:at_all")
+    with pytest.raises(ConfigError, match=r"safety\.workspace: nowhere\.py:at_all: FileNotFound"):
+        make_safety(workspace="nowhere.py:at_all")
+
+
+def test_a_workspace_lies_beside_robot_yaml_wherever_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, word in (("robot", "the wall"), ("elsewhere", "another file")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cell.py").write_text(f"def allows(rad):\n    return {word!r}\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("cell:allows", "cell.py:allows"):
+        config = SafetyConfig.model_validate(
+            {"workspace": name}, context={"folder": tmp_path / "robot"}
+        )
+        assert load_workspace(config.workspace)(np.zeros(2)) == "the wall"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("allow = 1", "AttributeError: module 'v2a_workspace' has no attribute 'allows'"),
+        ("def", "SyntaxError: "),
+    ],
+)
+def test_a_workspace_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    file = tmp_path / "cell.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="name it FILE") as caught:
+        load_workspace(f"{file}:allows")
+    assert f"{file}:allows: {reason}" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def reading(*values: float) -> Reading:
