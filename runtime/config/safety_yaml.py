@@ -100,7 +100,9 @@ def load_workspace(name: str | None) -> Workspace:
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
         found: Workspace = getattr(module, function)
-    except Exception as error:  # the file is the user's, and may raise anything
+        if not callable(found):
+            raise TypeError(f"{function} is no function")
+    except (Exception, SystemExit) as error:  # the file is the user's, and may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"safety.workspace: {name}: {reason}; name it FILE.py:function, with a file beside "

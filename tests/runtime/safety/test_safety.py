@@ -339,6 +339,8 @@ def test_a_workspace_lies_beside_robot_yaml_wherever_the_user_stands(
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("allow = 1", "AttributeError: module 'v2a_workspace' has no attribute 'allows'"),
         ("def", "SyntaxError: "),
+        ("allows = 1", "TypeError: allows is no function"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
     ],
 )
 def test_a_workspace_that_cannot_be_loaded_is_one_line(
