@@ -18,7 +18,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # As `python -m MODULE DESCRIPTOR`, but the current folder leaves the path before any import. A file
 # there could take a module's place in the process that owns the motors. (`-P` needs Python 3.11.)
 _RUN: Final = (
-    "import sys; del sys.path[0]; import runpy; module = sys.argv.pop(1); "
+    "import sys; del sys.path[0]; import runpy; module = sys.argv[2]; del sys.argv[1:3]; "
     "runpy.run_module(module, run_name='__main__', alter_sys=True)"
 )
 _ROOT: Final = str(Path(__file__).resolve().parents[2])  # where this `runtime` package is
@@ -35,7 +35,7 @@ def start(module: str, descriptor: int) -> subprocess.Popen[bytes]:
         "PYTHONPATH": os.pathsep.join(search_path()),
         "OPENBLAS_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-c", _RUN, module, str(descriptor)]
+    command = [sys.executable, "-c", _RUN, "-m", module, str(descriptor)]  # `ps` shows which it is
     # The child inherits the mask: no signal may reach it before it has handlers.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -70,11 +70,13 @@ def test_v2a_run_dry_runs_a_robot_of_the_family(filmed: Path, protocol: str, mod
     text = text.replace("dynamixel2", protocol).replace("xl430-w250", model)
     (filmed / "robot.yaml").write_text(text.replace("1000000", str(bauds(protocol)[0])))
     # The control process is an interpreter of its own, which needs the row, too.
-    (filmed / "sitecustomize.py").write_text(ROW)
+    site = filmed / "site"  # the current folder is not on its path
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(ROW)
     done = subprocess.run(
         [sys.executable, "-m", "v2a", *DRY_RUN],
         cwd=filmed,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(filmed), str(REPOSITORY)))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(REPOSITORY)))},
         capture_output=True,
         text=True,
         timeout=60,
