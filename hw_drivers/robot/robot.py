@@ -17,7 +17,7 @@ from hw_drivers.bus.reader import BlockReader
 from hw_drivers.robot.checks import check_limits, check_servos
 from hw_drivers.robot.config import BusConfig, JointConfig, RobotConfig
 from hw_drivers.robot.health import HEALTH_REGISTERS, Health, alarm_message, newest_health
-from hw_drivers.robot.torque import hold_still
+from hw_drivers.robot.torque import TorqueState, hold_still
 from v2a.clock import Clock
 from v2a.errors import BusError, SafetyFault
 
@@ -81,6 +81,8 @@ class Robot:
         self._last: BlockReading | None = None
         self._last_health: BlockReading | None = None
         self._alarms = ("",) * len(joints)
+        # What each joint confirmed last, by its name.
+        self.torque: dict[str, TorqueState] = {joint.name: "unknown" for joint in joints}
 
     @property
     def bus(self) -> ServoBus:
@@ -187,7 +189,9 @@ class Robot:
         self._watchdog_since_ns = self._clock.now_ns()
 
     def _enable(self, joint: JointConfig) -> None:
+        self.torque[joint.name] = "unknown"
         hold_still(self.bus, self._family, joint.id, joint.velocity_limit_rad_s)
+        self.torque[joint.name] = "on"
         if joint.id in self._watched and (watchdog := self._family.watchdog):
             units = math.ceil(self.config.bus.watchdog_s / watchdog.unit_s)
             self.bus.write(joint.id, watchdog.register, units)
@@ -212,11 +216,15 @@ class Robot:
             raise BusError(f"torque may still be on: {named}")
 
     def _let_go(self, joint: JointConfig) -> BusError | None:
+        """Switch torque off and read it back. Return why that failed, None if torque is off."""
         try:
             self.bus.write(joint.id, "torque_enable", 0)
+            torque = self.bus.read(joint.id, "torque_enable")
         except BusError as fault:
+            self.torque[joint.name] = "unknown"
             return fault
-        return None
+        self.torque[joint.name] = "on" if torque else "off"
+        return BusError("the servo keeps torque on") if torque else None
 
     def close(self) -> None:
         """Close the port. The servos keep torque and goals."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
+
+# What a servo has confirmed about its torque; unknown is everything else.
+TorqueState = Literal["on", "off", "unknown"]
 
 
 def hold_still(bus: ServoBus, family: Family, servo_id: int, speed_rad_s: float) -> int:

@@ -15,8 +15,8 @@ from typing import Final
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-# As `python -m MODULE DESCRIPTOR`, but the current folder leaves the path before any import. A file
-# there could take a module's place in the process that owns the motors. (`-P` needs Python 3.11.)
+# As `python -m MODULE DESCRIPTOR...`, but the current folder leaves the path before any import. A
+# file there could take a module's place in the process that owns the motors. (`-P` needs 3.11.)
 _RUN: Final = (
     "import sys; del sys.path[0]; import runpy; module = sys.argv[2]; del sys.argv[1:3]; "
     "runpy.run_module(module, run_name='__main__', alter_sys=True)"
@@ -24,8 +24,8 @@ _RUN: Final = (
 _ROOT: Final = str(Path(__file__).resolve().parents[2])  # where this `runtime` package is
 
 
-def start(module: str, descriptor: int) -> subprocess.Popen[bytes]:
-    """Run `module` of this installation with DESCRIPTOR as its argument.
+def start(module: str, *descriptors: int) -> subprocess.Popen[bytes]:
+    """Run `module` of this installation with its inherited `descriptors` as arguments.
 
     `SIGNALS` are blocked until the child unblocks them.
     """
@@ -35,11 +35,12 @@ def start(module: str, descriptor: int) -> subprocess.Popen[bytes]:
         "PYTHONPATH": os.pathsep.join(search_path()),
         "OPENBLAS_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-c", _RUN, "-m", module, str(descriptor)]  # `ps` shows which it is
+    # `ps` shows which module it is.
+    command = [sys.executable, "-c", _RUN, "-m", module, *map(str, descriptors)]
     # The child inherits the mask: no signal may reach it before it has handlers.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        return subprocess.Popen(command, pass_fds=[descriptor], env=environment)
+        return subprocess.Popen(command, pass_fds=descriptors, env=environment)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
