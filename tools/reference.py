@@ -20,6 +20,7 @@ from runtime.profile_model import Profile
 from runtime.recording.header import Header
 from runtime.recording.info import RecordingInfo
 from runtime.replay.result import ReplayResult
+from runtime.robot_file.check import RobotCheck
 from runtime.summary_model import RunSummary
 from runtime.web.live_status import LiveStatus
 from v2a.measured import Measured
@@ -29,7 +30,7 @@ Model = type[Measured]
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 PAGES: Final[dict[str, tuple[Model, ...]]] = {
     "profile.md": (Profile, ProfileComparison, EngineComparison, Sweep, ReplayResult),
-    "summary.md": (RunSummary, LiveStatus, Header, RecordingInfo),
+    "summary.md": (RunSummary, LiveStatus, Header, RecordingInfo, RobotCheck),
 }
 MARKER: Final = "<!-- From here on made by `python -m tools.reference`: change the models. -->\n"
 UNITS: Final = {  # end of a key -> unit

@@ -47,6 +47,9 @@ COMMANDS: Final = {
         "runtime.engines.cli", "build", "Build a bundle's TensorRT engines for this machine."
     ),
     "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show its contents."),
+    "robot": LazyCommand(
+        "runtime.robot_file.cli", "robot", "Write or check the file that describes a robot."
+    ),
     "motors": LazyCommand("hw_drivers.motors.cli", "motors", "Check, set up or simulate servos."),
 }
 
