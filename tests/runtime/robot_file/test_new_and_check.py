@@ -74,9 +74,7 @@ def test_a_file_from_the_bus_is_good_and_describes_the_bus(
     assert result["bus_checked"]
     assert [joint["torque"] for joint in result["joints"]] == ["off", "off"]
     assert all(abs(joint["position_rad"]) < 0.01 for joint in result["joints"])
-    assert before == {
-        i: {name: servo[name] for name in REMEMBERED} for i, servo in line.servos.items()
-    }
+    assert remembered(line) == before
 
 
 @pytest.mark.real_time
