@@ -77,16 +77,24 @@ def scenario(seed: int, level: Level = "puck") -> Scenario:
 
 def start_joints(rng: np.random.Generator) -> F64:
     """Draw the arm's start [5], with the ring at hover height near the workspace centre."""
+    return arm.joints_for_ring(_start_ring(rng))
+
+
+def _start_ring(rng: np.random.Generator) -> F64:
+    """Draw where the ring starts, float64 [3] in m."""
     x, y = CENTRE_M + rng.normal(0.0, START_NOISE_M, 2)
-    return arm.joints_for_ring(np.array([x, y, expert.HOVER_M]))
+    return np.array([x, y, expert.HOVER_M])
 
 
 def _draw(rng: np.random.Generator, seed: int, level: Level) -> Scenario | None:
-    joints = start_joints(rng)
+    ring = _start_ring(rng)  # its joints come later: most draws fail a cheap check before
     if level == "puck":
         released, velocity = _line(rng, TIME_TO_GO_S)
         start = released - velocity * WARM_UP_S
-        if not _in_view(start) or not _just_in_time(level, joints, released, velocity, velocity):
+        if not _in_view(start):
+            return None
+        joints = arm.joints_for_ring(ring)
+        if not _just_in_time(level, joints, released, velocity, velocity):
             return None
         return Scenario(seed, level, joints, start, velocity, np.inf, velocity)
     kicked_at, after = _line(rng, TIME_TO_GO_AFTER_KICK_S)
@@ -94,6 +102,7 @@ def _draw(rng: np.random.Generator, seed: int, level: Level) -> Scenario | None:
     start = kicked_at - before * (WARM_UP_S + kick_s)
     if not (_in_view(start) and _in_view(kicked_at) and _turns(kicked_at, before, after)):
         return None
+    joints = arm.joints_for_ring(ring)
     released = kicked_at - before * kick_s
     command = expert.rollout(joints, released, before, round(kick_s / STEP_S) + 1)[-1]
     if not _just_in_time(level, command, kicked_at, before, after):
@@ -131,14 +140,14 @@ def _just_in_time(
 
     Until it learns the true velocity it keeps still (`puck`) or follows the old one (`rebound`).
     """
-    makes_it = []
-    for late_s in SLACK_S[level]:
+    for late_s, makes_it in zip(SLACK_S[level], (True, False), strict=True):
         command = command_rad
         if level == "rebound":
             steps = round(late_s / STEP_S) + 1
             command = expert.rollout(command_rad, puck_m, believed_m_s, steps)[-1]
-        makes_it.append(_reachable(command, puck_m + velocity_m_s * late_s, velocity_m_s))
-    return makes_it == [True, False]
+        if _reachable(command, puck_m + velocity_m_s * late_s, velocity_m_s) is not makes_it:
+            return False
+    return True
 
 
 def _in_view(puck_m: F64) -> bool:
