@@ -44,11 +44,30 @@ robot:
     - {{name: roll, id: 5, model: xl430-w250, lower_rad: -1.0, upper_rad: 1.0, velocity_limit_rad_s: 1.105}}
 camera: {{source: "synthetic:", fps: 20, width: 192, height: 192}}
 control: {{rate_hz: 40, serial_faults_max: 40}}
-safety: {{state_age_max_s: 1.0, hold_max_s: 600, estop: {{socket: {estop}}}{safety}}}
+safety: {{state_age_max_s: 1.0, hold_max_s: 600, estop: {{socket: {estop}{gpio}}}{safety}}}
 system1: {{period_s: 0.1, noise_scale: 0}}
 system2: {{period_s: 0.2, soft_age_s: 1.75, hard_age_s: 2.5}}
 instruction: drop the ring over the puck
 """  # noqa: E501
+# A package `gpiod` whose lines are pressed once a file beside it exists.
+FAKE_GPIOD: Final = """\
+import pathlib
+class LineSettings:
+    def __init__(self, **_): pass
+class _Request:
+    def get_value(self, _):
+        from gpiod.line import Value
+        pressed = pathlib.Path(__file__).with_name("pressed").exists()
+        return Value.ACTIVE if pressed else Value.INACTIVE
+    def release(self): pass
+def request_lines(*_, **__): return _Request()
+"""
+FAKE_GPIOD_LINE: Final = """\
+import enum
+Bias = enum.Enum("Bias", "PULL_UP")
+Direction = enum.Enum("Direction", "INPUT")
+Value = enum.Enum("Value", "INACTIVE ACTIVE")
+"""
 RANGE_RAD: Final = {1: (-1.6, 1.6), 2: (-0.6, 1.9), 3: (-2.9, 0.0), 4: (-1.6, 2.6), 5: (-1.0, 1.0)}
 
 
@@ -126,17 +145,24 @@ class Run:
         *options: str,
         safety: str = "",
         engine: str = "ort",
-        web: bool = True,
-        background: bool = False,
+        with_gpio: bool = False,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.estop = folder / "estop"
         file = folder / "robot.yaml"
-        file.write_text(YAML.format(port=servos.pty.path, estop=self.estop, safety=safety))
-        page = ("--web", "127.0.0.1:0") if web else ()
+        gpio = ", gpio: {chip: /dev/gpiochip0, line: 1}" if with_gpio else ""
+        file.write_text(
+            YAML.format(port=servos.pty.path, estop=self.estop, gpio=gpio, safety=safety)
+        )
+        self._gpiod = folder / "packages" / "gpiod"
+        self._gpiod.mkdir(parents=True)
+        (self._gpiod / "__init__.py").write_text(FAKE_GPIOD)
+        (self._gpiod / "line.py").write_text(FAKE_GPIOD_LINE)
+        packages = os.pathsep.join([str(REPOSITORY), str(self._gpiod.parent)])
         command = [sys.executable, "-m", "v2a", "run", "robot.yaml", "--bundle", str(BUNDLE)]
-        command += ["--engine", engine, "--record", "run", "--json", *page, *options]
+        command += ["--engine", engine, "--record", "run", "--json"]
+        command += ["--web", "127.0.0.1:0", *options]
         self.stderr = folder / "stderr"
         self.stdout = folder / "stdout"
         with self.stderr.open("w") as err, self.stdout.open("w") as out:
@@ -145,7 +171,7 @@ class Run:
                 cwd=folder,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY), "V2A_STATE_DIR": str(folder)},
+                env={**os.environ, "PYTHONPATH": packages, "V2A_STATE_DIR": str(folder)},
                 start_new_session=True,  # so that a signal to its group is a key in its terminal
             )
 
@@ -180,6 +206,18 @@ class Run:
     def press_socket(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"stop", str(self.estop))
+
+    def press_gpio(self) -> None:
+        """Open the contact of the fake GPIO line."""
+        (self._gpiod / "pressed").touch()
+
+    def kill_child(self, module: str) -> None:
+        """Kill the child process that runs `module`, and wait until it is gone."""
+        pid = self.pid(module)
+        if pid is None:
+            raise RuntimeError(f"no process runs {module}")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: self.pid(module) is None)
 
     def signal_all(self, number: int) -> None:
         """Send a signal to every process of the run, as a key in its terminal does."""
