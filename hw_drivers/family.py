@@ -83,10 +83,11 @@ PLAIN: Final = Role()
 class Setting:
     """The bits `mask` of a register must have the value `value`. A model may lack the register.
 
-    `also` are other values of the whole register that are right. `of_role` gives the value for a
-    servo in a role, None where the role changes nothing. `mirrors` are bits outside `mask` that
-    turn the joint's direction round: either value is right, but a calibration holds for one only.
-    A servo still works without a setting that is not `required`; only setup and doctor ask for it.
+    `also` are other values of the whole register that are right. `of_role` gives the value and its
+    meaning for a servo in a role, None where the role changes nothing. `mirrors` are bits outside
+    `mask` that turn the joint's direction round: either value is right, but a calibration holds for
+    one only. A servo still works without a setting that is not `required`; only setup and doctor
+    ask for it.
     """
 
     register: str
@@ -94,17 +95,20 @@ class Setting:
     meaning: str
     mask: int = -1
     also: range = range(0)
-    of_role: Callable[[Role], int | None] = lambda _: None
+    of_role: Callable[[Role], tuple[int, str] | None] = lambda _: None
     mirrors: int = 0
     required: bool = True
 
     def wanted(self, now: int, role: Role = PLAIN) -> int:
         """The register's correct value: `now` if that is right, else with the bits corrected."""
-        if (value := self.of_role(role)) is None:
-            if now in self.also:
-                return now
-            value = self.value
+        value, _ = self.of_role(role) or (self.value, "")
+        if now in self.also and not self.of_role(role):
+            return now
         return (now & ~self.mask) | value
+
+    def meaning_in(self, role: Role) -> str:
+        """What the correct value means for a servo in this role."""
+        return (self.of_role(role) or (0, self.meaning))[1]
 
 
 @dataclass(frozen=True)

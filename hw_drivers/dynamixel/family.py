@@ -19,7 +19,14 @@ from hw_drivers.dynamixel.models import (
 )
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
-from hw_drivers.family import Family, Packets, Setting, Watchdog
+from hw_drivers.family import Family, Packets, Role, Setting, Watchdog
+
+_CURRENT_LIMITED = CURRENT_POSITION_MODE, "current-based position mode, for `current_limit_a`"
+
+
+def _shadow(role: Role) -> tuple[int, str] | None:
+    return None if role.shadow_of is None else (role.shadow_of, "the id of its joint's servo")
+
 
 FAMILY: Final = Family(
     tables=TABLES,
@@ -41,8 +48,8 @@ FAMILY: Final = Family(
         Setting(
             "operating_mode",
             POSITION_MODE,
-            "position mode, or current-based position mode with `current_limit_a`",
-            of_role=lambda role: CURRENT_POSITION_MODE if role.current_limited else None,
+            "position mode",
+            of_role=lambda role: _CURRENT_LIMITED if role.current_limited else None,
         ),
         # e-manual, "Drive Mode(10)": bit 0 reverses the direction. Bit 2 turns profile_velocity
         # into a time, bit 3 lets a goal switch torque on.
@@ -58,9 +65,9 @@ FAMILY: Final = Family(
         Setting(
             "secondary_id",
             NO_SECONDARY_ID,
-            "obeys only its own id, or as a joint's `shadow_id` also the id of that joint",
+            "obeys no id but its own",
             also=range(packet.MAX_ID + 1, NO_SECONDARY_ID + 1),
-            of_role=lambda role: role.shadow_of,
+            of_role=_shadow,
         ),
         # e-manual, "Velocity Limit(44)" and "PWM Limit(36)": with 0 the servo does not move. A
         # speed of 0 in profile_velocity, which may not exceed the limit, means no limit at all.
