@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.bus.registers import Model, find_model
 from hw_drivers.family import Family
 from hw_drivers.robot.config import RobotConfig, ServoConfig
 from hw_drivers.robot.joint_calibration import calibration_faults, limits_outside
+from hw_drivers.robot.torque import Hold
 from v2a.errors import BusError, PortError
 
 
@@ -38,16 +39,19 @@ def _nothing(config: RobotConfig) -> str:
     return f"nothing at {baud} baud; `v2a motors scan --port {port}` asks at every rate"
 
 
-def check_limits(config: RobotConfig, bus: ServoBus) -> None:
-    """Raise BusError if a joint's limits lie beyond its servo's own limits.
+def check_limits(config: RobotConfig, holds: Sequence[Hold]) -> None:
+    """Raise BusError if a joint's limits lie beyond its servo's own limits, which `holds` has.
 
     A servo refuses a goal beyond its own limits, and nobody answers a sync write, so the refusal
     would go unnoticed.
     """
     faults: list[str] = []
+    of_id = {hold.id: hold for hold in holds}
     for joint in config.joints:
-        low, high = (bus.read(joint.id, f"{end}_position_limit") for end in ("min", "max"))
-        faults += limits_outside(joint, low, high, f"servo {joint.id}'s own limits")
+        for servo in joint.servos:
+            own = of_id[servo.id]
+            what = f"servo {servo.id}'s own limits"
+            faults += limits_outside(joint, own.low, own.high, what)
     if faults:
         raise BusError("\n  ".join([f"{config.name}: torque stays off:", *faults]))
 
