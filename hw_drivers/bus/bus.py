@@ -147,7 +147,9 @@ class ServoBus(abc.ABC):
                 "check its cable, power, id and baud rate"
             )
         if reason := self._refusal(answers[servo_id].error):
-            raise BusError(f"servo {servo_id}: refused to {what}: {reason}")
+            pong = self.ping(servo_id)
+            firmware = f" (firmware {pong.firmware_version})" if pong else ""
+            raise BusError(f"servo {servo_id}: refused to {what}: {reason}{firmware}")
         return answers[servo_id]
 
     def _answers(self, packet: bytes, size: int, ids: Sequence[int], tries: int) -> Heard:

@@ -92,6 +92,8 @@ def _wrong_registers(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> 
     family, at = config.bus.family, config.bus
     if status := bus.read(servo.id, "hardware_error_status"):
         yield f"hardware error: {family.describe_alarms(status)}; reboot it"
+    if over := _over_current(bus, servo):
+        yield over
     for setting in family.settings:
         if setting.register not in servo.model.items or not setting.required:
             continue  # a model without the register has no other mode
@@ -101,6 +103,19 @@ def _wrong_registers(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> 
                 f"{setting.register} {now}, expected {wanted} ({setting.meaning_in(servo.role)}); "
                 f"run {setup_line(at.port, at.protocol, at.baud, servo.id)}"
             )
+
+
+def _over_current(bus: ServoBus, servo: ServoConfig) -> str:
+    """What is wrong with `current_limit_a`; '' if nothing is."""
+    if (wanted := servo.goal_current) is None:
+        return ""
+    own, scale = bus.read(servo.id, "current_limit"), servo.model.items["current_limit"].scale
+    if wanted <= own:
+        return ""
+    return (
+        f"current_limit_a {servo.current_limit_a:g} is above the servo's own limit of "
+        f"{own * scale:.3g} A (current_limit {own}); lower current_limit_a, or raise that register"
+    )
 
 
 def _eavesdroppers(bus: ServoBus, config: RobotConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -71,6 +72,15 @@ class ServoConfig(NamedTuple):
     id: int
     model: Model
     role: Role
+    velocity_limit_rad_s: float
+    current_limit_a: float | None
+
+    @property
+    def goal_current(self) -> int | None:
+        """The register's value for `current_limit_a`, rounded down; None without a limit."""
+        if self.current_limit_a is None:
+            return None
+        return math.floor(self.current_limit_a / self.model.items["goal_current"].scale)
 
 
 class JointConfig(Strict):
@@ -119,6 +129,20 @@ class JointConfig(Strict):
             raise ValueError(f"a {model} has no register {register}; leave {key} out")
         return value
 
+    @field_validator("current_limit_a")
+    @classmethod
+    def _within_the_register(
+        cls, current_limit_a: float | None, known_so_far: ValidationInfo
+    ) -> float | None:
+        model = known_so_far.data.get("model")
+        item = all_models()[model].items.get("goal_current") if model else None
+        if item is None or item.limits is None or current_limit_a is None:
+            return current_limit_a
+        highest_a = item.limits[1] * item.scale
+        if not item.scale <= current_limit_a <= highest_a:
+            raise ValueError(f"a {model} takes {item.scale:g} to {highest_a:g} A")
+        return current_limit_a
+
     @field_validator("zero_tick", mode="before")
     @classmethod
     def _centre_of_the_model(cls, zero_tick: object, known_so_far: ValidationInfo) -> object:
@@ -141,11 +165,12 @@ class JointConfig(Strict):
     def servos(self) -> tuple[ServoConfig, ...]:
         """The joint's servo, then its shadow if it has one."""
         limited = self.current_limit_a is not None
-        main = ServoConfig(self.name, self.id, self.servo_model, Role(current_limited=limited))
+        model, limits = self.servo_model, (self.velocity_limit_rad_s, self.current_limit_a)
+        main = ServoConfig(self.name, self.id, model, Role(current_limited=limited), *limits)
         if self.shadow_id is None:
             return (main,)
         name, role = f"{self.name}'s shadow", Role(self.id, limited)
-        return (main, ServoConfig(name, self.shadow_id, self.servo_model, role))
+        return (main, ServoConfig(name, self.shadow_id, model, role, *limits))
 
     @model_validator(mode="after")
     def _limits_inside_one_turn(self) -> JointConfig:

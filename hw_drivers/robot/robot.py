@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from hw_drivers.bus.registers import Model
 from hw_drivers.robot.checks import check_limits, check_servos
 from hw_drivers.robot.config import BusConfig, JointConfig, RobotConfig
 from hw_drivers.robot.health import Health, alarm_message, newest_health
-from hw_drivers.robot.torque import Hold, TorqueState, hold_all, read_hold
+from hw_drivers.robot.torque import Hold, TorqueState, hold_all, read_hold, torque_off
 from hw_drivers.robot.watch import CYCLES, Turn, losses, plan_cycles, torque_states
 from v2a.clock import Clock
 from v2a.errors import BusError, SafetyFault
@@ -29,7 +28,6 @@ __all__ = ["BusConfig", "Health", "JointConfig", "JointState", "Reading", "Robot
 F64 = npt.NDArray[np.float64]
 
 _TIMEOUT_S = 0.02  # of a request to one servo: a cycle's budget may be shorter
-_TORQUE_OFF_TRIES = 3  # a byte lost to noise must not leave a joint stiff
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +138,8 @@ class Robot:
     def _prepare(self, bus: ServoBus) -> _Connection:
         bus.learn_return_delays()
         turns = plan_cycles(bus, self._family, self._all_ids)
-        limits_rad_s = [joint.velocity_limit_rad_s for joint in self.config.joints]
-        limits_rad_s += [limits_rad_s[joint] for joint in self._joint_of_shadow]
-        holds = tuple(
-            replace(
-                read_hold(bus, self._family, servo.id, limit_rad_s),
-                watchdog=units,
-                follows=servo.role.shadow_of is not None,
-            )
-            for servo, limit_rad_s, units in zip(
-                self._servos, limits_rad_s, self._watchdog_of, strict=True
-            )
-        )
+        watchdogs = zip(self._servos, self._watchdog_of, strict=True)
+        holds = tuple(read_hold(bus, self._family, servo, units) for servo, units in watchdogs)
         return _Connection(bus, bus.cycle_reader(turns[0].block), turns, holds)
 
     def read_state(self) -> JointState:
@@ -274,30 +262,12 @@ class Robot:
         self._armed = False
         self._lost = [""] * len(self._servos)
         self._watchdog_since_ns = None
-        faults: dict[int, BusError] = {}
-        stiff = self._all_ids if self._connection is not None else ()
-        if stiff:
-            with contextlib.suppress(BusError):  # the writes below report it
-                # All at once, before waiting for any answer.
-                self.bus.sync_write("torque_enable", self._all_ids, [0] * len(self._all_ids))
-        for _ in range(_TORQUE_OFF_TRIES):
-            faults = {i: fault for i in stiff if (fault := self._let_go(i))}
-            stiff = tuple(faults)
-        if faults:
+        if self._connection is None:
+            return
+        if faults := torque_off(self.bus, self._all_ids, self._torque):
             name_of = {servo.id: servo.name for servo in self._servos}
             named = "; ".join(f"{name_of[i]}: {fault}" for i, fault in faults.items())
             raise BusError(f"torque may still be on: {named}")
-
-    def _let_go(self, servo_id: int) -> BusError | None:
-        """Switch torque off and read it back. Return why that failed, None if torque is off."""
-        try:
-            self.bus.write(servo_id, "torque_enable", 0)
-            torque = self.bus.read(servo_id, "torque_enable")
-        except BusError as fault:
-            self._torque[servo_id] = "unknown"
-            return fault
-        self._torque[servo_id] = "on" if torque else "off"
-        return BusError("the servo keeps torque on") if torque else None
 
     def close(self) -> None:
         """Close the port. The servos keep torque and goals."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,13 @@ from typing import Literal
 from hw_drivers.bus.block import BlockReading
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
+from hw_drivers.robot.config import ServoConfig
+from v2a.errors import BusError
 
 # What a servo has confirmed about its torque; unknown is everything else.
 TorqueState = Literal["on", "off", "unknown"]
+
+_TORQUE_OFF_TRIES = 3  # a byte lost to noise must not leave a joint stiff
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +41,20 @@ class Hold:
         return min(max(tick, self.low), self.high) if self.low < self.high else tick
 
 
-def read_hold(bus: ServoBus, family: Family, servo_id: int, speed_rad_s: float) -> Hold:
-    """Read what `Hold` has to know about the servo, which is to move no faster than `speed_rad_s`.
+def read_hold(bus: ServoBus, family: Family, servo: ServoConfig, watchdog: int = 0) -> Hold:
+    """Read what `Hold` has to know about the servo. Raises BusError if it does not answer."""
+    speed = _speed(bus, family, servo.id, servo.velocity_limit_rad_s)
+    registers = {family.speed_register: speed}
+    if (current := servo.goal_current) is not None:
+        registers["goal_current"] = current
+    low, high = position_limits(bus, servo.id)
+    return Hold(servo.id, registers, low, high, watchdog, servo.role.shadow_of is not None)
 
-    Raises BusError if the servo does not answer.
-    """
-    speed = _speed(bus, family, servo_id, speed_rad_s)
+
+def position_limits(bus: ServoBus, servo_id: int) -> tuple[int, int]:
+    """The servo's own lowest and highest position, in ticks."""
     low, high = (bus.read(servo_id, f"{end}_position_limit") for end in ("min", "max"))
-    return Hold(servo_id, {family.speed_register: speed}, low, high)
+    return low, high
 
 
 def _speed(bus: ServoBus, family: Family, servo_id: int, speed_rad_s: float) -> int:
@@ -61,7 +72,9 @@ def hold_still(bus: ServoBus, family: Family, servo_id: int, speed_rad_s: float)
     From then on the servo moves to a goal no faster than `speed_rad_s`, also when it was blocked
     and comes free. Raises BusError if the servo refuses or does not answer.
     """
-    return hold_all(bus, family, [read_hold(bus, family, servo_id, speed_rad_s)])[servo_id]
+    registers = {family.speed_register: _speed(bus, family, servo_id, speed_rad_s)}
+    hold = Hold(servo_id, registers, *position_limits(bus, servo_id))
+    return hold_all(bus, family, [hold])[servo_id]
 
 
 def hold_all(
@@ -86,6 +99,35 @@ def hold_all(
     goals = arming.start_watchdogs()
     poll()
     return goals
+
+
+def torque_off(
+    bus: ServoBus, ids: tuple[int, ...], states: dict[int, TorqueState]
+) -> dict[int, BusError]:
+    """Switch torque off in all servos that can be reached, and read it back.
+
+    Keeps what each servo said in `states`. Returns id -> why that servo did not confirm.
+    """
+    faults: dict[int, BusError] = {}
+    with contextlib.suppress(BusError):  # the writes below report it
+        # All at once, before waiting for any answer.
+        bus.sync_write("torque_enable", ids, [0] * len(ids))
+    for _ in range(_TORQUE_OFF_TRIES):
+        faults = {i: fault for i in ids if (fault := _let_go(bus, i, states))}
+        ids = tuple(faults)
+    return faults
+
+
+def _let_go(bus: ServoBus, servo_id: int, states: dict[int, TorqueState]) -> BusError | None:
+    """Switch torque off and read it back. Return why that failed, None if torque is off."""
+    try:
+        bus.write(servo_id, "torque_enable", 0)
+        torque = bus.read(servo_id, "torque_enable")
+    except BusError as fault:
+        states[servo_id] = "unknown"
+        return fault
+    states[servo_id] = "on" if torque else "off"
+    return BusError("the servo keeps torque on") if torque else None
 
 
 class _Arming:
