@@ -24,7 +24,7 @@ from hw_drivers.robot.joint_calibration import (
     REGISTERS,
     Calibration,
     check_ranges,
-    read_servo,
+    read_servos,
     save_calibration,
 )
 from hw_drivers.robot.robot import Robot
@@ -74,7 +74,7 @@ def calibrate(robot_yaml: Path, yes: bool) -> None:
         with undone_on_failure(robot.bus, config.bus.family, wanted):
             for servo_id, settings in wanted.items():
                 write_settings(robot.bus, config.bus.family, servo_id, settings)
-            joints = {joint.name: read_servo(robot.bus, joint.id) for joint in config.joints}
+            joints = read_servos(robot.bus, config)
             save_calibration(config.calibration, Calibration(robot=config.name, joints=joints))
     click.echo(f"written and read back; kept in {config.calibration}")
     _advise(robot_yaml, config, ranges, check_ranges(config.joints, joints))

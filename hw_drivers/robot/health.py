@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hw_drivers.bus.block import BlockReading, Reading
@@ -30,10 +30,23 @@ class Health:
     alarms: tuple[str, ...]
 
 
-def newest_health(last: BlockReading, whole: BlockReading, alarms: tuple[str, ...]) -> Health:
-    """Take each quantity from the `last` reading if it is there, else from the `whole` one."""
+def newest_health(
+    last: BlockReading,
+    whole: BlockReading,
+    alarms: tuple[str, ...],
+    joint_of_shadow: Sequence[int] = (),
+) -> Health:
+    """Take each quantity from the `last` reading if it is there, else from the `whole` one.
+
+    Where a joint has a shadow, whichever servo of the two is worse speaks for the joint.
+    `joint_of_shadow` are the joints of the last rows.
+    """
     readings = {
-        quantity: (last if name in last.block else whole).reading(name, last.t_ns)
+        quantity: with_shadows(
+            (last if name in last.block else whole).reading(name, last.t_ns),
+            joint_of_shadow,
+            _WORSE[quantity],
+        )
         for quantity, name in HEALTH_REGISTERS.items()
         if name in whole.block
     }
@@ -44,6 +57,29 @@ def newest_health(last: BlockReading, whole: BlockReading, alarms: tuple[str, ..
         readings.get("current_a"),
         alarms,
     )
+
+
+# quantity -> whether a shadow's value is worse than that of its joint's servo
+_WORSE: dict[str, Callable[[float, float], bool]] = {
+    "voltage_v": lambda shadow, main: shadow < main,
+    "temperature_c": lambda shadow, main: shadow > main,
+    "current_a": lambda shadow, main: abs(shadow) > abs(main),
+}
+
+
+def with_shadows(
+    found: Reading, joint_of_shadow: Sequence[int], worse: Callable[[float, float], bool]
+) -> Reading:
+    """Fold the rows of the shadows, which come last, into those of their joints."""
+    joints = len(found.value) - len(joint_of_shadow)
+    if not joint_of_shadow:
+        return found
+    value, valid, age_ns = found.value.copy(), found.valid.copy(), found.age_ns.copy()
+    for shadow, joint in enumerate(joint_of_shadow, start=joints):
+        if valid[shadow] and not (valid[joint] and not worse(value[shadow], value[joint])):
+            value[joint], valid[joint] = value[shadow], True
+            age_ns[joint] = age_ns[shadow]
+    return Reading(value[:joints], valid[:joints], age_ns[:joints])
 
 
 def alarm_message(joints: Sequence[JointConfig], alarms: Sequence[str]) -> str:
