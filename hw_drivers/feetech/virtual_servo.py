@@ -88,6 +88,15 @@ class VirtualFeetech(VirtualServo):
         self._pending = None
         self._set("registered_instruction", 0)
 
+    def reboot(self) -> None:
+        """Reset the RAM, and with it the alarms that have lost their cause."""
+        for name, item in self.model.items.items():
+            if item.address >= SRAM_START and item.limits:
+                self._set(name, item.initial)
+        self._pending, self._overloaded = None, False
+        self._set("goal_position", self["present_position"])
+        self._watch_health()
+
     def _make_here_the_centre(self) -> None:
         if "homing_offset" in self.model.items:
             turned = round(self._present_rad / self._rad_per_tick)

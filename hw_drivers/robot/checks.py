@@ -6,15 +6,11 @@ from collections.abc import Iterator
 
 from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.family import Family
+from hw_drivers.robot.alarm_advice import describe
+from hw_drivers.robot.command_lines import reboot_line, scan_line, setup_line
 from hw_drivers.robot.config import JointConfig, RobotConfig
 from hw_drivers.robot.joint_calibration import calibration_faults, limits_outside
 from v2a.errors import BusError
-
-
-def setup_line(port: str, protocol: str, baud: int, servo_id: int) -> str:
-    """The command that corrects a servo's settings and keeps its id and rate."""
-    where = f"--port {port} --protocol {protocol} --from-baud {baud} --from-id {servo_id}"
-    return f"v2a motors setup {where} --baud {baud} --id {servo_id}"
 
 
 def check_servos(config: RobotConfig, bus: ServoBus) -> None:
@@ -33,8 +29,8 @@ def check_servos(config: RobotConfig, bus: ServoBus) -> None:
 
 
 def _nothing(config: RobotConfig) -> str:
-    port, baud = config.bus.port, config.bus.baud
-    return f"nothing at {baud} baud; `v2a motors scan --port {port}` asks at every rate"
+    line = scan_line(config.bus.port)
+    return f"nothing at {config.bus.baud} baud; `{line}` asks at every rate"
 
 
 def check_limits(config: RobotConfig, bus: ServoBus) -> None:
@@ -60,9 +56,10 @@ def _faults(bus: ServoBus, config: RobotConfig, joint: JointConfig) -> Iterator[
         found = _name(family, pong)
         yield f"{who}is {found}, expected {joint.model}; correct `model`, or swap it"
     else:
-        if status := bus.read(joint.id, "hardware_error_status"):
-            yield f"{who}hardware error: {family.describe_alarms(status)}; reboot it"
         at = config.bus
+        if status := bus.read(joint.id, "hardware_error_status"):
+            reboot = reboot_line(at.port, at.protocol, at.baud, joint.id)
+            yield f"{who}{describe(bus, family, joint.id, status, reboot)}"
         for setting in family.position_settings:
             if setting.register not in model.items:
                 continue  # a model without the register has no other mode

@@ -143,7 +143,7 @@ class Robot:
         if found.error.any() or any(self._alarms):
             self._alarms = self._describe_alarms(found)
             if any(self._alarms):
-                raise BusError(alarm_message(self.config.joints, self._alarms))
+                raise BusError(alarm_message(self.config, self._alarms))
         position_rad = found.block.raw("present_position", found.rows) - self._zero_tick
         position_rad = position_rad * self._rad_per_tick
         if not found.all_valid:
