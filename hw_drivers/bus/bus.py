@@ -28,10 +28,18 @@ PING_TRIES = _READ_TRIES = 3  # noise may destroy one answer
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """A servo's answer to a ping."""
+    """A servo's answer to a ping. Feetech servos have a minor version besides the version."""
 
     model_number: int
     firmware_version: int
+    firmware_minor: int | None = None
+
+    @property
+    def firmware(self) -> str:
+        """The firmware as the vendor writes it: 46 on a Dynamixel, 3.10 on a Feetech servo."""
+        if self.firmware_minor is None:
+            return str(self.firmware_version)
+        return f"{self.firmware_version}.{self.firmware_minor}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,13 @@ class ServoBus(abc.ABC):
     @abc.abstractmethod
     def scan(self) -> dict[int, Pong]:
         """Find every servo on the bus: id -> its answer. Takes about a second."""
+
+    @abc.abstractmethod
+    def reboot(self, servo_id: int) -> None:
+        """Restart the servo, which switches torque off and ends hardware errors without a cause.
+
+        Raises BusError if it does not answer. Its registers in RAM start anew.
+        """
 
     def read(self, servo_id: int, name: str) -> int:
         """Read register `name`, raw. Raises BusError if the servo does not answer or refuses."""

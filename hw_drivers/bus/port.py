@@ -15,10 +15,13 @@ from typing import Protocol
 import serial
 from serial.tools import list_ports
 
+from hw_drivers.bus.line_rate import get_baud, is_standard, set_baud
 from v2a.errors import PortError
 
 BITS_PER_BYTE = 10  # 8N1: start bit, eight data bits, stop bit
 
+_ANY_STANDARD_BAUD = 38_400  # until the port is open and its true rate can be set
+_RATE_TOLERANCE = 0.03  # of a receiver that samples the middle of ten bits, both ends off
 _READ_BYTES = 4096
 # A port that takes no bytes for this long hangs. Waiting longer would stop the control loop.
 _WRITE_TIMEOUT_S = 0.25
@@ -33,6 +36,10 @@ _OPEN_ADVICE = {
     errno.EBUSY: "in use by another program; close that program (sudo fuser -v PORT names it)",
     errno.EAGAIN: "in use by another program; close that program (sudo fuser -v PORT names it)",
 }
+
+
+class RateError(PortError):
+    """The port is there, and its adapter or driver cannot do the rate."""
 
 
 class Port(Protocol):
@@ -73,12 +80,13 @@ class SerialPort:
     """
 
     def __init__(self, path: str, baud: int) -> None:
-        """Open the port at `path`. Raises PortError with one line that says what to do."""
+        """Open the port at `path`.
+
+        Raises RateError if only the rate is refused, PortError for anything else. Both messages
+        are one line that says what to do.
+        """
         self._path = path
-        try:
-            self._serial = serial.Serial(path, baud, timeout=0, exclusive=True)
-        except (serial.SerialException, ValueError, termios.error) as error:
-            raise PortError(_open_message(path, baud, error)) from error
+        self._serial = _open(path, baud)
         self._fd = self._serial.fileno()
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
@@ -167,11 +175,39 @@ def stable_path(path: str) -> str | None:
     return next((str(link) for link in links if os.path.realpath(link) == device), None)
 
 
+def _open(path: str, baud: int) -> serial.Serial:
+    """Open the port, and check that it has the rate."""
+    try:
+        first = baud if is_standard(baud) else _ANY_STANDARD_BAUD
+        opened = serial.Serial(path, first, timeout=0, exclusive=True)
+    except (ValueError, termios.error) as error:  # pyserial leaves these from setting the rate
+        raise RateError(_rate_message(path, baud, error)) from error
+    except OSError as error:  # as SerialException is
+        if os.strerror(errno.EINVAL) in str(error):  # the port opened, its settings did not pass
+            raise RateError(_rate_message(path, baud, error)) from error
+        raise PortError(_open_message(path, baud, error)) from error
+    try:
+        if not is_standard(baud):
+            set_baud(opened.fileno(), baud)
+        actual = get_baud(opened.fileno())
+    except OSError as error:
+        opened.close()
+        raise RateError(_rate_message(path, baud, error)) from error
+    if abs(actual - baud) > _RATE_TOLERANCE * baud:
+        opened.close()
+        raise RateError(_rate_message(path, baud, f"its driver sets {actual} instead"))
+    return opened
+
+
+def _rate_message(path: str, baud: int, why: object) -> str:
+    return f"{path}: this adapter cannot do {baud} baud ({why}); use another rate, or adapter"
+
+
 def _open_message(path: str, baud: int, error: Exception) -> str:
     if not os.path.exists(path):
         ports = [port.device for port in list_ports.comports()]
         found = ", ".join(sorted(stable_path(port) or port for port in ports)) or "none"
         return f"{path}: no such serial port (found: {found}); plug it in or correct `port`"
     code = getattr(error, "errno", None) or 0
-    advice = _OPEN_ADVICE.get(code, f"cannot be opened at {baud} baud: {error}")
+    advice = _OPEN_ADVICE.get(code, f"cannot be opened at {baud} baud: {error}; is it a port?")
     return f"{path}: {advice}"

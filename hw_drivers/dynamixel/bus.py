@@ -49,7 +49,7 @@ class DynamixelBus(ServoBus):
         return _pongs(self.wire.ask_one(packet, StatusParser(), everyone, _SCAN_TIMEOUT_S))
 
     def reboot(self, servo_id: int) -> None:
-        """Restart the servo. This clears its hardware error and switches torque off."""
+        """See `ServoBus`. Source: e-manual, "Reboot (0x08)"."""
         self._request(servo_id, "reboot", make_reboot(servo_id), 0)
 
     def sync_write(self, name: str, ids: tuple[int, ...], raw: Sequence[int]) -> None:

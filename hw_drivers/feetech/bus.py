@@ -18,6 +18,7 @@ from hw_drivers.feetech.packet import (
     make_action,
     make_ping,
     make_read,
+    make_reboot,
     make_sync_read,
     make_sync_write,
     make_write,
@@ -51,7 +52,8 @@ class FeetechBus(ServoBus):
             return None
         params = answers[servo_id].params
         little, big = (int.from_bytes(params[3:5], order) for order in ("little", "big"))
-        return Pong(big if big in _BIG_ENDIAN_NUMBERS else little, params[0])
+        number = big if big in _BIG_ENDIAN_NUMBERS else little
+        return Pong(number, firmware_version=params[0], firmware_minor=params[1])
 
     def scan(self) -> dict[int, Pong]:
         """See `ServoBus`. Pings each id by itself too: some servos ignore a broadcast ping."""
@@ -65,6 +67,15 @@ class FeetechBus(ServoBus):
             if servo_id not in found:
                 found |= set(self.wire.ask_one(packet, parser, (servo_id,), _SCAN_EACH_S))
         return {i: pong for i in sorted(found) if (pong := self.ping(i))}
+
+    def reboot(self, servo_id: int) -> None:
+        """See `ServoBus`. Torque off ends an overload. A restart follows if an alarm stays.
+
+        The manual knows no restart, so nothing depends on it: a servo may ignore the instruction.
+        """
+        self.write(servo_id, "torque_enable", 0)
+        if self.read(servo_id, "hardware_error_status"):
+            self.wire.send(make_reboot(servo_id))
 
     def sync_write(self, name: str, ids: tuple[int, ...], raw: Sequence[int]) -> None:
         """See `ServoBus`."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 PING, READ, WRITE, REG_WRITE, ACTION = 0x01, 0x02, 0x03, 0x04, 0x05
 SYNC_READ, SYNC_WRITE = 0x82, 0x83
+REBOOT = 0x08  # INST_REBOOT of the vendor's FTServo SDK, INST.h of 2026; not in the manual
 
 MAX_ID = 253
 BROADCAST_ID = 0xFE
@@ -43,6 +44,7 @@ _INSTRUCTION_LENGTHS = {
     WRITE: (4, _MAX_LENGTH),
     REG_WRITE: (4, _MAX_LENGTH),
     ACTION: (2, 2),
+    REBOOT: (2, 2),
     SYNC_READ: (4, _MAX_LENGTH),
     SYNC_WRITE: (4, _MAX_LENGTH),
 }
@@ -100,6 +102,11 @@ def make_write(packet_id: int, address: int, data: bytes) -> bytes:
 def make_action(packet_id: int = BROADCAST_ID) -> bytes:
     """Carry out the registered writes, by default on all servos at once."""
     return make_packet(packet_id, ACTION)
+
+
+def make_reboot(packet_id: int) -> bytes:
+    """Restart the servo. It does not answer. Servos of older firmware may not know this."""
+    return make_packet(packet_id, REBOOT)
 
 
 def make_sync_read(address: int, size: int, ids: Sequence[int]) -> bytes:

@@ -10,6 +10,7 @@ from hw_drivers.feetech.packet import (
     BROADCAST_ID,
     PING,
     READ,
+    REBOOT,
     REG_WRITE,
     SYNC_READ,
     SYNC_WRITE,
@@ -63,7 +64,7 @@ def _answer_to_all(servo: VirtualFeetech, code: int, params: bytes) -> list[Repl
 def _answer(servo: VirtualFeetech, code: int, params: bytes) -> list[Reply]:
     """Carry out one instruction. The answer has the id, alarms and level from before it."""
     servo_id, alarms = servo.id, servo.alarms
-    silent = code not in (PING, READ) and not servo["status_return_level"]
+    silent = code == REBOOT or (code not in (PING, READ) and not servo["status_return_level"])
     delay_s = servo["return_delay_time"] * servo.model.items["return_delay_time"].scale
     answer = b""
     if code == READ:
@@ -75,6 +76,8 @@ def _answer(servo: VirtualFeetech, code: int, params: bytes) -> list[Reply]:
         servo.register_write(params[0], params[1:])
     elif code == ACTION:
         servo.act()
+    elif code == REBOOT:
+        servo.reboot()
     return [] if silent else [Reply(delay_s, make_status(servo_id, alarms, answer), servo_id)]
 
 

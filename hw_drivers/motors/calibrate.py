@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import select
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import click
-from pydantic import BaseModel
 
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
 from hw_drivers.motors import options
 from hw_drivers.motors.joint_range import Range, Sweep, place_range
 from hw_drivers.motors.settings import changes, read_settings, write_settings
+from hw_drivers.motors.torque_off import signals_wait
+from hw_drivers.motors.where import load_robot
 from hw_drivers.robot.config import JointConfig, RobotConfig
 from hw_drivers.robot.joint_calibration import (
     REGISTERS,
@@ -29,7 +29,6 @@ from hw_drivers.robot.joint_calibration import (
 )
 from hw_drivers.robot.robot import Robot
 from v2a.clock import Clock, MonotonicClock
-from v2a.config import load_yaml
 from v2a.errors import BusError, ConfigError
 from v2a.terminal import LiveLines, columns
 
@@ -37,12 +36,6 @@ _PERIOD_NS: Final = 20_000_000
 _SHOWN_EVERY: Final = 5  # readings: ten times a second
 
 Settings = Mapping[str, int]
-
-
-class _File(BaseModel):
-    """The part of robot.yaml that a calibration needs. The rest is left unchecked."""
-
-    robot: RobotConfig
 
 
 @click.command()
@@ -56,7 +49,7 @@ def calibrate(robot_yaml: Path, yes: bool) -> None:
     goes into the file that ROBOT.YAML names as `calibration`. Every connect compares the two, which
     tells this arm from another. Ctrl-C leaves file and servos as they were, with torque off.
     """
-    config = load_yaml(robot_yaml, _File).robot
+    config = load_robot(robot_yaml)
     if config.calibration is None:
         line = f"calibration: {robot_yaml.stem}.calibration.yaml"
         raise ConfigError(f"{robot_yaml}: say where its calibration is kept, under robot: {line}")
@@ -197,12 +190,13 @@ def undone_on_failure(
     try:
         yield
     except BaseException:
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
+        with signals_wait():
             for servo_id, settings in before.items():
-                write_settings(bus, family, servo_id, settings)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+                try:
+                    write_settings(bus, family, servo_id, settings)
+                except BusError as error:  # the other servos get theirs back all the same
+                    was = ", ".join(f"{name} {raw}" for name, raw in settings.items())
+                    click.echo(f"warning: not restored ({was}): {error}", err=True)
         raise
 
 

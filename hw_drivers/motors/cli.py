@@ -18,6 +18,12 @@ COMMANDS: Final = {
     "doctor": LazyCommand(
         "hw_drivers.motors.doctor", "doctor", "Say what is wrong with a bus, and how to fix it."
     ),
+    "reboot": LazyCommand(
+        "hw_drivers.motors.reboot", "reboot", "Restart servos, to end an overload or other alarm."
+    ),
+    "release": LazyCommand(
+        "hw_drivers.motors.release", "release", "Switch torque off, and confirm each joint."
+    ),
     "jog": LazyCommand("hw_drivers.motors.jog", "jog", "Move one servo in small steps."),
     "simulate": LazyCommand("hw_drivers.motors.simulate", "simulate", "Keep virtual servos alive."),
 }

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 import click
+from serial.tools import list_ports
 
 from hw_drivers.bus.bus import ServoBus
-from hw_drivers.bus.port import SerialPort, stable_path
+from hw_drivers.bus.port import SerialPort, shorten_latency_timer, stable_path
 from hw_drivers.motors import options
 from hw_drivers.motors.cycle_time import CYCLES, Cycles, bars, histogram, measure
 from hw_drivers.motors.doctor_checks import (
+    Adapter,
     Finding,
     Registers,
+    check_faults,
     check_latency_timer,
     check_name,
     check_places,
     judge_servos,
     registers_to_read,
 )
-from hw_drivers.motors.find import TIMEOUT_S, Look, Servo, look_at_all, no_answer_message, places
+from hw_drivers.motors.doctor_timing import check_answers, check_headroom, check_timing
+from hw_drivers.motors.find import (
+    TIMEOUT_S,
+    Look,
+    Servo,
+    look_everywhere,
+    no_answer_message,
+    places,
+)
 from hw_drivers.motors.recording import RecordingPort
+from hw_drivers.motors.where import Where
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
 
-_MARKS: Final = {True: "ok ", False: "BAD"}
+_MARKS: Final = {True: "ok ", False: "BAD", None: "-- "}
 
 
 @click.command()
-@options.port
-@options.protocol
-@options.baud
+@options.where
 @click.option(
     "--hz",
     type=click.FloatRange(min=0.0, min_open=True),
@@ -43,15 +54,17 @@ _MARKS: Final = {True: "ok ", False: "BAD"}
     help="The control rate that the bus has to keep (control.rate_hz of robot.yaml).",
 )
 @options.as_json
-def doctor(port: str, protocol: str | None, baud: int | None, hz: float, as_json: bool) -> None:
-    """Examine a bus: port, adapter, servos, and the duration of a cycle. Each finding comes with
-    the command that fixes it.
+def doctor(where: Where, hz: float, as_json: bool) -> None:
+    """Examine the bus of ROBOT.YAML, or the one at --port: port, adapter, servos, and the duration
+    of a cycle. Each finding comes with the command that fixes it.
 
     Nothing moves, and nothing is written to a servo. The adapter's latency timer is set to 1 ms,
-    as at every connect. The exit code is 6 if something is wrong.
+    as at every connect. A line with -- says what could not be read. The exit code is 6 if something
+    is wrong.
     """
     clock = MonotonicClock()
-    findings, cycles = examine(port, protocol, baud, hz, clock)
+    port = where.port
+    findings, cycles = examine(where, hz, clock)
     if as_json:
         click.echo(json.dumps(report(port, findings, cycles), indent=1))
     else:
@@ -62,7 +75,7 @@ def doctor(port: str, protocol: str | None, baud: int | None, hz: float, as_json
         if cycles:
             click.echo(f"reading all servos, {CYCLES} times:")
             click.echo("\n".join(bars(histogram(cycles.ms))))
-    if bad := [finding.check for finding in findings if not finding.ok]:
+    if bad := [finding.check for finding in findings if finding.ok is False]:
         raise BusError(f"{port}: {len(bad)} of {len(findings)} checks failed: {', '.join(bad)}")
 
 
@@ -82,86 +95,106 @@ def report(port: str, findings: Sequence[Finding], cycles: Cycles | None) -> dic
         }
     return {
         "port": port,
-        "ok": all(finding.ok for finding in findings),
+        "ok": all(finding.ok is not False for finding in findings),
         "findings": [asdict(finding) for finding in findings],
         "cycle": measured,
     }
 
 
-def examine(
-    path: str, protocol: str | None, baud: int | None, hz: float, clock: Clock
-) -> tuple[list[Finding], Cycles | None]:
+def examine(where: Where, hz: float, clock: Clock) -> tuple[list[Finding], Cycles | None]:
     """Run all checks. The later ones are left out if the port or every servo is missing."""
-    to_do = places(path, protocol, baud)
+    path = where.port
+    to_do = places(path, where.protocol, where.baud)
     try:
-        with contextlib.closing(SerialPort(path, to_do[0].baud)) as port:
-            latency_timer_ms = port.latency_timer_ms
-        looks = [*look_at_all(to_do, clock)]
+        looks = look_everywhere(to_do, clock)
     except PortError as error:
         found, _, fix = str(error).rpartition("; ")
         return [Finding("port", False, found or fix, fix)], None
+    latency_timer_ms = shorten_latency_timer(path)
     findings = [
         Finding("port", True, "opens, for this program alone"),
-        check_name(path, stable_path(path)),
+        check_name(path, stable_path(path), _adapter(path)),
         check_latency_timer(latency_timer_ms),
-        *(Finding("ids", False, fault, "see there") for look in looks for fault in look.faults),
+        *check_faults(looks),
     ]
     if not any(look.servos for look in looks):
-        found, _, fix = no_answer_message(to_do).rpartition("; ")
+        asked = [look.place for look in looks if not look.cut_short]
+        found, _, fix = no_answer_message(asked).rpartition("; ")
         return [*findings, Finding("servos", False, found, fix)], None
-    findings.append(check_places([servo for look in looks for servo in look.servos]))
+    servos = [servo for look in looks for servo in look.servos]
+    findings += check_places(servos)
+    findings += [
+        Finding("joints", False, f"{name}: no answer", "check its cable, power and id")
+        for name in where.missing(servos)
+    ]
+    read = [pair for look in looks if look.servos for pair in _read_registers(look, clock)]
+    findings += [finding for _, _, faults in read for finding in faults]
+    findings += judge_servos([(servo, registers) for servo, registers, _ in read])
     most = max(looks, key=lambda look: len(look.servos))
-    more, cycles = _examine_servos(most, hz, clock)
+    more, cycles = _examine_timing(most, latency_timer_ms, hz, clock)
     return findings + more, cycles
 
 
-def _examine_servos(look: Look, hz: float, clock: Clock) -> tuple[list[Finding], Cycles | None]:
+def _adapter(path: str) -> Adapter | None:
+    """What the USB adapter behind the port says about itself; None if it is none."""
+    device = os.path.realpath(path)
+    for known in list_ports.comports():
+        if known.device == device and known.vid is not None and known.pid is not None:
+            plug = (known.location or "").partition(":")[0]
+            return Adapter(f"{known.vid:04x}", f"{known.pid:04x}", known.serial_number or "", plug)
+    return None
+
+
+_Read = tuple[Servo, Registers, list[Finding]]
+
+
+def _read_registers(look: Look, clock: Clock) -> list[_Read]:
+    """Read each servo's registers. One that stays silent takes nothing from the others."""
     place = look.place
-    port = RecordingPort(SerialPort(place.port, place.baud))
     models = {servo.id: servo.model for servo in look.servos if servo.model}
+    names = registers_to_read(place.family)
+    try:
+        port = SerialPort(place.port, place.baud)
+    except PortError as error:
+        return [(servo, {}, [_not_read(servo, str(error))]) for servo in look.servos]
     with contextlib.closing(place.family.bus(port, clock, models, TIMEOUT_S)) as bus:
-        read = [(servo, _registers(bus, servo)) for servo in look.servos]
-        findings = judge_servos(read)
-        if not models:
-            return findings, None
-        try:
-            cycles = measure(bus, port, place.family, tuple(models), clock)
-        except PortError as error:
-            return [*findings, Finding("cycle", False, str(error), "check the cable")], None
-        except BusError as error:
-            return [*findings, Finding("cycle", False, str(error), "give them a bus each")], None
-    return [*findings, check_answers(cycles), check_headroom(cycles, place.baud, hz)], cycles
+        return [_read_servo(bus, servo, names) for servo in look.servos]
 
 
-def _registers(bus: ServoBus, servo: Servo) -> Registers:
+def _read_servo(bus: ServoBus, servo: Servo, names: Sequence[str]) -> _Read:
     known = servo.model.items if servo.model else {}
-    names = registers_to_read(servo.place.family)
-    return {name: bus.read(servo.id, name) for name in names if name in known}
+    registers: dict[str, int] = {}
+    faults = []
+    for name in [] if servo.mute else [name for name in names if name in known]:
+        try:
+            registers[name] = bus.read(servo.id, name)
+        except BusError as error:
+            faults.append(str(error))
+    return servo, registers, [_not_read(servo, fault) for fault in faults[:1]]
 
 
-def check_answers(cycles: Cycles) -> Finding:
-    """Check that every servo answered the first request of every reading."""
-    found = (
-        f"{cycles.repeated} of {CYCLES} readings had to ask again, {cycles.lost} stayed incomplete"
-    )
-    if not cycles.repeated and not cycles.lost:
-        return Finding("answers", True, f"all of {CYCLES} readings complete at once")
-    fix = "check plugs, cable length, ground and supply; `v2a motors monitor` shows which is silent"
-    return Finding("answers", False, found, fix)
+def _not_read(servo: Servo, error: str) -> Finding:
+    found, _, fix = error.rpartition("; ")
+    return Finding("registers", False, f"id {servo.id}: {found or fix}", fix)
 
 
-def check_headroom(cycles: Cycles, baud: int, hz: float) -> Finding:
-    """Check that a cycle fits in the period of `hz`: the measured reading plus computed goals."""
-    cycle_ms = cycles.quantile_ms(0.5) + cycles.goal_ms
-    wire_ms = cycles.wire_ms + cycles.goal_ms
-    found = (
-        f"a cycle takes {cycle_ms:.2f} ms of {1e3 / hz:.1f} ms at {hz:g} Hz "
-        f"({wire_ms:.2f} ms of it on the wire at {baud} baud, reading p50 "
-        f"{cycles.quantile_ms(0.5):.2f}, p99 {cycles.quantile_ms(0.99):.2f} ms)"
-    )
-    if cycle_ms <= 1e3 / hz:
-        return Finding("headroom", True, found)
-    fix = (
-        "fix the findings above, raise the rate (v2a motors setup --baud), or lower control.rate_hz"
-    )
-    return Finding("headroom", False, found, fix)
+def _examine_timing(
+    look: Look, latency_timer_ms: int | None, hz: float, clock: Clock
+) -> tuple[list[Finding], Cycles | None]:
+    place = look.place
+    models = {servo.id: servo.model for servo in look.servos if servo.model and not servo.mute}
+    if not models:
+        return [Finding("cycle", None, "not measured: no servo can be read")], None
+    try:
+        port = RecordingPort(SerialPort(place.port, place.baud))
+        with contextlib.closing(place.family.bus(port, clock, models, TIMEOUT_S)) as bus:
+            cycles = measure(bus, port, place.family, tuple(models), clock)
+    except PortError as error:
+        return [Finding("cycle", False, str(error), "check the cable")], None
+    except BusError as error:
+        return [Finding("cycle", False, str(error), "give them a bus each")], None
+    return [
+        check_answers(cycles, place),
+        check_timing(cycles, place.port, latency_timer_ms),
+        check_headroom(cycles, place, tuple(models), hz),
+    ], cycles

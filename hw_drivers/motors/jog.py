@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
 import sys
-from collections.abc import Iterator
+import termios
+import tty
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Look, Servo, find_first, open_bus
+from hw_drivers.motors.find import Servo, open_bus
 from hw_drivers.motors.settings import needed_changes
+from hw_drivers.motors.torque_off import signals_wait, torque_off
+from hw_drivers.motors.where import Where
+from hw_drivers.robot.alarm_advice import describe
+from hw_drivers.robot.command_lines import reboot_line
+from hw_drivers.robot.config import JointConfig
 from hw_drivers.robot.torque import hold_still
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
@@ -25,14 +34,15 @@ _LARGEST_STEP_RAD: Final = 0.2
 _PERIOD_NS: Final = 20_000_000
 _SETTLE_S: Final = 1.0  # for the last bit of the way
 _NEAR_TICKS: Final = 8
-_TORQUE_OFF_TRIES: Final = 3
+_KEY_BYTES: Final = 4096  # all that a terminal holds
 _KEYS: Final = {"+": 1, "=": 1, "-": -1}  # = is + without shift
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
-@options.port
-@click.option("--id", "servo_id", type=click.IntRange(0, 253), required=True, help="Which servo.")
+@options.where
+@click.argument("joint", metavar="[JOINT]", required=False)
+@click.option("--id", "servo_id", type=options.SERVO_ID, help="Which servo, without a JOINT.")
 @click.option(
     "--step",
     "step_rad",
@@ -43,39 +53,45 @@ _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
     help=f"How far a key moves it, {_LARGEST_STEP_RAD} at most.",
 )
 @click.option("--arm", is_flag=True, help="Torque on; without it nothing moves.")
-@options.protocol
-@options.baud
-def jog(
-    port: str, servo_id: int, step_rad: float, arm: bool, protocol: str | None, baud: int | None
-) -> None:
-    """Move one servo by the keys + and -; q ends it.
+def jog(where: Where, joint: str | None, servo_id: int | None, step_rad: float, arm: bool) -> None:
+    """Move the servo of JOINT of ROBOT.YAML, or the servo --id at --port, by the keys + and -;
+    q ends it.
 
     The servo moves at 0.5 rad/s at most, and within its own position limits, which
-    `v2a motors calibrate` sets. However this ends, torque goes off: hold what the servo carries.
+    `v2a motors calibrate` sets. With ROBOT.YAML it also stays within the joint's limits, and + is
+    the joint's own positive direction. The newest key wins: a key that is held down moves the
+    servo on, and it stops at most one step after the key is released. However this ends, torque
+    goes off: hold what the servo carries.
     """
     clock = MonotonicClock()
-    servo = pick(find_first(port, protocol, baud, clock), servo_id)
+    wanted = where.ids([joint] if joint else [], [] if servo_id is None else [servo_id])
+    if len(wanted) != 1:
+        raise click.UsageError("name one servo: JOINT of a ROBOT.YAML, or --id")
+    servo = pick(where, wanted[0], clock)
     with contextlib.closing(open_bus([servo], clock)) as bus:
-        mover = Mover.find(bus, servo, clock)
-        click.echo(f"{servo}; at tick {mover.goal}, range {mover.low} to {mover.high}")
+        mover = Mover.find(bus, servo, clock, where.joint(servo.id))
+        click.echo(f"{servo}; {mover.shown(mover.goal)}, range {mover.low} to {mover.high}")
         if not arm:
             click.echo("torque stays off; --arm to move it")
             return
         click.echo(f"+ and - move it by {step_rad} rad, q ends")
-        with _signals_end_it(), torque(mover):
-            for way in _ways():
-                wanted, reached = mover.step(round(way * step_rad / mover.rad_per_tick))
-                note = (
-                    "" if abs(reached - wanted) <= _NEAR_TICKS else f", wanted {wanted}: blocked?"
-                )
-                click.echo(f"tick {reached}{note}")
+        with _signals_end_it(), Keys() as keys, torque(mover):
+            for way in ways(keys):
+                ticks = round(way * mover.direction * step_rad / mover.rad_per_tick)
+                wanted_tick, reached = mover.step(ticks, keys.waiting)
+                blocked = abs(reached - wanted_tick) > _NEAR_TICKS and not keys.waiting()
+                note = f", wanted {wanted_tick}: blocked?" if blocked else ""
+                click.echo(f"{mover.shown(reached)}{note}")
     click.echo("torque is off")
 
 
-def pick(found: Look, servo_id: int) -> Servo:
-    """The servo with this id. Raises BusError that lists the servos found, or their faults."""
-    if found.faults:
-        raise BusError("\n".join(found.faults))
+def pick(where: Where, servo_id: int, clock: Clock) -> Servo:
+    """The servo with this id. Raises BusError that lists the servos found, or its faults."""
+    if where.protocol:
+        options.check_id(where.protocol, servo_id)
+    found = where.find(clock)
+    if faults := [str(fault) for fault in found.faults if fault.concerns(servo_id)]:
+        raise BusError("\n".join(faults))
     for servo in found.servos:
         if servo.id == servo_id:
             return servo
@@ -83,11 +99,46 @@ def pick(found: Look, servo_id: int) -> Servo:
     raise BusError(f"expected id {servo_id}, found:\n  {listed}")
 
 
-def _ways() -> Iterator[int]:
+def ways(keys: Keys) -> Iterator[int]:
     """Yield 1 or -1 for each key, until q or the end of the input."""
-    while (key := click.getchar()) not in ("q", ""):
+    while (key := keys.next()) not in ("q", ""):
         if key in _KEYS:
             yield _KEYS[key]
+
+
+class Keys:
+    """The keys that a person presses.
+
+    On a terminal, several keys that wait count as one, the newest: a held key fills the input much
+    faster than a servo moves, and motion must not go on after it is released. Elsewhere each key
+    counts, so that a script can pipe them in.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        """`fd` is a terminal's; without one, standard input is used."""
+        self._fd = fd if fd is not None or not sys.stdin.isatty() else sys.stdin.fileno()
+        self._before: list[Any] | None = None
+
+    def __enter__(self) -> Keys:
+        if self._fd is not None:
+            self._before = termios.tcgetattr(self._fd)
+            tty.setcbreak(self._fd)  # each key at once, without echo; Ctrl-C stays a signal
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None and self._before is not None:
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+    def next(self) -> str:
+        """Wait for a key. Returns the newest, q if that is among those that came, '' at the end."""
+        if self._fd is None:
+            return click.getchar()
+        came = os.read(self._fd, _KEY_BYTES).decode(errors="replace")
+        return "q" if "q" in came else came[-1:]
+
+    def waiting(self) -> bool:
+        """Whether a newer key has been pressed. Never true if each key counts."""
+        return self._fd is not None and bool(select.select([self._fd], [], [], 0)[0])
 
 
 @dataclass(slots=True)
@@ -100,33 +151,54 @@ class Mover:
     goal: int
     low: int
     high: int
+    joint: JointConfig | None = None
 
     @classmethod
-    def find(cls, bus: ServoBus, servo: Servo, clock: Clock) -> Mover:
-        """Read where the servo is, and write nothing.
+    def find(
+        cls, bus: ServoBus, servo: Servo, clock: Clock, joint: JointConfig | None = None
+    ) -> Mover:
+        """Read where the servo is, and write nothing. The range is that of servo and `joint`.
 
         Raises BusError if it can't be moved: it has an alarm, a wrong setting, or is out of range.
         """
         model, family = bus.models[servo.id], servo.place.family
         if status := bus.read(servo.id, "hardware_error_status"):
-            alarms = family.describe_alarms(status)
-            raise BusError(f"id {servo.id}: hardware error: {alarms}; cut its power for a moment")
-        positions = {setting.register for setting in family.position_settings}
+            place = servo.place
+            reboot = reboot_line(place.port, place.protocol, place.baud, servo.id)
+            raise BusError(f"id {servo.id}: {describe(bus, family, servo.id, status, reboot)}")
         for name, now, wanted in needed_changes(bus, family, servo.id):
-            if name in positions:
+            if name != "return_delay_time":  # this one costs time, and nothing else
                 raise BusError(
                     f"id {servo.id}: {name} {now}, expected {wanted}; run {servo.setup_line}"
                 )
         low, high = (bus.read(servo.id, f"{end}_position_limit") for end in ("min", "max"))
         if (low, high) == (0, 0):  # on a Feetech servo: no limits
             high = model.turn_ticks - 1
+        if joint:
+            ends = [joint.lower_rad, joint.upper_rad]
+            ticks = sorted(
+                round(joint.zero_tick + joint.direction * end / joint.rad_per_tick) for end in ends
+            )
+            low, high = max(low, ticks[0]), min(high, ticks[1])
         present = bus.read(servo.id, "present_position")
         if not low <= present <= high:
             raise BusError(
                 f"id {servo.id}: is at tick {present}, its limits are {low} to {high}; move it "
                 "inside by hand, or calibrate it"
             )
-        return cls(bus, servo, clock, present, low, high)
+        return cls(bus, servo, clock, present, low, high, joint)
+
+    @property
+    def direction(self) -> int:
+        """1 or -1: which way the ticks go when the joint turns in its positive direction."""
+        return self.joint.direction if self.joint else 1
+
+    def shown(self, tick: int) -> str:
+        """The position `tick` in words, with the joint's angle if there is a joint."""
+        if self.joint is None:
+            return f"tick {tick}"
+        angle_rad = self.direction * (tick - self.joint.zero_tick) * self.rad_per_tick
+        return f"tick {tick}, {angle_rad:+.3f} rad"
 
     @property
     def rad_per_tick(self) -> float:
@@ -137,18 +209,23 @@ class Mover:
         """Switch torque on where the servo is. Its watchdog stays off: keys may take long."""
         self.goal = hold_still(self.bus, self.servo.place.family, self.servo.id, _SPEED_RAD_S)
 
-    def step(self, ticks: int) -> tuple[int, int]:
+    def step(self, ticks: int, superseded: Callable[[], bool] = lambda: False) -> tuple[int, int]:
         """Move by `ticks` at the limited speed, within the range, and return (wanted, reached).
 
-        A blocked servo stays where it got to. Raises BusError on an alarm.
+        The motion ends early once `superseded()`. A blocked servo stays where it got to. Raises
+        BusError on an alarm.
         """
         wanted = max(self.low, min(self.high, self.goal + ticks))
         pace = max(round(_SPEED_RAD_S / self.rad_per_tick * _PERIOD_NS * 1e-9), 1)
         while self.goal != wanted:
             self.goal += max(-pace, min(pace, wanted - self.goal))
-            self._follow()
+            reached = self._follow()
+            if superseded():
+                return wanted, reached
         end_ns = self.clock.now_ns() + round(_SETTLE_S * 1e9)
         while abs((reached := self._follow()) - wanted) > _NEAR_TICKS:
+            if superseded():
+                break
             if self.clock.now_ns() > end_ns:
                 self.goal = max(self.low, min(self.high, reached))  # don't go on pushing
                 self._follow()
@@ -167,13 +244,8 @@ class Mover:
 
     def let_go(self) -> None:
         """Switch torque off. Raises BusError if the servo does not confirm."""
-        for tries_left in reversed(range(_TORQUE_OFF_TRIES)):
-            try:
-                self.bus.write(self.servo.id, "torque_enable", 0)
-                return
-            except BusError as error:
-                if not tries_left:
-                    raise BusError(f"torque may still be on: {error}; cut its power") from error
+        if why := torque_off(self.bus, (self.servo.id,)).get(self.servo.id):
+            raise BusError(f"torque may still be on: {why}; cut its power")
 
 
 @contextlib.contextmanager
@@ -183,11 +255,8 @@ def torque(mover: Mover) -> Iterator[None]:
         mover.hold()
         yield
     finally:
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *_ENDS})
-        try:
+        with signals_wait():
             mover.let_go()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 @contextlib.contextmanager

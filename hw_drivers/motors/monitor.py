@@ -15,7 +15,8 @@ from hw_drivers.bus.block import NEVER_NS, NO_RAW, Block
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.reader import BlockReader
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Servo, find_first, open_bus
+from hw_drivers.motors.find import Look, Servo, mute_notes, notes, open_bus
+from hw_drivers.motors.where import Where
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 from v2a.terminal import LiveLines, columns
@@ -50,33 +51,31 @@ class _Watched(NamedTuple):
 
 
 @click.command()
-@options.port
-@options.protocol
-@options.baud
+@options.where
 @click.option("--seconds", type=click.FloatRange(min=0.0), help="End by itself after so long.")
 @options.as_json
-def monitor(
-    port: str, protocol: str | None, baud: int | None, seconds: float | None, as_json: bool
-) -> None:
-    """Show position, velocity, current, voltage, temperature and alarms of all servos, and the age
-    of each reading, until Ctrl-C.
+def monitor(where: Where, seconds: float | None, as_json: bool) -> None:
+    """Show position, velocity, current, voltage, temperature and alarms of the joints of
+    ROBOT.YAML, or of all servos at --port, and the age of each reading, until Ctrl-C.
 
     Nothing is written. With --json, each reading is one object on a line of its own; otherwise a
     table stays in place on the terminal. A silent servo has empty cells and an age, never zeros.
+    With ROBOT.YAML, positions are those of the joints, and without, those of the servos.
     """
     clock = MonotonicClock()
-    found = find_first(port, protocol, baud, clock)
-    for fault in found.faults:
-        click.echo(f"note: {fault}", err=True)
-    if not found.servos:
-        raise BusError(f"{found.place}: no servo that can be told from the others")
+    found = where.find(clock)
+    servos = [servo for servo in found.servos if servo.model and not servo.mute]
+    for note in _left_out(where, found):
+        click.echo(f"note: {note}", err=True)
+    if not servos:
+        raise BusError(f"{found.place}: no servo that can be read")
     lines = LiveLines()
-    with contextlib.closing(open_bus(found.servos, clock)) as bus:
-        watched = watch(bus, found.servos)
+    with contextlib.closing(open_bus(servos, clock)) as bus:
+        watched = watch(bus, servos)
         next_ns = clock.now_ns()
         end_ns = math.inf if seconds is None else next_ns + seconds * 1e9
         while True:
-            states = [state for group in watched for state in read(bus, group, clock)]
+            states = [state for group in watched for state in read(bus, group, where, clock)]
             if as_json:
                 click.echo(json.dumps({"t_ns": clock.now_ns(), "servos": states}))
             else:
@@ -85,6 +84,17 @@ def monitor(
             if next_ns > end_ns:
                 return
             clock.sleep_until_ns(next_ns)
+
+
+def _left_out(where: Where, found: Look) -> Iterator[str]:
+    """Say what the table does not show, and why."""
+    yield from map(str, found.faults)
+    yield from [*notes([found]), *mute_notes([found])]
+    for servo in found.servos:
+        if servo.model is None:
+            yield f"{servo}: not a known model, not shown"
+    for name in where.missing(found.servos):
+        yield f"{name}: no answer; check its cable, power and id"
 
 
 def watch(bus: ServoBus, servos: Sequence[Servo]) -> list[_Watched]:
@@ -102,7 +112,7 @@ def _watch_one_model(bus: ServoBus, servos: Sequence[Servo]) -> _Watched:
     return _Watched(servos, bus.reader(ids), block)
 
 
-def read(bus: ServoBus, watched: _Watched, clock: Clock) -> Iterator[dict[str, Any]]:
+def read(bus: ServoBus, watched: _Watched, where: Where, clock: Clock) -> Iterator[dict[str, Any]]:
     """Read each servo once. The result is ready for JSON, with None for unknown values."""
     found = watched.reader.read(watched.block, _BUDGET_S)
     now_ns = clock.now_ns()
@@ -114,13 +124,19 @@ def read(bus: ServoBus, watched: _Watched, clock: Clock) -> Iterator[dict[str, A
         values = {key: float(reading.value[k]) for key, reading in readings.items()}
         alarmed = int(found.error[k]) & servo.place.family.alarm_bits
         age_ns = int(readings["position_rad"].age_ns[k])
+        valid, joint = bool(found.valid[k]), where.joint(servo.id)
+        if joint:
+            values["position_rad"] = joint.direction * (
+                values["position_rad"] - joint.zero_tick * joint.rad_per_tick
+            )
         yield {
+            **({"joint": joint.name} if joint else {}),
             "id": servo.id,
             "model": servo.model_name,
-            "valid": bool(found.valid[k]),
+            "valid": valid,
             "position_tick": None if ticks[k] == NO_RAW else int(ticks[k]),
             **{key: None if np.isnan(value) else round(value, 6) for key, value in values.items()},
-            "alarms": _alarms(bus, servo) if alarmed else "",
+            "alarms": (_alarms(bus, servo) if alarmed else "") if valid else None,
             "age_ms": None if age_ns == NEVER_NS else round(age_ns / 1e6, 1),
         }
 
@@ -135,15 +151,17 @@ def _alarms(bus: ServoBus, servo: Servo) -> str:
 
 def _table(states: Sequence[Mapping[str, Any]]) -> list[str]:
     shown = [q for q in _QUANTITIES if any(q.key in state for state in states)]
-    header = ("id", "model", "tick", *(q.title for q in shown), "age ms", "alarms")
+    joint = ("joint",) if any("joint" in state for state in states) else ()
+    header = (*joint, "id", "model", "tick", *(q.title for q in shown), "age ms", "alarms")
     rows = [
         (
+            *(str(state[key]) for key in joint),
             str(state["id"]),
             state["model"],
             _cell(state["position_tick"], 0),
             *(_cell(state.get(q.key), q.digits) for q in shown),
             _cell(state["age_ms"], 0) or "never heard",
-            state["alarms"],
+            "not read" if state["alarms"] is None else state["alarms"],
         )
         for state in states
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -10,7 +11,15 @@ from serial.tools import list_ports
 
 from hw_drivers.bus.port import stable_path
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Servo, look_at_all, no_answer_message, places
+from hw_drivers.motors.find import (
+    Look,
+    Servo,
+    look_at_all,
+    mute_notes,
+    no_answer_message,
+    notes,
+    places,
+)
 from v2a.clock import MonotonicClock
 from v2a.errors import BusError, PortError
 from v2a.terminal import columns
@@ -28,27 +37,29 @@ def scan(port: str | None, protocol: str | None, baud: int | None, as_json: bool
     --protocol and --baud make it shorter. Nothing is written. The exit code is 6 if no servo
     answers, or if two servos have the same id.
     """
-    servos: list[Servo] = []
-    faults: list[str] = []
     asked = [place for path in _ports(port) for place in places(path, protocol, baud)]
-    for path in dict.fromkeys(place.port for place in asked):
-        try:
-            for found in look_at_all([p for p in asked if p.port == path], MonotonicClock()):
-                servos += found.servos
-                faults += found.faults
-        except PortError as error:
-            if port is not None:
-                raise
-            click.echo(f"note: {error}", err=True)
+    looks = [*look_at_all(asked, MonotonicClock())]
+    servos = [servo for found in looks for servo in found.servos]
+    faults = [str(fault) for found in looks for fault in found.faults]
+    for note in [*notes(looks), *mute_notes(looks)]:
+        click.echo(f"note: {note}", err=True)
     if as_json:
-        result = {"servos": [_facts(servo) for servo in servos], "faults": faults}
+        result = {"servos": list(map(_facts, servos)), "faults": faults, "not_asked": notes(looks)}
         click.echo(json.dumps(result, indent=1))
     elif servos:
         _print(servos)
     if faults:
         raise BusError("\n".join(faults))
+    reached = [found.place for found in looks if not found.cut_short]
+    if not reached or (port is not None and _lost(looks)):
+        raise PortError((_lost(looks) or notes(looks))[0])
     if not servos:
-        raise BusError(no_answer_message(asked))
+        raise BusError(no_answer_message(reached))
+
+
+def _lost(looks: Sequence[Look]) -> list[str]:
+    """Why ports could not be asked at all, or not to the end. A refused rate loses no port."""
+    return [found.cut_short for found in looks if found.cut_short and not found.rate_refused]
 
 
 def _ports(port: str | None) -> list[str]:
@@ -69,7 +80,8 @@ def _facts(servo: Servo) -> dict[str, Any]:
         "id": servo.id,
         "model": servo.model.name if servo.model else None,
         "model_number": servo.model_number,
-        "firmware": servo.firmware_version,
+        "firmware": servo.pong.firmware_version,
+        "firmware_minor": servo.pong.firmware_minor,
     }
 
 
@@ -79,7 +91,7 @@ def _print(servos: list[Servo]) -> None:
         (
             str(servo.id),
             servo.model_name,
-            str(servo.firmware_version),
+            servo.pong.firmware,
             str(servo.place.baud),
             servo.place.protocol,
             servo.place.port,

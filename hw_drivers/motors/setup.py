@@ -5,20 +5,40 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import click
 
-from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.registers import Model
 from hw_drivers.family import Family
 from hw_drivers.motors import options
-from hw_drivers.motors.find import Look, Servo, look_at_all, no_answer_message, open_bus, places
-from hw_drivers.motors.settings import Change, check_settings, lock, needed_changes, write_settings
+from hw_drivers.motors.find import (
+    Look,
+    Servo,
+    look_everywhere,
+    no_answer_message,
+    notes,
+    open_bus,
+    places,
+)
+from hw_drivers.motors.settings import (
+    OPEN,
+    Change,
+    check_settings,
+    lock,
+    lock_of,
+    needed_changes,
+    write_settings,
+    write_unheard,
+)
+from hw_drivers.motors.torque_off import signals_wait
+from hw_drivers.robot.command_lines import scan_line
 from v2a.clock import Clock, MonotonicClock
-from v2a.errors import BusError, PortError
+from v2a.errors import BusError
 from v2a.terminal import columns
 
-_TRIES = 7  # to hear a servo that has just changed its id or rate: a second
+ANSWER_LEVEL: Final = "status_return_level"
+_TRIES: Final = 7  # to hear a servo that has just changed its id or rate: a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +50,7 @@ class Plan:
     new_id: int
     new_baud: int
     torque_on: bool
+    unlocked: bool  # its EEPROM was left open
     changes: tuple[Change, ...]
 
     @property
@@ -46,12 +67,14 @@ class Plan:
             Change("id", servo.id, self.new_id),
             Change("baud_rate", servo.place.baud, self.new_baud),
         ]
-        return [*first, *self.changes, *(change for change in last if change.now != change.wanted)]
+        moves = [change for change in last if change.now != change.wanted]
+        end = [Change("lock", 0, 1)] if self.unlocked else []
+        return [*first, *self.changes, *moves, *end]
 
 
 @click.command()
 @options.port
-@click.option("--id", "new_id", type=click.IntRange(0, 253), required=True, help="Its new id.")
+@click.option("--id", "new_id", type=options.SERVO_ID, required=True, help="Its new id.")
 @click.option(
     "--baud",
     "new_baud",
@@ -60,7 +83,11 @@ class Plan:
     show_default=True,
     help="Its new rate.",
 )
-@click.option("--from-id", type=int, help="Its id now; needed where there are several servos.")
+@click.option(
+    "--from-id",
+    type=options.SERVO_ID,
+    help="Its id now; needed where there are several servos.",
+)
 @click.option("--from-baud", type=click.IntRange(min=1), help="Look at no other rate than this.")
 @options.protocol
 @options.yes
@@ -81,14 +108,20 @@ def setup(
     """
     clock = MonotonicClock()
     to_do = places(port, protocol, from_baud)
-    looks = [*look_at_all(to_do, clock)]
-    servos = [servo for found in looks for servo in found.servos]
-    if not servos and not any(found.faults for found in looks):
-        raise BusError(no_answer_message(to_do))
+    looks = look_everywhere(to_do, clock)
+    for note in notes(looks):
+        click.echo(f"note: {note}", err=True)
+    if not any(found.servos or found.faults for found in looks):
+        raise BusError(no_answer_message([look.place for look in looks if not look.cut_short]))
     servo = choose(looks, from_id)
-    refuse_taken_id(servo, new_id, new_baud, servos)
-    plan = make_plan(servo, new_id, new_baud, clock)
+    refuse_taken_id(servo, new_id, new_baud, looks)
     click.echo(str(servo))
+    if servo.mute:
+        click.echo("it answers pings, and no reads: that changes first, to read the rest")
+        if not yes:
+            click.confirm("Make it answer?", abort=True)
+        make_it_answer(servo, clock)
+    plan = make_plan(servo, new_id, new_baud, clock)
     if not plan.all_changes:
         click.echo("is already as it should be")
         return
@@ -96,16 +129,26 @@ def setup(
     click.echo("\n".join(columns(("register", "now", "new"), rows)))
     if not yes:
         click.confirm("Write this?", abort=True)
-    carry_out(plan, clock)
+    with signals_wait():  # it takes seconds, and half of it leaves a servo hard to find
+        carry_out(plan, clock)
     click.echo(f"done: id {new_id} at {new_baud} baud, read back")
 
 
 def choose(looks: Sequence[Look], from_id: int | None) -> Servo:
-    """The only servo found, or the one with id `from_id`. Raises BusError that lists them all."""
+    """The only servo found, or the one with id `from_id`.
+
+    Raises BusError that lists them all, or that names what is wrong with the one.
+    """
     servos = [servo for found in looks for servo in found.servos]
-    if faults := [fault for found in looks for fault in found.faults]:
-        raise BusError("\n".join(faults))
     chosen = [servo for servo in servos if from_id in (None, servo.id)]
+    broken = [
+        str(fault)
+        for found in looks
+        for fault in found.faults
+        if from_id is None or fault.concerns(from_id)
+    ]
+    if broken:
+        raise BusError("\n".join(broken))
     if len(chosen) == 1:
         return chosen[0]
     listed = "\n  ".join(map(str, servos))
@@ -117,13 +160,36 @@ def choose(looks: Sequence[Look], from_id: int | None) -> Servo:
     raise BusError(f"expected one servo, found {len(chosen)}; {advice}:\n  {listed}")
 
 
-def refuse_taken_id(servo: Servo, new_id: int, new_baud: int, servos: Sequence[Servo]) -> None:
+def refuse_taken_id(servo: Servo, new_id: int, new_baud: int, looks: Sequence[Look]) -> None:
     """Raise BusError if another servo already has the new id at the new rate."""
-    others = [other for other in servos if other != servo]
+    others = [other for found in looks for other in found.servos if other != servo]
+    taken = ", ".join(str(other.id) for other in others)
     for other in others:
         if (other.id, other.place.baud) == (new_id, new_baud):
-            taken = ", ".join(str(other.id) for other in others)
             raise BusError(f"id {new_id} is taken by {other}; choose another than {taken}")
+    for found in looks:
+        if found.place.baud == new_baud:
+            for fault in found.faults:
+                if fault.servo_id == new_id:
+                    raise BusError(f"id {new_id} is taken: {fault}")
+
+
+def make_it_answer(servo: Servo, clock: Clock) -> None:
+    """Write the settings that make a servo answer to one that answers no reads.
+
+    Its model, which a ping tells, says where they are. Raises BusError if it stays silent.
+    """
+    family = servo.place.family
+    with contextlib.closing(open_bus([servo], clock)) as bus, signals_wait():
+        heard = [
+            write_unheard(bus, servo.id, setting.register, setting.value)
+            for setting in family.answer_settings
+            if setting.register == ANSWER_LEVEL
+        ]
+        try:
+            bus.read(servo.id, ANSWER_LEVEL)
+        except BusError as error:
+            raise BusError(f"{servo}: still answers no reads: {'; '.join(heard)}") from error
 
 
 def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
@@ -137,7 +203,9 @@ def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
             raise BusError(f"a {model.name} knows no {new_baud} baud; choose from {[*known]}")
         torque_on = bool(bus.read(servo.id, "torque_enable"))
         needed = tuple(needed_changes(bus, family, servo.id))
-        return Plan(servo, model, new_id, new_baud, torque_on, needed)
+        name = lock_of(bus, family, servo.id)
+        unlocked = name is not None and not bus.read(servo.id, name)
+        return Plan(servo, model, new_id, new_baud, torque_on, unlocked, needed)
 
 
 def baud_codes(model: Model, family: Family) -> dict[int, int]:
@@ -150,41 +218,66 @@ def baud_codes(model: Model, family: Family) -> dict[int, int]:
 def carry_out(plan: Plan, clock: Clock) -> None:
     """Write the settings, then the id, then the rate; the servo moves with each of the last two.
 
-    Raises BusError if the servo reads back anything else than the plan.
+    The EEPROM is locked at the end, however that comes and wherever the servo is by then. Raises
+    BusError if the servo reads back anything else than the plan.
     """
-    servo, family = plan.servo, plan.servo.place.family
+    before = plan.servo
+    renamed = replace(before, id=plan.new_id)
+    moved = replace(renamed, place=replace(before.place, baud=plan.new_baud))
+    try:
+        _write_in_place(plan, clock)
+        if renamed != before:
+            _move(before, renamed, "id", plan.new_id, clock)
+        if moved != renamed:
+            _move(renamed, moved, "baud_rate", plan.baud_code, clock)
+    finally:
+        _lock_wherever([moved, renamed, before], plan.model, clock)
+    family = before.place.family
+    with contextlib.closing(open_bus([moved], clock)) as bus:
+        wanted = {name: raw for name, _, raw in plan.changes}
+        check_settings(bus, moved.id, wanted | {"id": moved.id, "baud_rate": plan.baud_code})
+        if name := lock_of(bus, family, moved.id):
+            check_settings(bus, moved.id, {name: 1})
+
+
+def _write_in_place(plan: Plan, clock: Clock) -> None:
+    """Write the settings at the old id and rate, the answer level first: the others need it."""
+    servo = plan.servo
+    wanted = {name: raw for name, _, raw in plan.changes}
+    first = {name: raw for name, raw in wanted.items() if name == ANSWER_LEVEL}
     with contextlib.closing(open_bus([servo], clock)) as bus:
         if plan.torque_on:
-            bus.write(servo.id, "torque_enable", 0)
-        write_settings(bus, family, servo.id, {name: wanted for name, _, wanted in plan.changes})
-        lock(bus, family, servo.id, False)
-        _write_unheard(bus, servo.id, "id", plan.new_id)
-    servo = replace(servo, id=plan.new_id)
-    with contextlib.closing(open_bus([servo], clock)) as bus:
-        _wait_for(bus, servo)
-        _write_unheard(bus, servo.id, "baud_rate", plan.baud_code)
-    servo = replace(servo, place=replace(servo.place, baud=plan.new_baud))
-    with contextlib.closing(open_bus([servo], clock)) as bus:
-        _wait_for(bus, servo)
-        lock(bus, family, servo.id, True)
-        check_settings(bus, servo.id, {"id": plan.new_id, "baud_rate": plan.baud_code})
+            heard = write_unheard(bus, servo.id, "torque_enable", 0)
+            check_settings(bus, servo.id, {"torque_enable": 0}, [heard] if heard else [])
+        if wanted:
+            write_settings(bus, servo.place.family, servo.id, first | wanted)
 
 
-def _write_unheard(bus: ServoBus, servo_id: int, name: str, raw: int) -> None:
-    """Write the id or the rate. Some servos answer with the old value in force, some the new."""
-    try:
-        bus.write(servo_id, name, raw)
-    except PortError:
-        raise
-    except BusError as error:  # `_wait_for` decides
-        click.echo(f"note: {error}", err=True)
-
-
-def _wait_for(bus: ServoBus, servo: Servo) -> None:
-    for _ in range(_TRIES):
-        if bus.ping(servo.id):
+def _move(now: Servo, then: Servo, register: str, raw: int, clock: Clock) -> None:
+    """Write the id or the rate, and wait for the servo where it is then."""
+    with contextlib.closing(open_bus([now], clock)) as bus:
+        lock(bus, now.place.family, now.id, False)
+        heard = write_unheard(bus, now.id, register, raw)
+    with contextlib.closing(open_bus([then], clock)) as bus:
+        if any(bus.ping(then.id) for _ in range(_TRIES)):
             return
     raise BusError(
-        f"no servo answers to id {servo.id} at {servo.place.baud} baud after the change; find it: "
-        f"v2a motors scan --port {servo.place.port}"
+        f"no servo answers to id {then.id} at {then.place.baud} baud after the change"
+        f"{f' ({heard})' if heard else ''}; find it: {scan_line(then.place.port)}"
     )
+
+
+def _lock_wherever(servos: Sequence[Servo], model: Model, clock: Clock) -> None:
+    """Lock the EEPROM where the servo answers now. If it answers nowhere, stderr says so."""
+    family = servos[0].place.family
+    if family.lock_register not in model.items:
+        return
+    for servo in dict.fromkeys(servos):
+        try:
+            with contextlib.closing(open_bus([servo], clock)) as bus:
+                if bus.ping(servo.id):
+                    lock(bus, family, servo.id, True)
+                    return
+        except BusError as error:
+            click.echo(f"note: {error}", err=True)
+    click.echo(f"warning: {OPEN.format(servos[0].id)}", err=True)

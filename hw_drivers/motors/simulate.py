@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +18,18 @@ from hw_drivers.virtual.pty import PtyServer
 _END: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _ids(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int, ...]:
-    """`1,2,3` or `1-7`, or both in one."""
+def _ids(
+    _ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """`1,2,3` or `1-7`, or both in one; an id belongs to one model."""
+    found = tuple(map(_parse_ids, texts))
+    every = [servo_id for ids in found for servo_id in ids]
+    if twice := sorted({servo_id for servo_id in every if every.count(servo_id) > 1}):
+        raise click.BadParameter(f"{' '.join(texts)}: name each id once, not {twice} twice")
+    return found
+
+
+def _parse_ids(text: str) -> tuple[int, ...]:
     ids: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
@@ -42,8 +52,22 @@ _FAULT_LIST = "\n".join(f"  {name:<9} {fault.__doc__}" for name, fault in FAULTS
     show_default=True,
     help="What the servos speak.",
 )
-@click.option("--model", required=True, help="Their model, such as xl330-m288 or sts3215.")
-@click.option("--ids", required=True, callback=_ids, metavar="IDS", help="Their ids: 1,2,3 or 1-7.")
+@click.option(
+    "--model",
+    "models",
+    required=True,
+    multiple=True,
+    help="Their model, such as xl330-m288 or sts3215. Give --model and --ids again for others.",
+)
+@click.option(
+    "--ids",
+    "ids_of",
+    required=True,
+    multiple=True,
+    callback=_ids,
+    metavar="IDS",
+    help="The ids of the servos of that model: 1,2,3 or 1-7.",
+)
 @click.option(
     "--link",
     required=True,
@@ -77,8 +101,8 @@ _FAULT_LIST = "\n".join(f"  {name:<9} {fault.__doc__}" for name, fault in FAULTS
 )
 def simulate(
     protocol: str,
-    model: str,
-    ids: tuple[int, ...],
+    models: tuple[str, ...],
+    ids_of: tuple[tuple[int, ...], ...],
     link: Path,
     baud: int,
     latency_timer_ms: int,
@@ -94,8 +118,13 @@ def simulate(
     \b
     v2a motors simulate --model xl330-m288 --ids 1,2,3 --link /tmp/arm
     v2a motors simulate --protocol feetech --model sts3215 --ids 1-6 --link /tmp/arm
+    v2a motors simulate --model xl430-w250 --ids 1,2 --model xl330-m288 --ids 3-6 --link /tmp/arm
     """
-    bus = _virtual_bus(protocol, model, ids)
+    if len(models) != len(ids_of):
+        raise click.UsageError(
+            f"each --model needs its --ids: got {len(models)} of one and {len(ids_of)} of the other"
+        )
+    bus = _virtual_bus(protocol, [*zip(models, ids_of, strict=True)])
     wrong = PlantedFault(fault, every) if fault else None
     latency_s = latency_timer_ms * 1e-3
     with (
@@ -104,7 +133,11 @@ def simulate(
             PtyServer(bus, baud, link=link, fault=wrong, latency_timer_s=latency_s, moves=True)
         ),
     ):
-        servos = f"{model} with ids {', '.join(map(str, ids))} at {baud} baud"
+        groups = [
+            f"{model} with ids {', '.join(map(str, ids))}"
+            for model, ids in zip(models, ids_of, strict=True)
+        ]
+        servos = f"{' and '.join(groups)} at {baud} baud"
         fails = f", {fault} every {every} answered requests" if fault else ""
         click.echo(f"listening at {link}: {servos}{fails}; Ctrl-C ends it")
         signal.sigwait(_END)
@@ -120,17 +153,26 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _virtual_bus(protocol: str, model: str, ids: tuple[int, ...]) -> VirtualBus[Any]:
+def _virtual_bus(protocol: str, groups: Sequence[tuple[str, tuple[int, ...]]]) -> VirtualBus[Any]:
+    """A bus with the servos of all groups, each a model and its ids."""
     family = load_family(protocol)
-    if model not in family.models:
-        speaks = [name for name in FAMILIES if model in load_family(name).models]
-        known = ", ".join(family.models)
-        advice = f"add --protocol {speaks[0]}" if speaks else f"known are {known}"
-        raise click.BadParameter(f"no {protocol} servo {model!r}; {advice}", param_hint="--model")
-    max_id = family.packets.max_id
-    if high := [servo_id for servo_id in ids if servo_id > max_id]:
-        raise click.BadParameter(
-            f"{protocol} ids go from 0 to {max_id}, got {high}", param_hint="--ids"
-        )
-    table = family.models[model]
-    return family.virtual_bus(family.virtual_servo(table, servo_id) for servo_id in ids)
+    for model, ids in groups:
+        if model not in family.models:
+            speaks = [name for name in FAMILIES if model in load_family(name).models]
+            known = ", ".join(family.models)
+            advice = f"add --protocol {speaks[0]}" if speaks else f"known are {known}"
+            if speaks and len(groups) > 1:
+                advice = f"it speaks {speaks[0]}, and a bus has one protocol"
+            raise click.BadParameter(
+                f"no {protocol} servo {model!r}; {advice}", param_hint="--model"
+            )
+        max_id = family.packets.max_id
+        if high := [servo_id for servo_id in ids if servo_id > max_id]:
+            raise click.BadParameter(
+                f"{protocol} ids go from 0 to {max_id}, got {high}", param_hint="--ids"
+            )
+    return family.virtual_bus(
+        family.virtual_servo(family.models[model], servo_id)
+        for model, ids in groups
+        for servo_id in ids
+    )

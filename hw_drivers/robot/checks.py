@@ -7,16 +7,12 @@ from collections.abc import Iterator, Sequence
 from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.bus.registers import Model, find_model
 from hw_drivers.family import Family
+from hw_drivers.robot.alarm_advice import describe
+from hw_drivers.robot.command_lines import reboot_line, scan_line, setup_line
 from hw_drivers.robot.config import RobotConfig, ServoConfig
 from hw_drivers.robot.joint_calibration import calibration_faults, limits_outside
 from hw_drivers.robot.torque import Hold
 from v2a.errors import BusError, PortError
-
-
-def setup_line(port: str, protocol: str, baud: int, servo_id: int) -> str:
-    """The command that corrects a servo's settings and keeps its id and rate."""
-    where = f"--port {port} --protocol {protocol} --from-baud {baud} --from-id {servo_id}"
-    return f"v2a motors setup {where} --baud {baud} --id {servo_id}"
 
 
 def check_servos(config: RobotConfig, bus: ServoBus) -> None:
@@ -35,8 +31,8 @@ def check_servos(config: RobotConfig, bus: ServoBus) -> None:
 
 
 def _nothing(config: RobotConfig) -> str:
-    port, baud = config.bus.port, config.bus.baud
-    return f"nothing at {baud} baud; `v2a motors scan --port {port}` asks at every rate"
+    line = scan_line(config.bus.port)
+    return f"nothing at {config.bus.baud} baud; `{line}` asks at every rate"
 
 
 def check_limits(config: RobotConfig, holds: Sequence[Hold]) -> None:
@@ -91,7 +87,8 @@ def _lacking(family: Family, model: Model, pong: Pong) -> list[str]:
 def _wrong_registers(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> Iterator[str]:
     family, at = config.bus.family, config.bus
     if status := bus.read(servo.id, "hardware_error_status"):
-        yield f"hardware error: {family.describe_alarms(status)}; reboot it"
+        reboot = reboot_line(at.port, at.protocol, at.baud, servo.id)
+        yield describe(bus, family, servo.id, status, reboot)
     if over := _over_current(bus, servo):
         yield over
     for setting in family.settings:

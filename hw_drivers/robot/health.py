@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hw_drivers.bus.block import BlockReading, Reading
-from hw_drivers.robot.config import JointConfig
+from hw_drivers.robot.alarm_advice import advice
+from hw_drivers.robot.command_lines import reboot_line
+from hw_drivers.robot.config import RobotConfig
 
 HEALTH_REGISTERS = {
     "voltage_v": "present_input_voltage",
@@ -82,11 +84,13 @@ def with_shadows(
     return Reading(value[:joints], valid[:joints], age_ns[:joints])
 
 
-def alarm_message(joints: Sequence[JointConfig], alarms: Sequence[str]) -> str:
-    """One line that names each joint with an alarm, and says what to do."""
+def alarm_message(config: RobotConfig, alarms: Sequence[str]) -> str:
+    """One line that names each joint with an alarm, and says what to do about it."""
+    bus = config.bus
     named = [
-        f"{joint.name} (id {joint.id}): {words}"
-        for joint, words in zip(joints, alarms, strict=True)
+        f"{joint.name} (id {joint.id}): {words}; "
+        f"{advice(words, f'run {reboot_line(bus.port, bus.protocol, bus.baud, joint.id)}')}"
+        for joint, words in zip(config.joints, alarms, strict=True)
         if words
     ]
-    return f"hardware error: {'; '.join(named)}; remove the cause, then reboot the servo"
+    return f"hardware error: {'; '.join(named)}"

@@ -164,7 +164,7 @@ class Robot:
         if found.error.any() or any(self._alarms):
             self._alarms = self._describe_alarms(found)
             if any(self._alarms):
-                raise BusError(alarm_message(self.config.joints, self._joint_alarms(self._alarms)))
+                raise BusError(alarm_message(self.config, self._joint_alarms(self._alarms)))
         if any(self._lost):
             lost = zip(self.config.joints, self._joint_alarms(self._lost), strict=True)
             raise BusError("; ".join(f"{joint.name} {text}" for joint, text in lost if text))
@@ -224,6 +224,10 @@ class Robot:
         ticks = self._zero_tick + np.rint(inside_rad / self._rad_per_tick).astype(np.int64)
         self.bus.sync_write("goal_position", self._ids, ticks.tolist())
 
+    def check_limits(self) -> None:
+        """Raise BusError if a joint's limits lie beyond its servo's own, read at `connect`."""
+        check_limits(self.config, self._connected.holds)
+
     def enable_torque(self, poll: Callable[[], None] = lambda: None) -> F64:
         """Hold every joint where it is, limit the servos' own speed, and arm their watchdogs.
 
@@ -236,7 +240,7 @@ class Robot:
         self._armed = False
         self._lost = [""] * len(self._servos)
         try:
-            check_limits(self.config, connected.holds)
+            self.check_limits()
             self._torque = dict.fromkeys(self._all_ids, "unknown")
             goals = hold_all(connected.bus, self._family, connected.holds, poll)
         except BaseException as fault:

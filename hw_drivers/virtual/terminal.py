@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import struct
 import tty
 from pathlib import Path
 
+from hw_drivers.bus.line_rate import get_baud
 from v2a.errors import PortError
 
 _READ_BYTES = 4096
 _TERMINALS = "/dev/pts/"
-# <asm-generic/termbits.h>: the ioctl that reads any rate. `termios` knows only standard rates.
-_TCGETS2 = 0x802C542A
-_TERMIOS2 = struct.Struct("4I20B2I")  # four flags, line and c_cc, input and output rate
 
 
 class Terminal:
@@ -39,8 +35,7 @@ class Terminal:
 
     def baud(self) -> int:
         """The rate that the program at the other end has set, in bit/s."""
-        flags = fcntl.ioctl(self._other_end, _TCGETS2, bytes(_TERMIOS2.size))
-        return int(_TERMIOS2.unpack(flags)[-1])
+        return get_baud(self._other_end)
 
     def read(self) -> bytes:
         """Read the bytes that have arrived."""

@@ -11,7 +11,6 @@ import click
 import numpy as np
 from pydantic import Field
 
-from hw_drivers.robot.checks import check_limits
 from hw_drivers.robot.robot import Health, Robot
 from runtime.config.robot_yaml import RunConfig
 from runtime.config.safety_yaml import load_workspace
@@ -112,7 +111,7 @@ def _ask(config: RunConfig) -> tuple[CheckedJoint, ...]:
     robot = Robot(config.robot, MonotonicClock())
     with contextlib.closing(robot):
         robot.connect()
-        check_limits(config.robot, robot.bus)
+        robot.check_limits()
         state = robot.read_state()
         health = robot.health()
         torque = [robot.bus.read(joint.id, "torque_enable") for joint in config.robot.joints]

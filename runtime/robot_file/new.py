@@ -131,7 +131,7 @@ def _from_bus(port: str, protocol: str | None, baud: int | None, clock: Clock) -
     """Ask the servos. Raises BusError if none answers or one is unknown."""
     look = find_first(port, protocol, baud, clock)
     if look.faults:
-        raise BusError("\n".join(look.faults))
+        raise BusError("\n".join(map(str, look.faults)))
     with contextlib.closing(open_bus(look.servos, clock)) as bus:
         joints = []
         for servo in look.servos:

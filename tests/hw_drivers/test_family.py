@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from hw_drivers.bus.bus import Pong
 from hw_drivers.family import FAMILIES, all_models, load_family
 from hw_drivers.motors.find import Servo, look, places
 from hw_drivers.motors.setup import carry_out, make_plan
@@ -126,7 +127,7 @@ def test_a_new_family_is_set_up(port: str) -> None:
     assert [change.name for change in plan.all_changes] == ["id", "baud_rate"]
     carry_out(plan, clock)
     (faster,) = places(port, "toy", 38_400)
-    assert look(faster, clock).servos == (Servo(faster, 5, 4711, 7),)
+    assert look(faster, clock).servos == (Servo(faster, 5, Pong(4711, 7)),)
 
 
 def test_a_new_family_is_driven(row: None) -> None:

@@ -29,6 +29,7 @@ from tests.hw_drivers.motors.conftest import XL330, Serve, motors, process, sett
 from v2a.clock import FakeClock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError
+from v2a.own_command import own_command
 
 pytestmark = pytest.mark.real_time
 
@@ -215,7 +216,7 @@ def test_a_servo_that_counts_turns_has_to_be_set_up_first(serve: Serve, tmp_path
     assert result.exit_code == 6
     assert (
         "elbow (id 2): phase 28, expected 12 (position within one turn, speed in steps per "
-        "second); run v2a motors setup --port"
+        f"second); run {own_command()} motors setup --port"
     ) in result.stderr
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shlex
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_drivers.bus.bus import Pong
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
@@ -18,14 +21,15 @@ from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.motors.cycle_time import Cycles, bars, histogram
-from hw_drivers.motors.doctor import check_answers, check_headroom
 from hw_drivers.motors.doctor_checks import (
+    Adapter,
     Finding,
     check_latency_timer,
     check_name,
     check_places,
     judge_servos,
 )
+from hw_drivers.motors.doctor_timing import check_answers, check_headroom, check_timing
 from hw_drivers.motors.find import Place, Servo
 from hw_drivers.virtual.faults import PlantedFault
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
@@ -58,7 +62,8 @@ def test_a_good_bus_has_no_faults_and_is_left_as_it_is(
     assert (exit_code, bad(report)) == (0, {})
     assert {finding["check"] for finding in report["findings"]} == {
         "port", "port name", "latency timer", "rate", "model", "firmware", "return delay",
-        "settings", "hardware error", "watchdog", "voltage", "temperature", "answers", "headroom",
+        "settings", "hardware error", "watchdog", "voltage", "temperature", "answers", "timing",
+        "headroom",
     }  # fmt: skip
     cycle = report["cycle"]
     assert sum(count for _, _, count in cycle["histogram"]) == cycle["cycles"]
@@ -88,7 +93,10 @@ def test_each_finding_is_a_line_with_its_fix_and_a_histogram_follows(
     chain.servos[3].sense("present_input_voltage", 90)
     result = motors("doctor", "--port", serve(chain).path, *AT_1M)
     assert result.exit_code == 6
-    assert "BAD  hardware error: id 2: overload\n     fix: remove its cause" in result.stdout
+    assert (
+        "BAD  hardware error: id 2: overload\n     fix: free the joint, or lighten its load; then "
+        in result.stdout
+    )
     assert "BAD  voltage: id 3: 9.0 V, allowed are 3.5 to 7.0" in result.stdout
     assert "ok   return delay: none" in result.stdout
     assert "reading all servos, 200 times:" in result.stdout
@@ -104,14 +112,22 @@ def test_a_lossy_line_shows_in_the_answers(serve: Serve, chain: VirtualDynamixel
     assert report["cycle"]["repeated"] >= 3
 
 
-def test_servos_of_two_rates() -> None:
+def test_servos_of_two_rates_each_get_their_line() -> None:
     fast, slow = Place("/dev/arm", "dynamixel2", 1_000_000), Place("/dev/arm", "dynamixel2", 57_600)
-    servos = [Servo(fast, 1, 1200, 52), Servo(slow, 2, 1200, 52), Servo(fast, 3, 1200, 52)]
-    found = check_places(servos)
+    other = Place("/dev/arm", "feetech", 1_000_000)
+    pong = Pong(XL330.number, 52)
+    servos = [Servo(fast, 1, pong), Servo(slow, 1, pong), Servo(fast, 3, pong)]
+    (found,) = check_places(servos)
     assert not found.ok
-    assert "dynamixel2 at 1000000 baud: id 1, 3; dynamixel2 at 57600 baud: id 2" in found.found
-    assert "v2a motors setup" in found.fix
-    assert check_places(servos[::2]).ok
+    assert found.found == ("id 1: dynamixel2 at 57600 baud, most are at dynamixel2 at 1000000 baud")
+    # Its id is taken at the other rate: it gets the lowest free one.
+    assert found.fix.endswith(
+        "motors setup --port /dev/arm --protocol dynamixel2 --from-baud 57600 --from-id 1 "
+        "--baud 1000000 --id 2"
+    )
+    (mixed,) = check_places([*servos[::2], Servo(other, 4, Pong(777, 3, 10))])
+    assert mixed.fix.startswith("put it on a bus of its own")
+    assert [finding.ok for finding in check_places(servos[::2])] == [True]
 
 
 def test_no_port_no_servo(serve: Serve) -> None:
@@ -138,14 +154,14 @@ def one(servo: Servo, **registers: int) -> dict[str, Finding]:
 
 def test_what_is_judged_from_registers() -> None:
     place = Place("/dev/arm", "dynamixel2", 1_000_000)
-    servo = Servo(place, 1, XL330.number, 52)
+    servo = Servo(place, 1, Pong(XL330.number, 52))
     tripped = one(servo, bus_watchdog=255)["watchdog"]
     assert (tripped.ok, tripped.found) == (False, "id 1: tripped: goals are ignored")
     assert one(servo, present_temperature=62, temperature_limit=70)["temperature"].ok is False
     assert one(servo, present_temperature=40, temperature_limit=70)["temperature"].ok
-    old = Servo(place, 1, DYNAMIXELS["xl430-w250"].number, 37)
+    old = Servo(place, 1, Pong(DYNAMIXELS["xl430-w250"].number, 37))
     assert "37 has no bus watchdog" in one(old)["firmware"].found
-    strange = one(Servo(place, 1, 9999, 1))["model"]
+    strange = one(Servo(place, 1, Pong(9999, 1)))["model"]
     assert "model number 9999 is not known; known are xl430-w250" in strange.found
 
 
@@ -160,29 +176,66 @@ def test_a_slow_adapter_gets_its_udev_rule() -> None:
     assert check_latency_timer(None).ok
 
 
+FTDI = Adapter("0403", "6014", "FT7XYZ", "1-2.3")
+
+
 @pytest.mark.parametrize(
-    ("path", "stable", "ok", "fix"),
+    ("path", "stable", "adapter", "ok", "fix"),
     [
-        ("/dev/serial/by-id/usb-FTDI", "/dev/serial/by-id/usb-FTDI", True, ""),
-        ("/dev/ttyUSB0", "/dev/serial/by-id/usb-FTDI", False, "port: /dev/serial/by-id/usb-FTDI"),
-        ("/dev/ttyACM0", None, False, 'SYMLINK+="arm"'),
-        ("/dev/ttyTHS1", None, True, ""),
+        ("/dev/serial/by-id/usb-FTDI", "/dev/serial/by-id/usb-FTDI", FTDI, True, ""),
+        ("/dev/ttyUSB0", "/dev/serial/by-id/usb-F", FTDI, False, "port: /dev/serial/by-id/usb-F"),
+        (
+            "/dev/ttyACM0", None, FTDI, False,
+            'ATTRS{idVendor}=="0403", ATTRS{idProduct}=="6014", ATTRS{serial}=="FT7XYZ", SYMLINK',
+        ),
+        (
+            "/dev/ttyUSB0", None, FTDI._replace(serial=""), False,
+            'ATTRS{idProduct}=="6014", KERNELS=="1-2.3", SYMLINK+="arm"',
+        ),
+        ("/dev/ttyTHS1", None, None, True, ""),
     ],
-)
-def test_a_port_should_keep_its_name(path: str, stable: str | None, ok: bool, fix: str) -> None:
-    found = check_name(path, stable)
+)  # fmt: skip
+def test_a_port_should_keep_its_name(
+    path: str, stable: str | None, adapter: Adapter | None, ok: bool, fix: str
+) -> None:
+    found = check_name(path, stable, adapter)
     assert found.ok is ok
     assert fix in found.fix
+    assert not re.search(
+        r"\b[A-Z]{3,}\b(?!-)",
+        found.fix.replace("ATTRS", "")
+        .replace("SUBSYSTEM", "")
+        .replace("KERNELS", "")
+        .replace("SYMLINK", ""),
+    )  # no placeholder
+
+
+PLACE = Place("/dev/arm", "dynamixel2", 57_600)
 
 
 def test_headroom_and_answers() -> None:
     cycles = Cycles(np.full(200, 9.0), repeated=0, lost=0, wire_ms=1.2, goal_ms=0.5)
-    assert check_headroom(cycles, 1_000_000, 100.0).ok
-    tight = check_headroom(cycles, 1_000_000, 110.0)
+    assert check_headroom(cycles, PLACE, (1, 2), 100.0).ok
+    tight = check_headroom(cycles, PLACE, (1, 2), 110.0)
     assert not tight.ok
     assert "a cycle takes 9.50 ms of 9.1 ms at 110 Hz (1.70 ms of it on the wire" in tight.found
-    assert check_answers(cycles).ok
-    assert not check_answers(Cycles(cycles.ms, 1, 0, 1.2, 0.5)).ok
+    assert tight.fix == "fix the findings above, or set control.rate_hz to 105 at most"
+    wire = check_headroom(dataclasses.replace(cycles, wire_ms=8.8), PLACE, (1, 2), 110.0)
+    assert len(re.findall("--from-baud 57600 --from-id [12] --baud 1000000", wire.fix)) == 2
+    assert check_answers(cycles, PLACE).ok
+    assert not check_answers(Cycles(cycles.ms, 1, 0, 1.2, 0.5), PLACE).ok
+
+
+def test_an_adapter_that_holds_answers_back_is_found_by_timing_alone() -> None:
+    ticks = Cycles(np.array([16.1, 15.9, 16.0, 16.0, 31.9] * 40), 0, 0, wire_ms=1.2, goal_ms=0.5)
+    found = check_timing(ticks, "/dev/arm", None)
+    assert not found.ok
+    assert "readings take 16.0 ms again and again, their bytes 1.20 ms" in found.found
+    assert "setserial /dev/arm low_latency" in found.fix
+    busy = Cycles(np.linspace(2.0, 30.0, 200), 0, 0, wire_ms=1.2, goal_ms=0.5)  # no pattern
+    assert check_timing(busy, "/dev/arm", None).ok
+    slow = Cycles(np.full(200, 16.0), 0, 0, wire_ms=15.5, goal_ms=0.5)  # the wire itself
+    assert check_timing(slow, "/dev/arm", None).ok
 
 
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=300))

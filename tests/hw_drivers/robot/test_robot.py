@@ -24,6 +24,7 @@ from hw_drivers.virtual.pty import PtyServer
 from v2a.clock import FakeClock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError, ConfigError, PortError, SafetyFault
+from v2a.own_command import own_command
 
 pytestmark = pytest.mark.real_time
 
@@ -102,10 +103,13 @@ def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: Fake
     with pytest.raises(BusError) as caught:
         robot.connect()
     at = "--port /dev/ttyUSB0 --protocol dynamixel2"
-    setup = f"v2a motors setup {at} --from-baud 1000000 --from-id 1 --baud 1000000 --id 1"
+    setup = (
+        f"{own_command()} motors setup {at} --from-baud 1000000 --from-id 1 --baud 1000000 --id 1"
+    )
     assert str(caught.value).splitlines() == [
         "arm on /dev/ttyUSB0 is not as configured:",
-        "  yaw (id 1): hardware error: overload; reboot it",
+        "  yaw (id 1): hardware error: overload; free the joint, or lighten its load; then run "
+        f"{own_command()} motors reboot {at} --baud 1000000 --id 1",
         f"  yaw (id 1): operating_mode 1, expected 3 (position mode); run {setup}",
         "  yaw (id 1): drive_mode 4, expected 0 (speed as a velocity, torque by command); "
         f"run {setup}",
@@ -238,7 +242,7 @@ def test_a_hardware_error_is_named(robot: Robot, chain: VirtualDynamixelBus) -> 
     robot.enable_torque()
     chain.servos[2].latch_hardware_error(0b100100)
     for _ in range(2):  # it stays until the servo is rebooted
-        with pytest.raises(BusError, match=r"elbow \(id 2\): overheating, overload; remove"):
+        with pytest.raises(BusError, match=r"elbow \(id 2\): overheating, overload; let it cool"):
             robot.read_state()
 
 
@@ -300,8 +304,8 @@ def test_another_baud_rate_is_said_and_nothing_moves(
     server.close()
     *_, last = str(caught.value).splitlines()
     assert last == (
-        f"  found on the bus: nothing at 1000000 baud; `v2a motors scan --port {server.path}` asks "
-        "at every rate"
+        f"  found on the bus: nothing at 1000000 baud; `{own_command()} motors scan "
+        f"--port {server.path}` asks at every rate"
     )
     assert not any(servo.torque_on for servo in chain.servos.values())
 

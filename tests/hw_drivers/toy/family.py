@@ -36,6 +36,9 @@ class ToyBus(ServoBus):
             and (pong := self.ping(servo_id))
         }
 
+    def reboot(self, servo_id: int) -> None:
+        self.write(servo_id, "torque_enable", 0)
+
     def sync_write(self, name: str, ids: tuple[int, ...], raw: Sequence[int]) -> None:
         item = self.shared_item(name, ids)
         blocks = {servo_id: item.pack(value) for servo_id, value in zip(ids, raw, strict=True)}
