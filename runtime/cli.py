@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +27,9 @@ from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import CameraEnded
+from v2a.signals import one_signal_ends_it
 from v2a.spans import Tracer
 from v2a.terminal import Bar
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -98,18 +95,22 @@ def run(
         raise click.UsageError("--web-remote needs the live page; add --web")
     page = None if web is None else page_address(web, web_remote)
     folder = record or _new_folder(config.robot.name)
-    with _one_signal_ends_it(), with_button(config) if page else nullcontext(config) as config:
+    button = with_button(config) if page else nullcontext(config)
+    with one_signal_ends_it() as ending, button as config:
         workers = _workers(config, bundle, dry_run, engine)
         sinks = (web_sink(page, web_remote, workers),) if page else ()
         runtime, started = Runtime(workers, folder, sinks), False
         try:
             with runtime:
                 started = True
-                if arm or dry_run:
-                    runtime.arm()
-                else:
-                    click.echo("torque is off; add --arm to let the policy move it", err=True)
-                _watch(runtime, workers, seconds)
+                try:
+                    if arm or dry_run:
+                        runtime.arm()
+                    else:
+                        click.echo("torque is off; add --arm to let the policy move it", err=True)
+                    _watch(runtime, workers, seconds)
+                finally:
+                    ending.instead = runtime.hurry
         except CameraEnded as ended:
             if not dry_run:
                 raise
@@ -117,29 +118,8 @@ def run(
         finally:
             if started:
                 _report(runtime.summary(), folder, as_json)
-
-
-@contextmanager
-def _one_signal_ends_it() -> Iterator[None]:
-    """End the run at the first signal, which may be the hang-up of a closing terminal.
-
-    Later signals are ignored, because they could interrupt the torque-off.
-    """
-
-    def end(number: int, _frame: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(128 + number)  # the convention of shells
-
-    # A signal that is already ignored stays ignored: nohup relies on that.
-    heard = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, end) for each in heard}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            if signal.getsignal(each) is end:  # no signal came: the process goes on
-                signal.signal(each, handler)
+        if ending.number is not None:
+            sys.exit(ending.exit_code)
 
 
 def _configured(

@@ -32,9 +32,9 @@ class Runtime:
     """Runs `workers` in real time and records into `record_dir`, a new folder, if it is given.
 
     The recorder process also feeds `sinks`. Use `Runtime` as a context manager, or call `start`
-    and in every case `stop`. Nothing moves before `arm`. When a worker fails, the control loop
-    turns the torque off at once. The worker's error is raised unchanged by the next `wait` or
-    `arm`, or at the end of the `with` block.
+    and in every case `stop`. Nothing moves before `arm`. When a worker fails, the control process
+    moves the arm to its safe pose, if it has one, and turns the torque off. The worker's error is
+    raised unchanged by the next `wait` or `arm`, or at the end of the `with` block.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Runtime:
             opened.enter_context(realtime_interpreter())
             self._start_ns = self._workers.clock.now_ns()
             for row in WORKERS:
-                opened.callback(self._threads.stop, row.name)
+                within_s = row.ends_within_s(self._workers.config)
+                opened.callback(self._threads.stop, row.name, within_s)
                 loop = row.loop(self._workers, self._recorder)
                 cores = row.cores(self._workers.config)
                 self._threads.start(row.name, loop, row.nice, cores, row.outlives)
@@ -68,9 +69,16 @@ class Runtime:
         return self
 
     def stop(self) -> None:
-        """Stop control first, which turns the torque off, then the others. May be called twice."""
+        """Stop control first, which turns the torque off, then the others. May be called twice.
+
+        An arm with a safe pose moves there first; `hurry` leaves that out.
+        """
         with self._starting_or_stopping:
             self._closing.close()
+
+    def hurry(self) -> None:
+        """Leave the safe pose out of the `stop` that runs or comes; for signal handlers too."""
+        self._workers.control.hurry()
 
     def arm(self) -> None:
         """Turn the torque on. The arm holds its position until the policy's first chunk.
@@ -123,6 +131,8 @@ class Runtime:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):  # a signal
+            self.hurry()
         self.stop()
         if kind is None and not self._threads.error_raised:
             self._threads.raise_error()

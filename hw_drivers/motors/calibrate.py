@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import select
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ from hw_drivers.robot.robot import Robot
 from v2a.clock import Clock, MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import BusError, ConfigError
+from v2a.signals import one_signal_ends_it, signals_held
 from v2a.terminal import LiveLines, columns
 
 _PERIOD_NS: Final = 20_000_000
@@ -71,7 +71,7 @@ def calibrate(robot_yaml: Path, yes: bool) -> None:
         if not _agreed(config, robot.bus, wanted, yes):
             click.echo("nothing was written")
             return
-        with undone_on_failure(robot.bus, config.bus.family, wanted):
+        with one_signal_ends_it(), undone_on_failure(robot.bus, config.bus.family, wanted):
             for servo_id, settings in wanted.items():
                 write_settings(robot.bus, config.bus.family, servo_id, settings)
             joints = {joint.name: read_servo(robot.bus, joint.id) for joint in config.joints}
@@ -197,12 +197,9 @@ def undone_on_failure(
     try:
         yield
     except BaseException:
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
+        with signals_held():
             for servo_id, settings in before.items():
                 write_settings(bus, family, servo_id, settings)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         raise
 
 

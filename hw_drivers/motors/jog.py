@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 
@@ -19,6 +16,7 @@ from hw_drivers.motors.settings import needed_changes
 from hw_drivers.robot.torque import hold_still
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.signals import one_signal_ends_it, signals_held
 
 _SPEED_RAD_S: Final = 0.5  # as fast as a hand can be taken away
 _LARGEST_STEP_RAD: Final = 0.2
@@ -27,7 +25,6 @@ _SETTLE_S: Final = 1.0  # for the last bit of the way
 _NEAR_TICKS: Final = 8
 _TORQUE_OFF_TRIES: Final = 3
 _KEYS: Final = {"+": 1, "=": 1, "-": -1}  # = is + without shift
-_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -62,7 +59,7 @@ def jog(
             click.echo("torque stays off; --arm to move it")
             return
         click.echo(f"+ and - move it by {step_rad} rad, q ends")
-        with _signals_end_it(), torque(mover):
+        with one_signal_ends_it(), torque(mover):
             for way in _ways():
                 wanted, reached = mover.step(round(way * step_rad / mover.rad_per_tick))
                 note = (
@@ -183,23 +180,5 @@ def torque(mover: Mover) -> Iterator[None]:
         mover.hold()
         yield
     finally:
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *_ENDS})
-        try:
+        with signals_held():
             mover.let_go()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
-@contextlib.contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """Inside this context a deadly signal ends the program in order, with the shell's exit code."""
-    before = {number: signal.signal(number, _end) for number in _ENDS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

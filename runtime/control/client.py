@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ import v2a.errors
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.loop import Verb
 from runtime.control.notes import LimitsRow, Note, RobotKind, Setup
-from runtime.control.process import VERBS
+from runtime.control.process import VERBS, EndVerb
 from runtime.control.record import ControlRecord
 from runtime.control.wire import (
     NOTE,
@@ -70,6 +70,7 @@ class ControlClient(ControlRecord):
         self._waiting: dict[int, threading.Event] = {}
         self._ready = False
         self._end: Note | None = None  # the control process's last words
+        self._hurried = False
         self._state_seq = self._beat_ns = 0
         self._asking = threading.Lock()
         self._closing = threading.Lock()
@@ -100,13 +101,42 @@ class ControlClient(ControlRecord):
                 )
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Exchange packets until `stopping()`. Raises the error that ended the control process."""
+        """Exchange packets until `stopping()`, then end gently.
+
+        Raises the error that ended the control process, also on the way to the safe pose.
+        """
         try:
             while not stopping():
                 self._exchange()
                 self._raise_if_gone()
+            self._end_gently()
         finally:
             self.close()
+
+    def hurry(self) -> None:
+        """Let `run` end without the way to the safe pose, also when it is on that way already.
+
+        A signal handler may call this: it takes no lock.
+        """
+        self._hurried = True
+
+    def _end_gently(self) -> None:
+        safety = self._setup.config.safety
+        if self._hurried or safety.safe_pose_rad is None or not self.safety.torque_on:
+            return
+        self._ask("end_gently")
+        longest_s = safety.safe_pose_timeout_s
+        print(
+            f"moving to the safe pose, {longest_s:g} s at most, then torque goes off; "
+            "Ctrl-C lets go at once",
+            file=sys.stderr,
+            flush=True,
+        )
+        end_ns = self._clock.now_ns() + round((longest_s + END_S) * 1e9)
+        while not (self._hurried or self._link.hung_up) and self._clock.now_ns() < end_ns:
+            self._exchange()
+        if self._link.hung_up and (self._end is None or self._end.error is not None):
+            self._raise_if_gone()
 
     def request(self, verb: Verb) -> threading.Event:
         """Ask the loop to arm or disarm, like `Control.request`."""
@@ -135,7 +165,7 @@ class ControlClient(ControlRecord):
             self._process.wait()
             self._note_lost("hung and was killed")
 
-    def _ask(self, verb: Verb | Literal["end"]) -> threading.Event:
+    def _ask(self, verb: Verb | EndVerb) -> threading.Event:
         with self._asking:
             self._number += 1
             self._verb = VERBS.index(verb)

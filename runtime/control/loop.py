@@ -105,6 +105,20 @@ class Control(ControlRecord):
             overtaken.done.set()
         return request.done
 
+    def end_gently(self, reason: str) -> bool:
+        """Leave the policy for the safe pose, and return whether the arm is on its way there.
+
+        `tick` raises SafetyFault when it has arrived. Call it between two ticks.
+        """
+        with self._request_lock:
+            waiting, self._request = self._request, None  # the policy's last wish is void
+        if waiting is not None:
+            waiting.done.set()
+        return self.safety.end_gently(self._clock.now_ns(), reason)
+
+    def hurry(self) -> None:
+        """Nothing to do: in this process `close` turns the torque off at once."""
+
     def missed(self, ticks: int) -> None:
         """Count missed grid points, by cause."""
         self.missed_ticks["bus" if self._bus_ns > self.period_ns else "late"] += ticks

@@ -3,6 +3,9 @@
 A new interpreter inherits no threads, GPU context or packages from the policy's process. The
 process holds the only `Control`. It reads the policy's packets before each tick and sends the
 result after it. If the policy dies, the process goes on until the robot is at rest.
+
+Ends that the policy's side causes are gentle: the arm moves to its safe pose first, if it has one.
+A signal, a stop and a fault of the robot let go at once, also on the way to the safe pose.
 """
 
 from __future__ import annotations
@@ -33,19 +36,20 @@ from runtime.control.wire import (
     unpack_chunk,
     unpack_json,
 )
-from runtime.host.process import SIGNALS
 from runtime.host.realtime import claim, demand
 from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
 from runtime.safety.health import HealthRow
-from runtime.safety.safety import Change
+from runtime.safety.safety import Change, State
 from v2a import __version__
 from v2a.clock import Clock, MonotonicClock
-from v2a.errors import ConfigError, V2AError
+from v2a.errors import ConfigError, SafetyFault, V2AError
+from v2a.signals import CRASHES, ENDS, heard
 from v2a.spans import SpanRing
 
 ROBOTS: Final = {"real": Robot, "virtual": virtual_robot}
-VERBS: Final[tuple[Verb | Literal["end"], ...]] = ("arm", "disarm", "end")
+EndVerb = Literal["end", "end_gently"]
+VERBS: Final[tuple[Verb | EndVerb, ...]] = ("arm", "disarm", "end", "end_gently")
 
 NOTE_PERIOD_NS = 200_000_000
 LAST_WORDS_S = 1.0
@@ -70,15 +74,17 @@ class ControlServer:
         self._number = self._obeyed = 0
         self._done = threading.Event()
         self._end = False
+        self.ending = False  # on the way to the safe pose, after which the process ends
         self._told_change = control.safety.changes[-1]
         self._told_ns = 0
 
     def run(self) -> None:
         """Open the robot and tick until the policy's process, a signal or safety ends it."""
         # Ctrl-C also reaches this process, so it works while the policy hangs.
-        for number in SIGNALS:
+        for number in heard():
             signal.signal(number, self._end_by_signal)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, CRASHES)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         self._control.open()
         first = self.note().model_copy(update={"realtime": self._control.realtime, "ready": True})
         self._link.send_last(pack_json(NOTE, first), LAST_WORDS_S)
@@ -89,8 +95,9 @@ class ControlServer:
 
     def stopping(self) -> bool:
         """Return whether to end: after a signal or a request, or if the policy died."""
-        # With torque on, safety notices the dead policy by its silence and brings the arm to rest.
-        return self._end or (self._link.hung_up and not self._control.safety.torque_on)
+        if self._link.hung_up:
+            self._end_gently("the policy's process died")
+        return self._end or signal.sigtimedwait(CRASHES, 0) is not None
 
     def tick(self, now_ns: int, late_ns: int) -> None:
         """Read the policy's packets, run one tick of the loop, and send its result."""
@@ -99,6 +106,12 @@ class ControlServer:
         if self._done.is_set():
             self._obeyed = self._number
         self._tell(now_ns)
+
+    def ended_gently(self, fault: Exception) -> bool:
+        """Whether `fault` is only the torque-off at the end of the way to the safe pose."""
+        safety = self._control.safety
+        arrived = self.ending and isinstance(fault, SafetyFault) and safety.emergency is None
+        return arrived and safety.state is State.TORQUE_OFF
 
     def hear(self) -> None:
         """Read all packets that have arrived. The newest of each kind counts."""
@@ -135,8 +148,16 @@ class ControlServer:
         verb = VERBS[beat.verb]
         if verb == "end":
             self._end = True
+        elif verb == "end_gently":
+            self._end_gently("the policy's process ended the run")
         else:
             self._done = self._control.request(verb)
+
+    def _end_gently(self, reason: str) -> None:
+        """Move to the safe pose, then end. End at once without one, or with torque off."""
+        self.ending = True
+        if not self._control.end_gently(reason):
+            self._end = True
 
     def _chunk(self, packet: bytes) -> None:
         chunk = unpack_chunk(packet)
@@ -182,7 +203,8 @@ def main() -> None:
     except Exception as fault:
         if not isinstance(fault, V2AError):
             traceback.print_exc()
-        error, text = type(fault).__name__, str(fault)
+        if served is None or not served.ended_gently(fault):
+            error, text = type(fault).__name__, str(fault)
     last = Note()
     if served is not None:
         served.close()
