@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import nullcontext
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recording.messages import to_json
+from runtime.safety.stop_latch import refuse_if_latched
 from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
 from runtime.summary_model import RunSummary
@@ -26,7 +29,8 @@ from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
-from v2a.errors import CameraEnded
+from v2a.errors import CameraEnded, V2AError
+from v2a.output import expendable_stdout, lost
 from v2a.signals import one_signal_ends_it
 from v2a.spans import Tracer
 from v2a.terminal import Bar
@@ -91,12 +95,14 @@ def run(
     In motion:         v2a run robot.yaml --bundle DIR --arm
     """
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
+    if arm and not dry_run:
+        refuse_if_latched(config.robot.name, str(robot_yaml))
     if web_remote and web is None:
         raise click.UsageError("--web-remote needs the live page; add --web")
     page = None if web is None else page_address(web, web_remote)
-    folder = record or _new_folder(config.robot.name)
+    folder = record or partial(_make_folder, config.robot.name)
     button = with_button(config) if page else nullcontext(config)
-    with one_signal_ends_it() as ending, button as config:
+    with one_signal_ends_it() as ending, expendable_stdout() as out, button as config:
         workers = _workers(config, bundle, dry_run, engine)
         sinks = (web_sink(page, web_remote, workers),) if page else ()
         runtime, started = Runtime(workers, folder, sinks), False
@@ -107,7 +113,8 @@ def run(
                     if arm or dry_run:
                         runtime.arm()
                     else:
-                        click.echo("torque is off; add --arm to let the policy move it", err=True)
+                        torque = workers.control.torque_fault or "torque is off"
+                        click.echo(f"{torque}; add --arm to let the policy move it", err=True)
                     _watch(runtime, workers, seconds)
                 finally:
                     ending.instead = runtime.hurry
@@ -117,9 +124,11 @@ def run(
             click.echo(str(ended), err=True)
         finally:
             if started:
-                _report(runtime.summary(), folder, as_json)
+                _report(runtime.summary(), runtime.folder, as_json)
         if ending.number is not None:
             sys.exit(ending.exit_code)
+        if why := lost(out):
+            raise V2AError(f"the summary could not be printed: {why}; {runtime.folder} has it")
 
 
 def _configured(
@@ -165,16 +174,22 @@ def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
         status.show()
 
 
-def _new_folder(name: str) -> Path:
-    """Return `runs/<name>-<n>` with the first n that does not exist yet."""
-    n = 1
-    while (folder := Path("runs") / f"{name}-{n}").exists():
-        n += 1
+def _make_folder(name: str) -> Path:
+    """Make and return `runs/<name>-<n>` with the first n that no other run has taken."""
+    for n in count(1):
+        folder = Path("runs") / f"{name}-{n}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
     return folder
 
 
-def _report(summary: RunSummary, folder: Path, as_json: bool) -> None:
+def _report(summary: RunSummary, folder: Path | None, as_json: bool) -> None:
     if summary.torque_fault:
-        click.echo(f"warning: {summary.torque_fault}; cut the motors' power", err=True)
+        click.echo(f"warning: {summary.torque_fault}", err=True)
+    if summary.stop_latch:
+        click.echo(f"warning: {summary.stop_latch}", err=True)
     click.echo(f"recorded in {folder}", err=True)
     click.echo(to_json(summary) if as_json else as_text(summary))

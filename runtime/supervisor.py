@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -31,14 +31,18 @@ POLL_S = 0.05
 class Runtime:
     """Runs `workers` in real time and records into `record_dir`, a new folder, if it is given.
 
-    The recorder process also feeds `sinks`. Use `Runtime` as a context manager, or call `start`
-    and in every case `stop`. Nothing moves before `arm`. When a worker fails, the control process
-    moves the arm to its safe pose, if it has one, and turns the torque off. The worker's error is
-    raised unchanged by the next `wait` or `arm`, or at the end of the `with` block.
+    `record_dir` may also be a function that makes the folder and returns it. The recorder process
+    also feeds `sinks`. Use `Runtime` as a context manager, or call `start` and in every case
+    `stop`. Nothing moves before `arm`. When a worker fails, the control process moves the arm to
+    its safe pose, if it has one, and turns the torque off. The worker's error is raised unchanged
+    by the next `wait` or `arm`, or at the end of the `with` block.
     """
 
     def __init__(
-        self, workers: Workers, record_dir: Path | None = None, sinks: tuple[SinkSpec, ...] = ()
+        self,
+        workers: Workers,
+        record_dir: Path | Callable[[], Path] | None = None,
+        sinks: tuple[SinkSpec, ...] = (),
     ) -> None:
         self._workers = workers
         self._threads = WorkerThreads()
@@ -75,6 +79,11 @@ class Runtime:
         """
         with self._starting_or_stopping:
             self._closing.close()
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the recording. None if there is none, and before `start` made it."""
+        return self._recorder.folder
 
     def hurry(self) -> None:
         """Leave the safe pose out of the `stop` that runs or comes; for signal handlers too."""
@@ -162,7 +171,8 @@ class Runtime:
 
     def _end_recording(self) -> None:
         now_ns = self._workers.clock.now_ns()
-        for fault in (self._threads.error, self._workers.control.torque_fault):
+        control = self._workers.control
+        for fault in (self._threads.error, control.torque_fault, control.stop_latch):
             if fault is not None:
                 self._recorder.offer(LogLine(now_ns, ERROR, str(fault)))
 

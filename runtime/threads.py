@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ from runtime.host.run_delay import ThreadMeter, ThreadTimes, meter
 from runtime.mailbox import Mailbox, Message
 from v2a.clock import Clock
 from v2a.errors import CameraError
+from v2a.output import say
 from v2a.spans import STAGE_INDEX, SpanRing
 
 PUBLISH = STAGE_INDEX["publish"]
@@ -78,8 +78,7 @@ class WorkerThreads:
             thread.join(within_s)
             if thread.is_alive():
                 self.hung.append(name)
-                line = f"warning: {name} did not end within {within_s:g} s and was left behind"
-                print(line, file=sys.stderr, flush=True)
+                say(f"warning: {name} did not end within {within_s:g} s and was left behind")
 
     def running(self, name: str) -> bool:
         """Return whether the thread is alive."""

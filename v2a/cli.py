@@ -10,6 +10,7 @@ import click
 
 from v2a import __version__
 from v2a.errors import V2AError
+from v2a.output import expend_stderr, open_missing_streams
 
 
 class LazyCommand(NamedTuple):
@@ -47,6 +48,7 @@ COMMANDS: Final = {
         "runtime.engines.cli", "build", "Build a bundle's TensorRT engines for this machine."
     ),
     "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show its contents."),
+    "robot": LazyCommand("runtime.robot_cli", "robot", "Manage the robot of a robot.yaml."),
     "motors": LazyCommand("hw_drivers.motors.cli", "motors", "Check, set up or simulate servos."),
 }
 
@@ -137,4 +139,6 @@ def cli() -> None:
 
 def main() -> None:
     """The console script `v2a`."""
+    open_missing_streams()
+    expend_stderr()
     cli(prog_name="v2a")

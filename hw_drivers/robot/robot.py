@@ -196,6 +196,12 @@ class Robot:
             units = math.ceil(self.config.bus.watchdog_s / watchdog.unit_s)
             self.bus.write(joint.id, watchdog.register, units)
 
+    def read_torque(self) -> None:
+        """Read every joint's torque into `torque`. A joint that does not answer is unknown."""
+        found = self.bus.sync_read("torque_enable", self._ids)
+        for joint, raw, valid in zip(self.config.joints, found.raw, found.valid, strict=True):
+            self.torque[joint.name] = "unknown" if not valid else "on" if raw else "off"
+
     def disable_torque(self) -> None:
         """Switch torque off in every joint that can be reached.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 
@@ -35,6 +34,7 @@ from runtime.safety.safety import Change, SafetyRecord, State
 from v2a import __version__
 from v2a.clock import Clock
 from v2a.errors import SafetyFault, V2AError
+from v2a.output import say
 from v2a.spans import SpanRing
 
 BEAT_S = 0.02
@@ -126,11 +126,9 @@ class ControlClient(ControlRecord):
             return
         self._ask("end_gently")
         longest_s = safety.safe_pose_timeout_s
-        print(
+        say(
             f"moving to the safe pose, {longest_s:g} s at most, then torque goes off; "
-            "Ctrl-C lets go at once",
-            file=sys.stderr,
-            flush=True,
+            "Ctrl-C lets go at once"
         )
         end_ns = self._clock.now_ns() + round((longest_s + END_S) * 1e9)
         while not (self._hurried or self._link.hung_up) and self._clock.now_ns() < end_ns:
@@ -211,6 +209,7 @@ class ControlClient(ControlRecord):
         dict.update(self.counts, note.counts)
         dict.update(self.safety.counts, note.safety_counts)
         self.torque_fault = note.torque_fault
+        self.stop_latch = note.stop_latch
         self.health = None if note.health is None else note.health.health()
         self.thread = note.thread
         self.realtime = note.realtime or self.realtime
@@ -241,7 +240,7 @@ class ControlClient(ControlRecord):
             then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"
         self.torque_fault = (
             f"the control process {how}: {then}, with torque on; "
-            "start v2a again to turn it off, or cut the motors' power"
+            "to turn it off: v2a motors release ROBOT.yaml, or cut the motors' power"
         )
         self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, self.torque_fault))
         return self.torque_fault

@@ -10,13 +10,16 @@ A signal, a stop and a fault of the robot let go at once, also on the way to the
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from typing import Final, Literal
 
 from hw_drivers.robot.robot import Robot
@@ -41,9 +44,11 @@ from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
 from runtime.safety.health import HealthRow
 from runtime.safety.safety import Change, State
+from runtime.safety.stop_latch import latch, refuse_if_latched
 from v2a import __version__
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import ConfigError, SafetyFault, V2AError
+from v2a.output import expend_stderr, say
 from v2a.signals import CRASHES, ENDS, heard
 from v2a.spans import SpanRing
 
@@ -60,8 +65,15 @@ class ControlServer:
     """Runs a `Control` by `run_periodic`, and serves the policy's process over a link."""
 
     def __init__(
-        self, control: Control, link: Link, mailboxes: Mailboxes, clock: Clock, ring: SpanRing
+        self,
+        control: Control,
+        link: Link,
+        mailboxes: Mailboxes,
+        clock: Clock,
+        ring: SpanRing,
+        refuse_arming: Callable[[], None],
     ) -> None:
+        """`refuse_arming` raises SafetyFault if the robot must not be armed."""
         self.period_ns = control.period_ns
         self.missed = control.missed
         self.close = control.close
@@ -70,6 +82,7 @@ class ControlServer:
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
+        self._refuse_arming = refuse_arming
         self._meter = ThreadMeter()
         self._number = self._obeyed = 0
         self._done = threading.Event()
@@ -126,6 +139,7 @@ class ControlServer:
             counts=control.counts,
             safety_counts=control.safety.counts,
             torque_fault=control.torque_fault,
+            stop_latch=control.stop_latch,
             health=None if control.health is None else HealthRow.of(control.health),
             thread=self._meter.times(),
         )
@@ -151,7 +165,25 @@ class ControlServer:
         elif verb == "end_gently":
             self._end_gently("the policy's process ended the run")
         else:
+            if verb == "arm":
+                self._refuse_arming()
             self._done = self._control.request(verb)
+
+    def keep_stop(self, setup: Setup) -> None:
+        """If an emergency stop ended this run, keep it in force for the next ones."""
+        source = self._control.safety.emergency
+        if source is None or setup.robot == "virtual":
+            return
+        robot = setup.config.robot.name
+        try:
+            path = latch(robot, source, f"process {os.getppid()} in {Path.cwd()}")
+        except (OSError, ConfigError) as fault:
+            self._control.stop_latch = f"the stop could not be kept for the next run: {fault}"
+        else:
+            self._control.stop_latch = (
+                f"the stop stays in force for the next run ({path}); release it: "
+                "v2a robot clear-stop ROBOT.yaml"
+            )
 
     def _end_gently(self, reason: str) -> None:
         """Move to the safe pose, then end. End at once without one, or with torque off."""
@@ -192,6 +224,7 @@ _HEARD: dict[int, Callable[[ControlServer, bytes], None]] = {
 
 def main() -> None:
     """Serve the policy's process. The only argument is the descriptor of the socket to it."""
+    expend_stderr()
     link = Link(socket.socket(fileno=int(sys.argv[1])))
     setup = _first(link)
     if setup is None:
@@ -202,12 +235,13 @@ def main() -> None:
         served.run()
     except Exception as fault:
         if not isinstance(fault, V2AError):
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip())
         if served is None or not served.ended_gently(fault):
             error, text = type(fault).__name__, str(fault)
     last = Note()
     if served is not None:
         served.close()
+        served.keep_stop(setup)
         link.send_last(served.spans(), LAST_WORDS_S)
         last = served.note()
     last = last.model_copy(update={"ended": True, "error": error, "text": text})
@@ -229,7 +263,12 @@ def _build(link: Link, setup: Setup) -> ControlServer:
     robot = ROBOTS[setup.robot](config.robot, clock)
     control = Control(robot, setup.limits.limits(), config, mailboxes, clock, ring)
     control.realtime = realtime
-    return ControlServer(control, link, mailboxes, clock, ring)
+    refuse = partial(refuse_if_latched, config.robot.name) if setup.robot == "real" else _never
+    return ControlServer(control, link, mailboxes, clock, ring, refuse)
+
+
+def _never() -> None:
+    """Refuse nothing: a virtual robot can be armed at any time."""
 
 
 def _first(link: Link) -> Setup | None:
