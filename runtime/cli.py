@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recording.messages import to_json
+from runtime.safety.stop_latch import refuse_if_latched
 from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
 from runtime.summary_model import RunSummary
@@ -28,11 +29,11 @@ from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
-from v2a.errors import CameraEnded
+from v2a.errors import CameraEnded, V2AError
+from v2a.output import expendable_stdout, lost
+from v2a.signals import one_signal_ends_it
 from v2a.spans import Tracer
 from v2a.terminal import Bar
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -94,52 +95,40 @@ def run(
     In motion:         v2a run robot.yaml --bundle DIR --arm
     """
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
+    if arm and not dry_run:
+        refuse_if_latched(config.robot.name, str(robot_yaml))
     if web_remote and web is None:
         raise click.UsageError("--web-remote needs the live page; add --web")
     page = None if web is None else page_address(web, web_remote)
-    folder = record or _new_folder(config.robot.name)
-    with _one_signal_ends_it(), with_button(config) if page else nullcontext(config) as config:
+    folder = record or partial(_make_folder, config.robot.name)
+    button = with_button(config) if page else nullcontext(config)
+    with one_signal_ends_it() as ending, expendable_stdout() as out, button as config:
         workers = _workers(config, bundle, dry_run, engine)
         sinks = (web_sink(page, web_remote, workers),) if page else ()
         runtime, started = Runtime(workers, folder, sinks), False
         try:
             with runtime:
                 started = True
-                if arm or dry_run:
-                    runtime.arm()
-                else:
-                    click.echo("torque is off; add --arm to let the policy move it", err=True)
-                _watch(runtime, workers, seconds)
+                try:
+                    if arm or dry_run:
+                        runtime.arm()
+                    else:
+                        torque = workers.control.torque_fault or "torque is off"
+                        click.echo(f"{torque}; add --arm to let the policy move it", err=True)
+                    _watch(runtime, workers, seconds)
+                finally:
+                    ending.instead = runtime.hurry
         except CameraEnded as ended:
             if not dry_run:
                 raise
             click.echo(str(ended), err=True)
         finally:
             if started:
-                _report(runtime.summary(), folder, as_json)
-
-
-@contextmanager
-def _one_signal_ends_it() -> Iterator[None]:
-    """End the run at the first signal, which may be the hang-up of a closing terminal.
-
-    Later signals are ignored, because they could interrupt the torque-off.
-    """
-
-    def end(number: int, _frame: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(128 + number)  # the convention of shells
-
-    # A signal that is already ignored stays ignored: nohup relies on that.
-    heard = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, end) for each in heard}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            if signal.getsignal(each) is end:  # no signal came: the process goes on
-                signal.signal(each, handler)
+                _report(runtime.summary(), runtime.folder, as_json)
+        if ending.number is not None:
+            sys.exit(ending.exit_code)
+        if why := lost(out):
+            raise V2AError(f"the summary could not be printed: {why}; {runtime.folder} has it")
 
 
 def _configured(
@@ -185,16 +174,22 @@ def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
         status.show()
 
 
-def _new_folder(name: str) -> Path:
-    """Return `runs/<name>-<n>` with the first n that does not exist yet."""
-    n = 1
-    while (folder := Path("runs") / f"{name}-{n}").exists():
-        n += 1
+def _make_folder(name: str) -> Path:
+    """Make and return `runs/<name>-<n>` with the first n that no other run has taken."""
+    for n in count(1):
+        folder = Path("runs") / f"{name}-{n}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
     return folder
 
 
-def _report(summary: RunSummary, folder: Path, as_json: bool) -> None:
+def _report(summary: RunSummary, folder: Path | None, as_json: bool) -> None:
     if summary.torque_fault:
-        click.echo(f"warning: {summary.torque_fault}; cut the motors' power", err=True)
+        click.echo(f"warning: {summary.torque_fault}", err=True)
+    if summary.stop_latch:
+        click.echo(f"warning: {summary.stop_latch}", err=True)
     click.echo(f"recorded in {folder}", err=True)
     click.echo(to_json(summary) if as_json else as_text(summary))

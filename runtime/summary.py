@@ -50,6 +50,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
             for c in list(control.safety.changes)
         ),
         torque_fault=control.torque_fault,
+        stop_latch=control.stop_latch,
         recording_fault=recorder.fault,
         cpu=_cpu(),
         versions=versions(),

@@ -87,6 +87,10 @@ class RunSummary(Measured):
     torque_fault: str | None = Field(
         description="why torque may have been left on; null if it is off for certain"
     )
+    stop_latch: str | None = absent(
+        "what became of an emergency stop: it is kept, so that no later run arms until "
+        "`v2a robot clear-stop`, or why it could not be kept"
+    )
     recording_fault: str | None = Field(
         description="why the recording stopped early; null if it did not"
     )

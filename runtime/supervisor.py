@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -31,14 +31,18 @@ POLL_S = 0.05
 class Runtime:
     """Runs `workers` in real time and records into `record_dir`, a new folder, if it is given.
 
-    The recorder process also feeds `sinks`. Use `Runtime` as a context manager, or call `start`
-    and in every case `stop`. Nothing moves before `arm`. When a worker fails, the control loop
-    turns the torque off at once. The worker's error is raised unchanged by the next `wait` or
-    `arm`, or at the end of the `with` block.
+    `record_dir` may also be a function that makes the folder and returns it. The recorder process
+    also feeds `sinks`. Use `Runtime` as a context manager, or call `start` and in every case
+    `stop`. Nothing moves before `arm`. When a worker fails, the control process moves the arm to
+    its safe pose, if it has one, and turns the torque off. The worker's error is raised unchanged
+    by the next `wait` or `arm`, or at the end of the `with` block.
     """
 
     def __init__(
-        self, workers: Workers, record_dir: Path | None = None, sinks: tuple[SinkSpec, ...] = ()
+        self,
+        workers: Workers,
+        record_dir: Path | Callable[[], Path] | None = None,
+        sinks: tuple[SinkSpec, ...] = (),
     ) -> None:
         self._workers = workers
         self._threads = WorkerThreads()
@@ -60,7 +64,8 @@ class Runtime:
             opened.enter_context(realtime_interpreter())
             self._start_ns = self._workers.clock.now_ns()
             for row in WORKERS:
-                opened.callback(self._threads.stop, row.name)
+                within_s = row.ends_within_s(self._workers.config)
+                opened.callback(self._threads.stop, row.name, within_s)
                 loop = row.loop(self._workers, self._recorder)
                 cores = row.cores(self._workers.config)
                 self._threads.start(row.name, loop, row.nice, cores, row.outlives)
@@ -68,9 +73,21 @@ class Runtime:
         return self
 
     def stop(self) -> None:
-        """Stop control first, which turns the torque off, then the others. May be called twice."""
+        """Stop control first, which turns the torque off, then the others. May be called twice.
+
+        An arm with a safe pose moves there first; `hurry` leaves that out.
+        """
         with self._starting_or_stopping:
             self._closing.close()
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the recording. None if there is none, and before `start` made it."""
+        return self._recorder.folder
+
+    def hurry(self) -> None:
+        """Leave the safe pose out of the `stop` that runs or comes; for signal handlers too."""
+        self._workers.control.hurry()
 
     def arm(self) -> None:
         """Turn the torque on. The arm holds its position until the policy's first chunk.
@@ -123,6 +140,8 @@ class Runtime:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):  # a signal
+            self.hurry()
         self.stop()
         if kind is None and not self._threads.error_raised:
             self._threads.raise_error()
@@ -152,7 +171,8 @@ class Runtime:
 
     def _end_recording(self) -> None:
         now_ns = self._workers.clock.now_ns()
-        for fault in (self._threads.error, self._workers.control.torque_fault):
+        control = self._workers.control
+        for fault in (self._threads.error, control.torque_fault, control.stop_latch):
             if fault is not None:
                 self._recorder.offer(LogLine(now_ns, ERROR, str(fault)))
 

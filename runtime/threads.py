@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ from runtime.host.run_delay import ThreadMeter, ThreadTimes, meter
 from runtime.mailbox import Mailbox, Message
 from v2a.clock import Clock
 from v2a.errors import CameraError
+from v2a.output import say
 from v2a.spans import STAGE_INDEX, SpanRing
 
 PUBLISH = STAGE_INDEX["publish"]
@@ -65,7 +65,7 @@ class WorkerThreads:
         self._threads[name] = (thread, stopping)
         thread.start()
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, within_s: float = JOIN_S) -> None:
         """Ask the thread to end, and wait for it. An unknown name is ignored.
 
         A thread that hangs is left behind with a warning. It is a daemon, so it ends with the
@@ -75,11 +75,10 @@ class WorkerThreads:
         if name in self._threads:
             thread, stopping = self._threads.pop(name)
             stopping.set()
-            thread.join(JOIN_S)
+            thread.join(within_s)
             if thread.is_alive():
                 self.hung.append(name)
-                line = f"warning: {name} did not end within {JOIN_S:g} s and was left behind"
-                print(line, file=sys.stderr, flush=True)
+                say(f"warning: {name} did not end within {within_s:g} s and was left behind")
 
     def running(self, name: str) -> bool:
         """Return whether the thread is alive."""

@@ -18,7 +18,7 @@ from hw_drivers.cameras.camera import Camera
 from hw_drivers.robot.robot import Robot
 from runtime.camera_worker import CameraWorker
 from runtime.config.robot_yaml import RunConfig
-from runtime.control.client import ControlClient
+from runtime.control.client import END_S, ControlClient
 from runtime.control.loop import Control
 from runtime.control.notes import RobotKind
 from runtime.engines.base import EngineFactory, load
@@ -29,7 +29,7 @@ from runtime.policy.system1 import System1
 from runtime.policy.system2 import System2
 from runtime.recording.messages import RunCounters
 from runtime.recording.recorder import RATE_HZ, Recorder, record_loop
-from runtime.threads import Loop, Worker, step_on_news
+from runtime.threads import JOIN_S, Loop, Worker, step_on_news
 from v2a.bundle import Bundle
 from v2a.clock import Clock
 from v2a.spans import Tracer
@@ -120,7 +120,8 @@ class WorkerSpec:
     """One row of the table: a worker, its loop and its thread.
 
     `rate_hz` is the highest rate that this configuration allows. `cores` are the CPU cores that the
-    thread may use, None for all. A worker that `outlives` goes on when another one fails.
+    thread may use, None for all. A worker that `outlives` goes on when another one fails. At the
+    end of the run a thread gets `ends_within_s`, then it is left behind.
     """
 
     name: str
@@ -129,6 +130,7 @@ class WorkerSpec:
     cores: Callable[[RunConfig], set[int] | None]
     nice: int = 0
     outlives: bool = False
+    ends_within_s: Callable[[RunConfig], float] = lambda config: JOIN_S
 
 
 def _off_controls_core(config: RunConfig) -> set[int] | None:
@@ -143,6 +145,11 @@ def _record(workers: Workers, recorder: Recorder) -> Loop:
 
 def _control(workers: Workers, recorder: Recorder) -> Loop:
     return workers.control.run
+
+
+def _control_ends_within_s(config: RunConfig) -> float:
+    """Return the longest time that `ControlClient` takes: the safe pose, torque-off, process."""
+    return config.safety.safe_pose_timeout_s + 3 * END_S + JOIN_S
 
 
 # Started from top to bottom, stopped from bottom to top: torque goes off first. The control thread
@@ -179,6 +186,7 @@ WORKERS: Final = (
         rate_hz=lambda config: config.control.rate_hz,
         loop=_control,
         cores=lambda config: None,
+        ends_within_s=_control_ends_within_s,
     ),
 )
 

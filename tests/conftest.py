@@ -28,6 +28,14 @@ def pytest_configure() -> None:
             signal.signal(number, lambda *_: None)
 
 
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep emergency stops of tests out of the user's state folder."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("V2A_STATE_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The reference material beside a checkout: real camera video, golden tensors."""

@@ -10,6 +10,7 @@ import click
 
 from v2a import __version__
 from v2a.errors import V2AError
+from v2a.output import expend_stderr, open_missing_streams
 
 
 class LazyCommand(NamedTuple):
@@ -140,4 +141,6 @@ def cli() -> None:
 
 def main() -> None:
     """The console script `v2a`."""
+    open_missing_streams()
+    expend_stderr()
     cli(prog_name="v2a")

@@ -17,7 +17,6 @@ from hw_drivers.family import Family
 from hw_drivers.motors import options
 from hw_drivers.motors.joint_range import Range, Sweep, place_range
 from hw_drivers.motors.settings import changes, read_settings, write_settings
-from hw_drivers.motors.torque_off import signals_wait
 from hw_drivers.motors.where import load_robot
 from hw_drivers.robot.config import JointConfig, RobotConfig
 from hw_drivers.robot.joint_calibration import (
@@ -30,6 +29,7 @@ from hw_drivers.robot.joint_calibration import (
 from hw_drivers.robot.robot import Robot
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, ConfigError
+from v2a.signals import one_signal_ends_it, signals_held
 from v2a.terminal import LiveLines, columns
 
 _PERIOD_NS: Final = 20_000_000
@@ -64,7 +64,7 @@ def calibrate(robot_yaml: Path, yes: bool) -> None:
         if not _agreed(config, robot.bus, wanted, yes):
             click.echo("nothing was written")
             return
-        with undone_on_failure(robot.bus, config.bus.family, wanted):
+        with one_signal_ends_it(), undone_on_failure(robot.bus, config.bus.family, wanted):
             for servo_id, settings in wanted.items():
                 write_settings(robot.bus, config.bus.family, servo_id, settings)
             joints = read_servos(robot.bus, config)
@@ -190,7 +190,7 @@ def undone_on_failure(
     try:
         yield
     except BaseException:
-        with signals_wait():
+        with signals_held():
             for servo_id, settings in before.items():
                 try:
                     write_settings(bus, family, servo_id, settings)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
@@ -20,14 +18,14 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, open_bus
 from hw_drivers.motors.settings import needed_changes
-from hw_drivers.motors.torque_off import signals_wait, torque_off
 from hw_drivers.motors.where import Where
 from hw_drivers.robot.alarm_advice import describe
 from hw_drivers.robot.command_lines import reboot_line
 from hw_drivers.robot.config import JointConfig
-from hw_drivers.robot.torque import hold_still
+from hw_drivers.robot.torque import hold_still, torque_off
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.signals import one_signal_ends_it, signals_held
 
 _SPEED_RAD_S: Final = 0.5  # as fast as a hand can be taken away
 _LARGEST_STEP_RAD: Final = 0.2
@@ -36,7 +34,6 @@ _SETTLE_S: Final = 1.0  # for the last bit of the way
 _NEAR_TICKS: Final = 8
 _KEY_BYTES: Final = 4096  # all that a terminal holds
 _KEYS: Final = {"+": 1, "=": 1, "-": -1}  # = is + without shift
-_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -75,7 +72,7 @@ def jog(where: Where, joint: str | None, servo_id: int | None, step_rad: float, 
             click.echo("torque stays off; --arm to move it")
             return
         click.echo(f"+ and - move it by {step_rad} rad, q ends")
-        with _signals_end_it(), Keys() as keys, torque(mover):
+        with one_signal_ends_it(), Keys() as keys, torque(mover):
             for way in ways(keys):
                 ticks = round(way * mover.direction * step_rad / mover.rad_per_tick)
                 wanted_tick, reached = mover.step(ticks, keys.waiting)
@@ -255,20 +252,5 @@ def torque(mover: Mover) -> Iterator[None]:
         mover.hold()
         yield
     finally:
-        with signals_wait():
+        with signals_held():
             mover.let_go()
-
-
-@contextlib.contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """Inside this context a deadly signal ends the program in order, with the shell's exit code."""
-    before = {number: signal.signal(number, _end) for number in _ENDS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

@@ -31,10 +31,10 @@ from hw_drivers.motors.settings import (
     write_settings,
     write_unheard,
 )
-from hw_drivers.motors.torque_off import signals_wait
 from hw_drivers.robot.command_lines import scan_line
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.signals import signals_held
 from v2a.terminal import columns
 
 ANSWER_LEVEL: Final = "status_return_level"
@@ -129,7 +129,7 @@ def setup(
     click.echo("\n".join(columns(("register", "now", "new"), rows)))
     if not yes:
         click.confirm("Write this?", abort=True)
-    with signals_wait():  # it takes seconds, and half of it leaves a servo hard to find
+    with signals_held():  # it takes seconds, and half of it leaves a servo hard to find
         carry_out(plan, clock)
     click.echo(f"done: id {new_id} at {new_baud} baud, read back")
 
@@ -180,7 +180,7 @@ def make_it_answer(servo: Servo, clock: Clock) -> None:
     Its model, which a ping tells, says where they are. Raises BusError if it stays silent.
     """
     family = servo.place.family
-    with contextlib.closing(open_bus([servo], clock)) as bus, signals_wait():
+    with contextlib.closing(open_bus([servo], clock)) as bus, signals_held():
         heard = [
             write_unheard(bus, servo.id, setting.register, setting.value)
             for setting in family.answer_settings

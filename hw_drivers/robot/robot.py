@@ -258,6 +258,12 @@ class Robot:
         goal_rad: F64 = (ticks - self._zero_tick) * self._rad_per_tick
         return goal_rad
 
+    def read_torque(self) -> None:
+        """Read every servo's torque into `torque`. One that does not answer is unknown."""
+        found = self.bus.sync_read("torque_enable", self._all_ids)
+        for servo_id, raw, valid in zip(self._all_ids, found.raw, found.valid, strict=True):
+            self._torque[servo_id] = "unknown" if not valid else "on" if raw else "off"
+
     def disable_torque(self) -> None:
         """Switch torque off in every servo that can be reached.
 

@@ -12,7 +12,7 @@ from hw_drivers.bus.block import BlockReading
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
 from hw_drivers.robot.config import ServoConfig
-from v2a.errors import BusError
+from v2a.errors import BusError, PortError
 
 # What a servo has confirmed about its torque; unknown is everything else.
 TorqueState = Literal["on", "off", "unknown"]
@@ -102,12 +102,14 @@ def hold_all(
 
 
 def torque_off(
-    bus: ServoBus, ids: tuple[int, ...], states: dict[int, TorqueState]
+    bus: ServoBus, ids: tuple[int, ...], states: dict[int, TorqueState] | None = None
 ) -> dict[int, BusError]:
     """Switch torque off in all servos that can be reached, and read it back.
 
-    Keeps what each servo said in `states`. Returns id -> why that servo did not confirm.
+    Keeps what each servo said in `states`. Returns id -> why that servo did not confirm. A servo
+    that acknowledges no write still counts as off once a read says so.
     """
+    states = {} if states is None else states
     faults: dict[int, BusError] = {}
     with contextlib.suppress(BusError):  # the writes below report it
         # All at once, before waiting for any answer.
@@ -115,7 +117,11 @@ def torque_off(
     for _ in range(_TORQUE_OFF_TRIES):
         faults = {i: fault for i in ids if (fault := _let_go(bus, i, states))}
         ids = tuple(faults)
-    return faults
+    return {
+        i: fault
+        for i, fault in faults.items()
+        if isinstance(fault, PortError) or not _reads_off(bus, i, states)
+    }
 
 
 def _let_go(bus: ServoBus, servo_id: int, states: dict[int, TorqueState]) -> BusError | None:
@@ -127,7 +133,13 @@ def _let_go(bus: ServoBus, servo_id: int, states: dict[int, TorqueState]) -> Bus
         states[servo_id] = "unknown"
         return fault
     states[servo_id] = "on" if torque else "off"
-    return BusError("the servo keeps torque on") if torque else None
+    return BusError(f"servo {servo_id}: keeps torque on") if torque else None
+
+
+def _reads_off(bus: ServoBus, servo_id: int, states: dict[int, TorqueState]) -> bool:
+    with contextlib.suppress(BusError):
+        states[servo_id] = "on" if bus.read(servo_id, "torque_enable") else "off"
+    return states.get(servo_id) == "off"
 
 
 class _Arming:

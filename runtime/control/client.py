@@ -6,7 +6,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control.last_resort import has_watchdogs, last_resort_torque_off
 from runtime.control.loop import Verb
 from runtime.control.notes import LimitsRow, Note, RobotKind, Setup
-from runtime.control.process import VERBS
+from runtime.control.process import VERBS, EndVerb
 from runtime.control.record import ControlRecord
 from runtime.control.wire import (
     NOTE,
@@ -36,6 +35,7 @@ from runtime.safety.safety import Change, SafetyRecord, State
 from v2a import __version__
 from v2a.clock import Clock
 from v2a.errors import SafetyFault, V2AError
+from v2a.output import say
 from v2a.spans import SpanRing
 
 BEAT_S = 0.02
@@ -71,6 +71,7 @@ class ControlClient(ControlRecord):
         self._waiting: dict[int, threading.Event] = {}
         self._ready = False
         self._end: Note | None = None  # the control process's last words
+        self._hurried = False
         self._state_seq = self._beat_ns = 0
         self._asking = threading.Lock()
         self._closing = threading.Lock()
@@ -101,13 +102,40 @@ class ControlClient(ControlRecord):
                 )
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Exchange packets until `stopping()`. Raises the error that ended the control process."""
+        """Exchange packets until `stopping()`, then end gently.
+
+        Raises the error that ended the control process, also on the way to the safe pose.
+        """
         try:
             while not stopping():
                 self._exchange()
                 self._raise_if_gone()
+            self._end_gently()
         finally:
             self.close()
+
+    def hurry(self) -> None:
+        """Let `run` end without the way to the safe pose, also when it is on that way already.
+
+        A signal handler may call this: it takes no lock.
+        """
+        self._hurried = True
+
+    def _end_gently(self) -> None:
+        safety = self._setup.config.safety
+        if self._hurried or safety.safe_pose_rad is None or not self.safety.torque_on:
+            return
+        self._ask("end_gently")
+        longest_s = safety.safe_pose_timeout_s
+        say(
+            f"moving to the safe pose, {longest_s:g} s at most, then torque goes off; "
+            "Ctrl-C lets go at once"
+        )
+        end_ns = self._clock.now_ns() + round((longest_s + END_S) * 1e9)
+        while not (self._hurried or self._link.hung_up) and self._clock.now_ns() < end_ns:
+            self._exchange()
+        if self._link.hung_up and (self._end is None or self._end.error is not None):
+            self._raise_if_gone()
 
     def request(self, verb: Verb) -> threading.Event:
         """Ask the loop to arm or disarm, like `Control.request`."""
@@ -136,7 +164,7 @@ class ControlClient(ControlRecord):
             self._process.wait()
             self._note_lost("hung and was killed")
 
-    def _ask(self, verb: Verb | Literal["end"]) -> threading.Event:
+    def _ask(self, verb: Verb | EndVerb) -> threading.Event:
         with self._asking:
             self._number += 1
             self._verb = VERBS.index(verb)
@@ -182,6 +210,7 @@ class ControlClient(ControlRecord):
         dict.update(self.counts, note.counts)
         dict.update(self.safety.counts, note.safety_counts)
         self.torque_fault = note.torque_fault
+        self.stop_latch = note.stop_latch
         self.health = None if note.health is None else note.health.health()
         self.thread = note.thread
         self.realtime = note.realtime or self.realtime
@@ -221,7 +250,7 @@ class ControlClient(ControlRecord):
             then += f" in {', '.join(stiff)}"
         self.torque_fault = (
             f"the control process {how}: {then}, with torque on; "
-            "start v2a again to turn it off, or cut the motors' power"
+            "to turn it off: v2a motors release ROBOT.yaml, or cut the motors' power"
         )
         self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, self.torque_fault))
         return self.torque_fault

@@ -78,17 +78,25 @@ class Control(ControlRecord):
         self._chunk_seq = 0
         self._bus_ns = 0  # bus time of this tick
         self._serial_fault: str | None = None  # bus fault of this tick
+        self._owns_torque = False  # what this run never turned on, it leaves as it is
         self._closed = False
         self._closing = threading.Lock()
 
     def open(self) -> None:
-        """Connect the robot and turn its torque off, as a killed run leaves it on.
+        """Connect the robot, and leave its torque as it is.
 
-        Raises BusError if the robot does not answer.
+        A killed run leaves torque on, and the arm would fall if it went off unasked. Then
+        `torque_fault` says so. Raises BusError if the robot does not answer.
         """
         self._estop = Estop(self._estop_config)
         self._robot.connect()
-        self._robot.disable_torque()
+        self._robot.read_torque()
+        found = self._robot.torque.items()
+        if stiff := [f"{name} {torque}" for name, torque in found if torque != "off"]:
+            self.torque_fault = (
+                f"this run found torque on and leaves it so: {', '.join(stiff)}; to turn it off: "
+                "v2a motors release ROBOT.yaml"
+            )
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Tick in the calling thread until `stopping()`."""
@@ -105,6 +113,20 @@ class Control(ControlRecord):
         if overtaken is not None:
             overtaken.done.set()
         return request.done
+
+    def end_gently(self, reason: str) -> bool:
+        """Leave the policy for the safe pose, and return whether the arm is on its way there.
+
+        `tick` raises SafetyFault when it has arrived. Call it between two ticks.
+        """
+        with self._request_lock:
+            waiting, self._request = self._request, None  # the policy's last wish is void
+        if waiting is not None:
+            waiting.done.set()
+        return self.safety.end_gently(self._clock.now_ns(), reason)
+
+    def hurry(self) -> None:
+        """Nothing to do: in this process `close` turns the torque off at once."""
 
     def missed(self, ticks: int) -> None:
         """Count missed grid points, by cause."""
@@ -127,21 +149,32 @@ class Control(ControlRecord):
         self._ring.add(TICK, now_ns, self._clock.now_ns(), self._in_play())
 
     def close(self) -> None:
-        """Turn the torque off and release the robot. `torque_fault` keeps a failure to do so."""
+        """Turn the torque off and release the robot. `torque_fault` keeps a failure to do so.
+
+        Torque that another program left on stays on, unless somebody pressed a stop.
+        """
         with self._closing:
             if self._closed:
                 return
             now_ns = self._clock.now_ns()
+            if self._estop is not None:  # no tick has seen a press since the last one
+                self.safety.emergency = self.safety.emergency or self._estop.pressed()
             try:
-                self._robot.disable_torque()
+                if self._owns_torque or self.safety.emergency is not None:
+                    self._let_go()
             except BusError as fault:
-                self.torque_fault = str(fault)
+                self.torque_fault = f"{fault}; cut the motors' power"
                 self.safety.fault(now_ns, self.torque_fault)
             self.safety.disarm(now_ns, "end of the run")
             self._closed = True
             self._robot.close()
             if self._estop is not None:
                 self._estop.close()
+
+    def _let_go(self) -> None:
+        self._owns_torque = True
+        self._robot.disable_torque()
+        self.torque_fault = None  # it is off now, whoever turned it on
 
     def _cycle(self, now_ns: int) -> None:
         self._bus_ns = 0
@@ -211,11 +244,12 @@ class Control(ControlRecord):
         start_ns = self._clock.now_ns()
         if request.verb == "arm" and position_rad is not None:
             self.safety.check_arming(position_rad)
+            self._owns_torque, self.torque_fault = True, None
             # A joint may move until its torque is on, so the command starts at the goals written.
             self.safety.arm(now_ns, self._robot.enable_torque(self._poll_stop))
             self._armed_ns = now_ns
         else:
-            self._robot.disable_torque()
+            self._let_go()
             self.safety.disarm(now_ns, "asked to")
         self._bus_ns += self._clock.now_ns() - start_ns
         self._trajectory.clear()

@@ -64,6 +64,10 @@ class Note(Measured):
     counts: dict[str, int] = Field(default={}, description="event of the loop -> how often")
     safety_counts: dict[str, int] = Field(default={}, description="event of safety -> how often")
     torque_fault: str | None = Field(default=None, description="why torque may have been left on")
+    stop_latch: str | None = Field(
+        default=None,
+        description="how an emergency stop is kept for later runs, or why not",
+    )
     health: HealthRow | None = Field(default=None, description="newest health of the servos")
     thread: ThreadTimes | None = Field(default=None, description="times of the loop's thread")
     realtime: dict[str, str] | None = Field(

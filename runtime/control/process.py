@@ -3,17 +3,23 @@
 A new interpreter inherits no threads, GPU context or packages from the policy's process. The
 process holds the only `Control`. It reads the policy's packets before each tick and sends the
 result after it. If the policy dies, the process goes on until the robot is at rest.
+
+Ends that the policy's side causes are gentle: the arm moves to its safe pose first, if it has one.
+A signal, a stop and a fault of the robot let go at once, also on the way to the safe pose.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from typing import Final, Literal
 
 from hw_drivers.robot.robot import Robot
@@ -33,19 +39,22 @@ from runtime.control.wire import (
     unpack_chunk,
     unpack_json,
 )
-from runtime.host.process import SIGNALS
 from runtime.host.realtime import claim, demand
 from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
 from runtime.safety.health import HealthRow
-from runtime.safety.safety import Change
+from runtime.safety.safety import Change, State
+from runtime.safety.stop_latch import latch, refuse_if_latched
 from v2a import __version__
 from v2a.clock import Clock, MonotonicClock
-from v2a.errors import ConfigError, V2AError
+from v2a.errors import ConfigError, SafetyFault, V2AError
+from v2a.output import expend_stderr, say
+from v2a.signals import CRASHES, ENDS, heard
 from v2a.spans import SpanRing
 
 ROBOTS: Final = {"real": Robot, "virtual": virtual_robot}
-VERBS: Final[tuple[Verb | Literal["end"], ...]] = ("arm", "disarm", "end")
+EndVerb = Literal["end", "end_gently"]
+VERBS: Final[tuple[Verb | EndVerb, ...]] = ("arm", "disarm", "end", "end_gently")
 
 NOTE_PERIOD_NS = 200_000_000
 LAST_WORDS_S = 1.0
@@ -56,8 +65,15 @@ class ControlServer:
     """Runs a `Control` by `run_periodic`, and serves the policy's process over a link."""
 
     def __init__(
-        self, control: Control, link: Link, mailboxes: Mailboxes, clock: Clock, ring: SpanRing
+        self,
+        control: Control,
+        link: Link,
+        mailboxes: Mailboxes,
+        clock: Clock,
+        ring: SpanRing,
+        refuse_arming: Callable[[], None],
     ) -> None:
+        """`refuse_arming` raises SafetyFault if the robot must not be armed."""
         self.period_ns = control.period_ns
         self.missed = control.missed
         self.close = control.close
@@ -66,20 +82,23 @@ class ControlServer:
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
+        self._refuse_arming = refuse_arming
         self._meter = ThreadMeter()
         self._number = self._obeyed = 0
         self._done = threading.Event()
         self._end = False
         control.interrupted = lambda: self._end
+        self.ending = False  # on the way to the safe pose, after which the process ends
         self._told_change = control.safety.changes[-1]
         self._told_ns = 0
 
     def run(self) -> None:
         """Open the robot and tick until the policy's process, a signal or safety ends it."""
         # Ctrl-C also reaches this process, so it works while the policy hangs.
-        for number in SIGNALS:
+        for number in heard():
             signal.signal(number, self._end_by_signal)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, CRASHES)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         self._control.open()
         first = self.note().model_copy(update={"realtime": self._control.realtime, "ready": True})
         self._link.send_last(pack_json(NOTE, first), LAST_WORDS_S)
@@ -90,8 +109,9 @@ class ControlServer:
 
     def stopping(self) -> bool:
         """Return whether to end: after a signal or a request, or if the policy died."""
-        # With torque on, safety notices the dead policy by its silence and brings the arm to rest.
-        return self._end or (self._link.hung_up and not self._control.safety.torque_on)
+        if self._link.hung_up:
+            self._end_gently("the policy's process died")
+        return self._end or signal.sigtimedwait(CRASHES, 0) is not None
 
     def tick(self, now_ns: int, late_ns: int) -> None:
         """Read the policy's packets, run one tick of the loop, and send its result."""
@@ -100,6 +120,12 @@ class ControlServer:
         if self._done.is_set():
             self._obeyed = self._number
         self._tell(now_ns)
+
+    def ended_gently(self, fault: Exception) -> bool:
+        """Whether `fault` is only the torque-off at the end of the way to the safe pose."""
+        safety = self._control.safety
+        arrived = self.ending and isinstance(fault, SafetyFault) and safety.emergency is None
+        return arrived and safety.state is State.TORQUE_OFF
 
     def hear(self) -> None:
         """Read all packets that have arrived. The newest of each kind counts."""
@@ -114,6 +140,7 @@ class ControlServer:
             counts=control.counts,
             safety_counts=control.safety.counts,
             torque_fault=control.torque_fault,
+            stop_latch=control.stop_latch,
             health=None if control.health is None else HealthRow.of(control.health),
             thread=self._meter.times(),
         )
@@ -136,8 +163,34 @@ class ControlServer:
         verb = VERBS[beat.verb]
         if verb == "end":
             self._end = True
+        elif verb == "end_gently":
+            self._end_gently("the policy's process ended the run")
         else:
+            if verb == "arm":
+                self._refuse_arming()
             self._done = self._control.request(verb)
+
+    def keep_stop(self, setup: Setup) -> None:
+        """If an emergency stop ended this run, keep it in force for the next ones."""
+        source = self._control.safety.emergency
+        if source is None or setup.robot == "virtual":
+            return
+        robot = setup.config.robot.name
+        try:
+            path = latch(robot, source, f"process {os.getppid()} in {Path.cwd()}")
+        except (OSError, ConfigError) as fault:
+            self._control.stop_latch = f"the stop could not be kept for the next run: {fault}"
+        else:
+            self._control.stop_latch = (
+                f"the stop stays in force for the next run ({path}); release it: "
+                "v2a robot clear-stop ROBOT.yaml"
+            )
+
+    def _end_gently(self, reason: str) -> None:
+        """Move to the safe pose, then end. End at once without one, or with torque off."""
+        self.ending = True
+        if not self._control.end_gently(reason):
+            self._end = True
 
     def _chunk(self, packet: bytes) -> None:
         chunk = unpack_chunk(packet)
@@ -172,6 +225,7 @@ _HEARD: dict[int, Callable[[ControlServer, bytes], None]] = {
 
 def main() -> None:
     """Serve the policy's process. The only argument is the descriptor of the socket to it."""
+    expend_stderr()
     link = Link(socket.socket(fileno=int(sys.argv[1])))
     setup = _first(link)
     if setup is None:
@@ -182,11 +236,13 @@ def main() -> None:
         served.run()
     except Exception as fault:
         if not isinstance(fault, V2AError):
-            traceback.print_exc()
-        error, text = type(fault).__name__, str(fault)
+            say(traceback.format_exc().rstrip())
+        if served is None or not served.ended_gently(fault):
+            error, text = type(fault).__name__, str(fault)
     last = Note()
     if served is not None:
         served.close()
+        served.keep_stop(setup)
         link.send_last(served.spans(), LAST_WORDS_S)
         last = served.note()
     last = last.model_copy(update={"ended": True, "error": error, "text": text})
@@ -208,7 +264,12 @@ def _build(link: Link, setup: Setup) -> ControlServer:
     robot = ROBOTS[setup.robot](config.robot, clock)
     control = Control(robot, setup.limits.limits(), config, mailboxes, clock, ring)
     control.realtime = realtime
-    return ControlServer(control, link, mailboxes, clock, ring)
+    refuse = partial(refuse_if_latched, config.robot.name) if setup.robot == "real" else _never
+    return ControlServer(control, link, mailboxes, clock, ring, refuse)
+
+
+def _never() -> None:
+    """Refuse nothing: a virtual robot can be armed at any time."""
 
 
 def _first(link: Link) -> Setup | None:

@@ -29,6 +29,7 @@ class ControlRecord:
         self.safety = safety
         self.realtime: dict[str, str] = {}  # what was asked of the kernel -> what it gave
         self.torque_fault: str | None = None  # why some torque may have been left on
+        self.stop_latch: str | None = None  # what became of an emergency stop
         self.health: Health | None = None  # the newest report of the servos
         self.thread: ThreadTimes | None = None  # of a loop in another process
         self.ticks = 0

@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
+from v2a.signals import ENDS, JOBS
 
 # As `python -m MODULE DESCRIPTOR...`, but the current folder leaves the path before any import. A
 # file there could take a module's place in the process that owns the motors. (`-P` needs 3.11.)
@@ -27,7 +26,7 @@ _ROOT: Final = str(Path(__file__).resolve().parents[2])  # where this `runtime` 
 def start(module: str, *descriptors: int) -> subprocess.Popen[bytes]:
     """Run `module` of this installation with its inherited `descriptors` as arguments.
 
-    `SIGNALS` are blocked until the child unblocks them.
+    The signals `ENDS` and `JOBS` are blocked until the child unblocks them.
     """
     # Our child processes multiply little, so numpy's BLAS needs no threads.
     environment = {
@@ -38,7 +37,7 @@ def start(module: str, *descriptors: int) -> subprocess.Popen[bytes]:
     # `ps` shows which module it is.
     command = [sys.executable, "-c", _RUN, "-m", module, *map(str, descriptors)]
     # The child inherits the mask: no signal may reach it before it has handlers.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS | JOBS)
     try:
         return subprocess.Popen(command, pass_fds=descriptors, env=environment)
     finally:

@@ -126,6 +126,7 @@ def _run(subject: Subject, seconds: float, folder: Path, clock: Clock, label: st
             _watch(runtime, seconds, monitor, board, label)
         except CameraEnded as ended:
             click.echo(f"{ended}: the run is shorter than asked for", err=True)
+        runtime.hurry()  # a virtual arm needs no safe pose
         surroundings = monitor.summary()
     return _Beside(surroundings, board.summary() if board else None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from runtime.recording.header import Header
 from runtime.recording.messages import to_json
 from runtime.recording.topics import TOPICS
 from runtime.summary_model import RunSummary
+from v2a.output import say
 
 CHUNK_BYTES: Final = 64 * 1024
 HEADER, SUMMARY = "v2a", "summary"  # names of metadata records; each holds one JSON text
@@ -62,7 +62,7 @@ class McapFile:
         }
         if importlib.util.find_spec("cv2") is None:
             del self._channels[FrameMsg]
-            print(NO_OPENCV, file=sys.stderr, flush=True)
+            say(NO_OPENCV)
         self._file.flush()
 
     def take(self, message: object) -> None:

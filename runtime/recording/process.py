@@ -15,12 +15,14 @@ from typing import Final
 
 from runtime.recording.sinks import End, SinkGroup, receive, send
 from v2a.errors import V2AError
+from v2a.output import expend_stderr
 
 NICE: Final = 10
 
 
 def main() -> None:
     """Serve the policy's process. The only argument is the descriptor of the connection to it."""
+    expend_stderr()
     os.nice(NICE)
     connection = Connection(int(sys.argv[1]))
     try:

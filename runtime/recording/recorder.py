@@ -8,12 +8,12 @@ dies, it warns once and the robot goes on.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from runtime.recording.sinks import Setup, SinkSpec
 from runtime.safety.safety import SafetyRecord
 from runtime.summary_model import RunSummary
 from v2a.errors import ConfigError
+from v2a.output import say
 from v2a.spans import Tracer
 
 RATE_HZ = 20.0  # one period is the most that a power cut can lose
@@ -35,6 +36,11 @@ END_S = 10.0  # how long a slow disk may take to write the rest
 SUMMARY_FILE: Final = "summary.json"
 WAITING_MAX: Final = 4096  # messages of one kind: 40 s of states at 100 Hz
 PICTURES_MAX: Final = 60  # fewer, because they are big: 2 s at 30 Hz
+
+
+def _make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _without_history(frame: FrameMsg) -> FrameMsg:
@@ -63,21 +69,23 @@ class Waiting:
 class Recorder:
     """Drains the tracer, and feeds the recording and the other `sinks`.
 
-    `folder` is the recording's new folder, which `open` makes; None records nothing.
+    `folder` is the recording's new folder, which `open` makes, or a function that makes it and
+    returns it. None records nothing.
     """
 
     def __init__(
         self,
         tracer: Tracer,
         safety: SafetyRecord,
-        folder: Path | None,
+        folder: Path | Callable[[], Path] | None,
         sinks: tuple[SinkSpec, ...] = (),
         transport: Callable[[Setup], RecorderTransport] = RecorderProcess.start,
     ) -> None:
         self.fault: str | None = None  # why the recording stopped early
         self._tracer = tracer
         self._safety = safety
-        self._folder = folder
+        self._folder = folder if isinstance(folder, Path) else None
+        self._make_folder = partial(_make, folder) if isinstance(folder, Path) else folder
         self._sinks = sinks
         self._make_transport = transport
         self._transport: RecorderTransport | None = None
@@ -90,6 +98,11 @@ class Recorder:
         self._told_change = safety.changes[-1]
 
     @property
+    def folder(self) -> Path | None:
+        """The recording's folder. None if there is none, and before `open` made it."""
+        return self._folder
+
+    @property
     def dropped(self) -> int:
         """Number of messages that were offered and are not in the recording."""
         return self._lost + sum(kind.dropped for kind in list(self._waiting.values()))
@@ -99,11 +112,11 @@ class Recorder:
 
         Raises ConfigError if the folder can't be made, and the V2AError of a sink that can't.
         """
-        if self._folder is None and not self._sinks:
+        if self._make_folder is None and not self._sinks:
             return self
         try:
-            if self._folder is not None:
-                self._folder.mkdir(parents=True)
+            if self._make_folder is not None:
+                self._folder = self._make_folder()
             self._transport = self._make_transport(Setup(self._folder, header, self._sinks))
         except OSError as error:
             raise ConfigError(
@@ -194,7 +207,7 @@ class Recorder:
     def _say(self, fault: str | None) -> None:
         if fault and not self.fault:
             self.fault = fault
-            print(f"warning: {fault}; the run goes on", file=sys.stderr, flush=True)
+            say(f"warning: {fault}; the run goes on")
 
 
 def record_loop(

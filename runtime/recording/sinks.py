@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any, Final, Protocol, cast
 from runtime.recording.header import Header
 from runtime.recording.mcap_writer import McapFile, WriterStatus
 from runtime.summary_model import RunSummary
+from v2a.output import say
 
 FILE: Final = "run.mcap"
 
@@ -110,6 +110,5 @@ class SinkGroup:
             action()
         except Exception:
             self._sinks.remove(sink)
-            traceback.print_exc()
-            name = type(sink).__name__
-            print(f"warning: {name} failed and ended; the run goes on", file=sys.stderr, flush=True)
+            say(traceback.format_exc().rstrip())
+            say(f"warning: {type(sink).__name__} failed and ended; the run goes on")

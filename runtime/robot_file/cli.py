@@ -13,6 +13,9 @@ COMMANDS: Final = {
     "check": LazyCommand(
         "runtime.robot_file.check", "check", "Check a robot.yaml, and the robot if it is there."
     ),
+    "clear-stop": LazyCommand(
+        "runtime.safety.clear_stop", "clear_stop", "Release an emergency stop."
+    ),
 }
 
 

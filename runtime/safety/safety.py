@@ -91,6 +91,7 @@ class Safety(SafetyRecord):
         config: SafetyConfig,
     ) -> None:
         super().__init__()
+        self.emergency: str | None = None  # the input that asked for an emergency stop
         self._limits = limits
         self._limiter = MotionLimiter(limits, period_s)
         self._control = control
@@ -144,6 +145,7 @@ class Safety(SafetyRecord):
 
     def emergency_stop(self, now_ns: int, source: str) -> None:
         """Change to TORQUE_OFF. Always raises SafetyFault."""
+        self.emergency = source
         self._torque_off(now_ns, f"emergency stop by {source}")
 
     def hold(self, now_ns: int, reason: str) -> Vector:
@@ -187,6 +189,15 @@ class Safety(SafetyRecord):
         if self.state in (State.ARMED, State.HOLD) and silent_s > self._config.policy_lost_s:
             self._stop_safely(now_ns, f"the policy has been silent for {silent_s:.2f} s")
         return silent_s > self._config.policy_silent_s
+
+    def end_gently(self, now_ns: int, reason: str) -> bool:
+        """Begin the way to the safe pose, and return whether the arm is on it.
+
+        False means that torque can go off at once: it is off, or there is no safe pose.
+        """
+        if self.torque_on and self._config.safe_pose_rad is not None:
+            self._change(now_ns, State.SAFE_POSE, reason)
+        return self.state is State.SAFE_POSE
 
     def reading_stale(self, now_ns: int, read_ns: int) -> bool:
         """Whether the last complete joint reading, taken at `read_ns`, is too old for motion."""

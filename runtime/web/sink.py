@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 
 from runtime.web.guard import Address, Guard, listen
 from runtime.web.server import Room, Server
 from runtime.web.view import About, View
 from v2a.clock import MonotonicClock
+from v2a.output import say
 
 
 class WebSink:
@@ -23,7 +23,7 @@ class WebSink:
         threading.Thread(target=self._server.serve_forever, name="web", daemon=True).start()
         url = Address(address.host, listener.getsockname()[1]).url
         key = "" if token is None else f"#{token}"
-        print(f"live page: {url}{key}", file=sys.stderr, flush=True)
+        say(f"live page: {url}{key}")
 
     def take(self, message: object) -> None:
         """Update the page's data from a message."""

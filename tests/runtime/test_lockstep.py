@@ -206,12 +206,36 @@ def test_an_arming_that_failed_does_not_arm_later(bundle: Bundle) -> None:
         assert torques(world.chain) == [False, False]
 
 
-def test_a_run_begins_with_torque_off_whatever_a_killed_one_left(bundle: Bundle) -> None:
+def test_torque_that_a_killed_run_left_on_stays_on_and_is_said(bundle: Bundle) -> None:
     world = World(bundle)
     for servo in world.chain.servos.values():
         servo.write(64, b"\x01")
-    with world.lockstep:
-        assert torques(world.chain) == [False, False]
+    with world.lockstep as lockstep:
+        lockstep.run(0.2)
+    assert torques(world.chain) == [True, True]
+    fault = lockstep.summary().torque_fault or ""
+    assert fault.startswith("this run found torque on and leaves it so: base on, tip on; to turn")
+
+
+def test_arming_takes_over_torque_that_a_killed_run_left_on_and_the_end_turns_it_off(
+    bundle: Bundle,
+) -> None:
+    world = World(bundle)
+    for servo in world.chain.servos.values():
+        servo.write(64, b"\x01")
+    off: list[bool] = []
+    write = world.chain.servos[1].write
+
+    def noted(address: int, data: bytes) -> int:
+        off.append(address == 64 and data == b"\x00")
+        return write(address, data)
+
+    world.chain.servos[1].write = noted  # type: ignore[method-assign]
+    with world.lockstep as lockstep:
+        lockstep.arm()
+        assert not any(off)  # it never let go on the way
+        assert lockstep.summary().torque_fault is None
+    assert torques(world.chain) == [False, False]
 
 
 def test_pictures_that_stand_for_two_instants_are_counted(bundle: Bundle) -> None:

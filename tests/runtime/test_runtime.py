@@ -239,9 +239,9 @@ def test_stop_is_in_order_and_restores_the_interpreter(
         started.append(name)
         start(name, *rest)
 
-    def noted_stop(name: str) -> None:
+    def noted_stop(name: str, within_s: float) -> None:
         stopped.append(name)
-        stop(name)
+        stop(name, within_s)
 
     monkeypatch.setattr(threads, "start", noted_start)
     monkeypatch.setattr(threads, "stop", noted_stop)
@@ -348,7 +348,7 @@ def test_a_worker_that_hangs_is_left_behind_and_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("runtime.threads.JOIN_S", 2.0)
+    monkeypatch.setattr("runtime.workers.JOIN_S", 2.0)
     hang, hanging = threading.Event(), threading.Event()
 
     def condition(feeds: object) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +17,13 @@ from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.motors.find import Place, Servo
-from hw_drivers.motors.jog import Mover, _signals_end_it, torque
+from hw_drivers.motors.jog import Mover, torque
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.virtual.loopback import LoopbackPort
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from v2a.clock import FakeClock
 from v2a.errors import BusError
+from v2a.signals import ENDS, one_signal_ends_it
 
 pytestmark = pytest.mark.real_time
 
@@ -170,12 +170,10 @@ def test_a_servo_that_is_gone_is_said_to_be_stiff(chain: VirtualDynamixelBus, mo
         chain.servos.clear()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_in_order(
-    chain: VirtualDynamixelBus, mover: Mover, number: signal.Signals
-) -> None:
+@pytest.mark.parametrize("number", sorted(ENDS))
+def test_a_signal_ends_it_in_order(chain: VirtualDynamixelBus, mover: Mover, number: int) -> None:
     def killed() -> None:
-        with _signals_end_it(), torque(mover):
+        with one_signal_ends_it(), torque(mover):
             os.kill(os.getpid(), number)
             raise AssertionError("it goes on")
 

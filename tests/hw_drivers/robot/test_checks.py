@@ -14,6 +14,7 @@ from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.loopback import LoopbackPort
 from v2a.clock import FakeClock
 from v2a.errors import BusError
+from v2a.own_command import own_command
 
 MODELS = {"dynamixel2": "xm430-w350", "feetech": "sts3215"}
 
@@ -82,7 +83,7 @@ def test_a_register_that_changes_what_a_goal_does_is_refused(
     bus.servos[2]._set(register, raw)
     fault = f"j2 (id 2): {register} {raw}, {expected}"
     assert fault in refusal(robot)
-    assert "run v2a motors setup --port /dev/none" in refusal(robot)
+    assert f"run {own_command()} motors setup --port /dev/none" in refusal(robot)
     assert not any(servo.torque_on for servo in bus.servos.values())
 
 
@@ -108,7 +109,7 @@ def test_a_servo_that_answers_no_read_is_told_to_be_set_up() -> None:
     robot, bus = robot_of("dynamixel2")
     bus.servos[2]._set("status_return_level", 0)
     assert "j2 (id 2): answers a ping, but: servo 2: no answer to read" in refusal(robot)
-    assert "run v2a motors setup --port /dev/none" in refusal(robot)
+    assert f"run {own_command()} motors setup --port /dev/none" in refusal(robot)
 
 
 def test_a_firmware_that_lacks_registers_is_named() -> None:
