@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.config.robot_yaml import RunConfig
+from runtime.config.robot_yaml import SERIAL_FAULTS_MAX_S, RunConfig
 from runtime.control.client import ControlClient
 from runtime.control.dry_run import virtual_robot
 from runtime.control.loop import Control
@@ -49,13 +49,16 @@ def config(hz: float) -> RunConfig:
     joint = {"model": "xl430-w250", "lower_rad": -1, "upper_rad": 1, "velocity_limit_rad_s": 1}
     joints = [joint | {"name": name, "id": i} for i, name in enumerate("ab", start=1)]
     bus = {"protocol": "dynamixel2", "port": "none", "baud": 1_000_000}
-    # Held for as long as it takes, whatever the load does to the policy's signs of life.
-    patient = {"hold_max_s": 1e6, "policy_silent_s": 1e6, "policy_lost_s": 1e6, "stall_s": 1e6}
+    # The highest values: the load delays the policy's signs of life.
+    patient = {
+        **{"hold_max_s": 7200, "policy_silent_s": 5, "policy_lost_s": 10},
+        **{"stall_s": 10, "stall_error_rad": 1.6},
+    }
     return RunConfig.model_validate(
         {
             "robot": {"name": "two", "bus": bus, "joints": joints},
             "camera": {"source": "none"},
-            "control": {"rate_hz": hz, "serial_faults_max": 10**9},
+            "control": {"rate_hz": hz, "serial_faults_max": int(SERIAL_FAULTS_MAX_S * hz)},
             "safety": patient,
             "instruction": "none",
         }

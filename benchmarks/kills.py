@@ -57,8 +57,8 @@ def config(port: str) -> RunConfig:
         {
             "robot": {"name": "two", "bus": bus, "joints": joints},
             "camera": {"source": "none"},
-            "control": {"rate_hz": 100, "serial_faults_max": 1000},
-            "safety": {"policy_lost_s": LOST_S, "hold_max_s": HOLD_S, "state_age_max_s": 10},
+            "control": {"rate_hz": 100, "serial_faults_max": 250},
+            "safety": {"policy_lost_s": LOST_S, "hold_max_s": HOLD_S, "state_age_max_s": 2},
             "instruction": "none",
         }
     )

@@ -145,7 +145,7 @@ def difference(times: Times, over: str, under: str, per_round: int) -> dict[str,
 def settings() -> RunConfig:
     """The demo's robot, which may hold for as long as it takes."""
     config = load_yaml(DEMO / "robot.yaml", RunConfig)
-    patient = {"hold_max_s": 1e6, "stall_s": 1e6}
+    patient = {"hold_max_s": 7200.0, "stall_s": 10.0, "stall_error_rad": 1.6}
     return config.model_copy(update={"safety": config.safety.model_copy(update=patient)})
 
 

@@ -16,6 +16,7 @@ from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
+from runtime.fit import check_units
 from runtime.recording.messages import to_json
 from runtime.safety.stop_latch import refuse_if_latched
 from runtime.status import PERIOD_S, Status
@@ -148,6 +149,7 @@ def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Wor
     clock = MonotonicClock()
     robot: RobotKind = "virtual" if dry_run else "real"
     loaded = load_with_bar(bundle)
+    check_units(loaded.manifest)  # also of a dry run: it rehearses the real one
     size = (config.camera.width, config.camera.height)
     camera = open_camera(config.camera.source, size, config.camera.fps, clock)
     try:

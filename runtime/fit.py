@@ -14,7 +14,7 @@ def check_fit(config: RunConfig, manifest: Manifest) -> Limits:
     """Return for each joint the tighter limit of robot and policy.
 
     Raises ConfigError if the joints differ in name or order, if a joint has no common range, if
-    the safe pose has another number of joints, or if the camera is too slow for the policy.
+    the safe pose is outside it, or if the camera is too slow for the policy.
     """
     robot, policy = config.robot.joints, manifest.action_space.joints
     ours, theirs = [joint.name for joint in robot], [joint.name for joint in policy]
@@ -25,7 +25,6 @@ def check_fit(config: RunConfig, manifest: Manifest) -> Limits:
             "order, or use a bundle for this robot"
         )
     _check_camera(config, manifest)
-    _check_safe_pose(config)
     limits = Limits(
         tuple(ours),
         np.maximum([j.lower_rad for j in robot], [j.lower for j in policy]),
@@ -39,7 +38,19 @@ def check_fit(config: RunConfig, manifest: Manifest) -> Limits:
                 f"joint {name}: the ranges of robot and bundle do not overlap (lower limit "
                 f"{lower:.3f} rad, upper limit {upper:.3f} rad); check zero_tick and direction"
             )
+    _check_safe_pose(config, limits)
     return limits
+
+
+def check_units(manifest: Manifest) -> None:
+    """Raise ConfigError if a joint of the bundle is in another unit than rad."""
+    for joint in manifest.action_space.joints:
+        if joint.unit != "rad":
+            raise ConfigError(
+                f"joint {joint.name}: the bundle {manifest.policy} moves it in the unit "
+                f"{joint.unit!r}, and robot.yaml maps only rad; export the bundle with this joint "
+                "in rad"
+            )
 
 
 def _check_camera(config: RunConfig, manifest: Manifest) -> None:
@@ -53,10 +64,16 @@ def _check_camera(config: RunConfig, manifest: Manifest) -> None:
         )
 
 
-def _check_safe_pose(config: RunConfig) -> None:
-    pose, joints = config.safety.safe_pose_rad, config.robot.joints
-    if pose is not None and len(pose) != len(joints):
-        raise ConfigError(
-            f"safety.safe_pose_rad has {len(pose)} angles, {config.robot.name} has {len(joints)} "
-            "joints; give one angle per joint, in their order"
-        )
+def _check_safe_pose(config: RunConfig, limits: Limits) -> None:
+    for name, pose_rad, lower, upper in zip(
+        limits.names,
+        config.safety.safe_pose_rad or (),
+        limits.lower_rad,
+        limits.upper_rad,
+        strict=False,  # the robot's own check counts the angles
+    ):
+        if not lower <= pose_rad <= upper:
+            raise ConfigError(
+                f"safety.safe_pose_rad: joint {name} at {pose_rad:g} rad is outside the common "
+                f"range of robot and bundle, {lower:.3f} to {upper:.3f} rad; choose an angle in it"
+            )

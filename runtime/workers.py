@@ -22,7 +22,7 @@ from runtime.control.client import END_S, ControlClient
 from runtime.control.loop import Control
 from runtime.control.notes import RobotKind
 from runtime.engines.base import EngineFactory, load
-from runtime.fit import check_fit
+from runtime.fit import check_fit, check_units
 from runtime.mailbox import Mailbox, Mailboxes
 from runtime.policy.graphs import PolicyGraphs
 from runtime.policy.system1 import System1
@@ -210,6 +210,8 @@ def build_workers(
 
     Raises ConfigError if robot and bundle do not fit together, and the errors of `PolicyGraphs`.
     """
+    if robot != "virtual":  # a virtual robot may play a gripper's 0 to 1 as angles
+        check_units(bundle.manifest)
     limits = check_fit(config, bundle.manifest)
     boxes = Mailboxes()
     rest = (limits, config, boxes, clock, tracer.ring("control"))

@@ -3,30 +3,61 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from v2a.errors import ConfigError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 KeyLine = tuple[tuple[str, ...], int]  # a key's path and its line, counted from 1
+Loc = tuple[int | str, ...]
+Fault = tuple[str, str]  # a key's path below the model, "joints.1.id", and what is wrong with it
 
 _SHOWN_INPUT_CHARS = 60
+_SCALARS = ("bool", "int", "float", "str")
 _DEEPEST_NESTING = 40  # also stops at an alias that contains itself
+
+
+def _make_scalars_strict(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("type") in _SCALARS:
+            schema["strict"] = True
+        if schema.get("type") == "literal" and type(schema["expected"][0]) is int:
+            literal = dict(schema)  # for which True and 1.0 are 1
+            schema.clear()
+            schema.update(type="chain", steps=[{"type": "int", "strict": True}, literal])
+            return
+        for part in schema.values():
+            _make_scalars_strict(part)
+    elif isinstance(schema, (list, tuple)):
+        for part in schema:
+            _make_scalars_strict(part)
 
 
 class Strict(BaseModel):
     """Base of every config and manifest model. Models are immutable and allow no unknown key.
 
     NaN and infinity are faults: every comparison with NaN is false, so it would pass limit checks.
+    A number must be a number: `yes` is not 1.0, and the text "5" is not 5. An int may stand for a
+    float.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Make the scalars strict. A strict model would refuse lists for tuples as well."""
+        schema = handler(source)
+        _make_scalars_strict(schema)
+        return schema
 
 
 def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
@@ -43,19 +74,40 @@ def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
         config = model.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
         faults += [
-            (_line_of(details["loc"], lines), describe_fault(details, model))
+            (_line_of(loc, lines), text)
             for details in error.errors(include_url=False)
+            for loc, text in _by_key(details, model)
         ]
     if faults:
         raise ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(faults)))
     return config
 
 
+def faults_of_keys(faults: list[Fault]) -> PydanticCustomError:
+    """Make the error that a model's validator raises for keys below it, each with its own line."""
+    text = "; ".join(f"{key}: {what}" for key, what in faults)
+    return PydanticCustomError("keys", "{text}", {"text": text, "faults": faults})
+
+
+def _by_key(details: ErrorDetails, model: type[BaseModel]) -> Iterator[tuple[Loc, str]]:
+    """Yield where each fault of one pydantic error is, and its text."""
+    loc = details["loc"]
+    if details["type"] != "keys":
+        yield loc, describe_fault(details, model)
+        return
+    for key, what in details["ctx"]["faults"]:
+        place = (*loc, *key.split("."))
+        yield place, f"{_dotted(place)}: {what}"
+
+
 def describe_fault(details: ErrorDetails, model: type[BaseModel]) -> str:
     """Format one pydantic error as `key.path: what is wrong (got value)`."""
-    loc = details["loc"]
-    where = "".join(f"{part}." for part in loc).rstrip(".")
+    where = _dotted(details["loc"])
     return f"{where}: {_message(details, model)}" if where else _message(details, model)
+
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(map(str, loc))
 
 
 def _message(details: ErrorDetails, model: type[BaseModel]) -> str:
@@ -64,6 +116,8 @@ def _message(details: ErrorDetails, model: type[BaseModel]) -> str:
     if details["type"] == "extra_forbidden":
         known = sorted(_known_keys(model, details["loc"][:-1]))
         return f"unknown key, {suggest(str(details['loc'][-1]), known)}"
+    if details["type"] == "keys":
+        return details["msg"]
     text = details["msg"].removeprefix("Value error, ")
     return f"{text} (got {_shorten(repr(details['input']))})"
 
@@ -78,7 +132,7 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _SHOWN_INPUT_CHARS else text[: _SHOWN_INPUT_CHARS - 3] + "..."
 
 
-def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
+def _known_keys(model: type[BaseModel], loc: Loc) -> set[str]:
     """Return the keys that `model` allows at `loc`, from its JSON schema."""
     root = model.model_json_schema()
     nodes = list(_alternatives(root, root))
@@ -103,10 +157,36 @@ def _child(node: dict[str, Any], part: int | str) -> dict[str, Any] | None:
     return child if isinstance(child, dict) else None
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as they look: 1e3 is a number; 010 is not 8, and 1:30 is not 90.
+
+    YAML 1.1 reads the first as text, and the others as octal and as base 60. Here those two are
+    text, which no number accepts.
+    """
+
+
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag not in _NUMBERS]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?((0|[1-9][0-9_]*)?\.[0-9][0-9_]*|(0|[1-9][0-9_]*)\.?)([eE][-+]?[0-9]+)?$"
+        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
 def _parse(path: Path) -> tuple[Any, list[KeyLine]]:
     """Return the file's plain data and the line of every key."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = _Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(f"{path}: is empty; expected a mapping of keys")
@@ -149,7 +229,7 @@ def _duplicates(keys: list[KeyLine]) -> Iterator[tuple[int, str]]:
         first_lines.setdefault(path, line)
 
 
-def _line_of(loc: tuple[int | str, ...], lines: dict[tuple[str, ...], int]) -> int:
+def _line_of(loc: Loc, lines: dict[tuple[str, ...], int]) -> int:
     """Return the line of the key, or of its nearest parent that the file contains."""
     path = tuple(map(str, loc))
     prefixes = (path[:n] for n in range(len(path), 0, -1))

@@ -5,28 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from hw_drivers.bus.registers import Model
 from hw_drivers.family import FAMILIES, Family, Role, all_models, load_family
-from v2a.config import Strict
+from v2a.bounds import is_recorded, within
+from v2a.config import Strict, faults_of_keys
+
+SPEED_MAX_RAD_S: Final = 50.0
+"""No servo of the tables turns faster: the highest limit is 2047 units of 0.229 rpm."""
+
+# Names become folders, topics and labels, so they have no slash, and do not begin with a dot.
+Name = Annotated[str, StringConstraints(pattern=r"^\w([\w .-]{0,62}[\w.-])?$")]
 
 
 class BusConfig(Strict):
     """The serial bus and the servo family on it.
 
-    `budget_s` bounds one reading of all joints, repetitions included. Keep it below the period of
-    the control loop. `watchdog_s` is the time after which servos with a watchdog stop by
+    `budget_s` bounds one reading of all joints, repetitions included. It must fit into the period
+    of the control loop. `watchdog_s` is the time after which servos with a watchdog stop by
     themselves when they hear no request, so that a dead controller does not leave an arm moving.
     """
 
     protocol: str  # a key of `FAMILIES`
-    port: str
+    port: str = Field(min_length=1, max_length=4096)
     baud: int
-    budget_s: float = Field(default=0.02, gt=0.0)
-    watchdog_s: PositiveFloat = 0.5
+    budget_s: Annotated[float, within(0.001, 0.5, "a stop waits for the end of a reading")] = 0.02
+    # e-manual, "Bus Watchdog(98)": 1 to 127 units of 20 ms.
+    watchdog_s: Annotated[float, within(0.02, 2.54, "the range of a Dynamixel's register")] = 0.5
 
     @property
     def family(self) -> Family:
@@ -47,18 +55,6 @@ class BusConfig(Strict):
         if protocol and baud not in (known := load_family(protocol).bauds):
             raise ValueError(f"{protocol} servos know {_listed(known)} baud")
         return baud
-
-    @field_validator("watchdog_s")
-    @classmethod
-    def _within_the_register(cls, watchdog_s: float, known_so_far: ValidationInfo) -> float:
-        protocol = known_so_far.data.get("protocol")
-        if protocol and (watchdog := load_family(protocol).watchdog):
-            longest_s = watchdog.longest * watchdog.unit_s
-            if watchdog_s < watchdog.unit_s:
-                raise ValueError(f"Input should be greater than or equal to {watchdog.unit_s:g}")
-            if watchdog_s > longest_s:
-                raise ValueError(f"Input should be less than or equal to {longest_s:g}")
-        return watchdog_s
 
 
 # A key of a joint -> the register that its servo needs for it.
@@ -91,17 +87,21 @@ class JointConfig(Strict):
     current-based position mode: for a gripper.
     """
 
-    name: str
+    name: Name
     model: str
     id: int = Field(ge=0)
     shadow_id: int | None = Field(default=None, ge=0)
-    current_limit_a: PositiveFloat | None = None
+    current_limit_a: Annotated[
+        float | None, within(0.001, 10, "no servo of the tables draws more", loose=None)
+    ] = None
     direction: Literal[1, -1] = 1
     # Without a value: the centre of the model's turn.
     zero_tick: int = Field(default=None, ge=0, validate_default=True)
     lower_rad: float
     upper_rad: float
-    velocity_limit_rad_s: PositiveFloat
+    velocity_limit_rad_s: Annotated[
+        float, within(0.001, SPEED_MAX_RAD_S, "no servo turns faster", loose=None)
+    ]
 
     @field_validator("model")
     @classmethod
@@ -151,6 +151,18 @@ class JointConfig(Strict):
         model = known_so_far.data.get("model")
         return all_models()[model].turn_ticks // 2 if model else 0
 
+    @field_validator("velocity_limit_rad_s")
+    @classmethod
+    def _speed_of_the_model(cls, rad_s: float, info: ValidationInfo) -> float:
+        model = info.data.get("model")
+        register = all_models()[model].items.get("velocity_limit") if model else None
+        if register is None or register.limits is None or is_recorded(info):
+            return rad_s
+        highest_rad_s = register.limits[1] * register.scale
+        if rad_s > highest_rad_s:
+            raise ValueError(f"must be at most {highest_rad_s:.3g}, the highest speed of a {model}")
+        return rad_s
+
     @property
     def servo_model(self) -> Model:
         """The register table of the joint's servo."""
@@ -196,7 +208,7 @@ class JointConfig(Strict):
 class RobotConfig(Strict):
     """A robot of position-controlled joints, all of one servo family."""
 
-    name: str
+    name: Name
     bus: BusConfig
     joints: tuple[JointConfig, ...] = Field(min_length=1)
     # The file that `v2a motors calibrate` writes. Every connect compares the servos with it.
@@ -217,10 +229,19 @@ class RobotConfig(Strict):
 
     @model_validator(mode="after")
     def _unique(self) -> RobotConfig:
+        faults = []
         for what in ("name", "id"):
-            values = [getattr(servo, what) for servo in self.servos]
-            if twice := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"joints must differ in {what}; more than once: {twice}")
+            taken: dict[object, str] = {}
+            for number, joint in enumerate(self.joints):
+                for servo in joint.servos:
+                    value, is_shadow = getattr(servo, what), servo.id == joint.shadow_id
+                    key = f"joints.{number}.{'shadow_id' if is_shadow and what == 'id' else what}"
+                    if value in taken:
+                        text = f"{value!r} is also the {what} of {taken[value]}; joints must differ"
+                        faults.append((key, text))
+                    taken.setdefault(value, f"joints.{number}")
+        if faults:
+            raise faults_of_keys(faults)
         return self
 
     @model_validator(mode="after")

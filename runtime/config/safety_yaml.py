@@ -11,9 +11,10 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from v2a.config import Strict
+from v2a.bounds import is_recorded, within
+from v2a.config import Strict, faults_of_keys
 from v2a.errors import ConfigError
 
 # Pure function: joint positions, float64 [J] rad -> None if allowed, or the reason if not. The
@@ -21,16 +22,32 @@ from v2a.errors import ConfigError
 Workspace = Callable[[npt.NDArray[np.float64]], str | None]
 
 
+_SUPPLIES = "servos run on 3.7 to 24 V"
+
+
 class HealthConfig(Strict):
     """The allowed range of the servos' own readings. Missing readings are ignored."""
 
-    voltage_min_v: float | None = None  # no default: it depends on the servo model and the supply
-    voltage_max_v: float | None = None
+    # No default: they depend on the servo model and the supply.
+    voltage_min_v: Annotated[float | None, within(3, 30, _SUPPLIES, loose="below")] = None
+    voltage_max_v: Annotated[float | None, within(3, 30, _SUPPLIES)] = None
     # Below the 70 to 80 C at which servos switch themselves off and drop the arm.
-    temperature_max_c: float = 65.0
-    current_max_a: PositiveFloat | None = None
+    temperature_max_c: Annotated[
+        float, within(30, 80, "servos switch themselves off at 70 to 80 C")
+    ] = 65.0
+    current_max_a: Annotated[
+        float | None, within(0.01, 10, "no servo of the tables draws more")
+    ] = None
     # Starting a motion draws current, and a load lowers the supply voltage for a moment.
-    longest_s: float = Field(default=0.5, ge=0.0)
+    longest_s: Annotated[float, within(0, 5, "a blocked servo burns in seconds")] = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self, info: ValidationInfo) -> HealthConfig:
+        low, high = self.voltage_min_v, self.voltage_max_v
+        if low is not None and high is not None and low >= high and not is_recorded(info):
+            text = f"must be below voltage_max_v (got {low:g} and {high:g})"
+            raise faults_of_keys([("voltage_min_v", text)])
+        return self
 
 
 class GpioConfig(Strict):
@@ -39,8 +56,8 @@ class GpioConfig(Strict):
     The button connects the line to ground and opens when pressed, so a broken wire also stops.
     """
 
-    chip: str
-    line: NonNegativeInt
+    chip: str = Field(min_length=1, max_length=4096)
+    line: int = Field(ge=0, le=1023)
 
 
 class EstopConfig(Strict):
@@ -54,23 +71,45 @@ class SafetyConfig(Strict):
     """The limits that the control loop checks; see `runtime.safety.safety`."""
 
     # From rest to 5 rad/s in 20 ms: no servo of this size is faster.
-    acceleration_max_rad_s2: PositiveFloat = 250.0
+    acceleration_max_rad_s2: Annotated[
+        float, within(0.1, 1000, "from rest to the highest speed of any servo in 50 ms")
+    ] = 250.0
     # Twice the time after which a 50 Hz bus without answers is a fault.
-    state_age_max_s: PositiveFloat = 0.2
+    state_age_max_s: Annotated[
+        float, within(0.01, 2, "the policy would act on joint positions of long ago")
+    ] = 0.2
     # The policy process sends a heartbeat every 20 ms; host stalls of 100 ms are common.
-    policy_silent_s: PositiveFloat = 0.25
-    policy_lost_s: PositiveFloat = 1.0  # longer than any stall
+    policy_silent_s: Annotated[
+        float, within(0.05, 5, "a slow machine stalls for a few seconds, not for longer")
+    ] = 0.25
+    policy_lost_s: Annotated[float, within(0.1, 10, "an arm that nobody drives must let go")] = (
+        1.0  # longer than any stall
+    )
     # Holding for longer only heats the servos.
-    hold_max_s: PositiveFloat = 10.0
+    hold_max_s: Annotated[
+        float, within(0.1, 7200, "two hours of holding, watched by temperature_max_c")
+    ] = 10.0
     # The pose before the torque goes off, so that the arm does not drop; none: off at once.
     safe_pose_rad: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
-    safe_pose_timeout_s: PositiveFloat = 10.0
+    safe_pose_timeout_s: Annotated[
+        float, within(0.1, 60, "nothing crosses its range that slowly")
+    ] = 10.0
     # A joint 20 degrees behind its command for a second is blocked or drags something along.
-    stall_error_rad: PositiveFloat = 0.35
-    stall_s: PositiveFloat = 1.0
+    stall_error_rad: Annotated[
+        float, within(0.01, 1.6, "a joint a quarter turn behind does not follow")
+    ] = 0.35
+    stall_s: Annotated[float, within(0.05, 10, "a blocked servo burns in seconds")] = 1.0
     workspace: str | None = None  # `FILE.py:function`, beside robot.yaml: a `Workspace`
     health: HealthConfig = HealthConfig()
     estop: EstopConfig = EstopConfig()
+
+    @model_validator(mode="after")
+    def _ordered(self, info: ValidationInfo) -> SafetyConfig:
+        silent_s, lost_s = self.policy_silent_s, self.policy_lost_s
+        if silent_s >= lost_s and not is_recorded(info):
+            text = f"must be below policy_lost_s (got {silent_s:g} and {lost_s:g})"
+            raise faults_of_keys([("policy_silent_s", text)])
+        return self
 
     @field_validator("workspace")
     @classmethod

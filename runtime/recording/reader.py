@@ -29,6 +29,7 @@ from runtime.recording.messages import LogLine, Reset, SafetyChange, Spans
 from runtime.recording.sinks import FILE
 from runtime.recording.topics import TOPICS, Row, frame_head
 from runtime.summary_model import RunSummary
+from v2a.bounds import RECORDED
 from v2a.config import describe_fault
 from v2a.errors import ConfigError
 
@@ -170,7 +171,7 @@ class Recording:
 
     def _model(self, kind: type[ModelT], record: Metadata) -> ModelT:
         try:
-            return kind.model_validate_json(record.metadata[TEXT])
+            return kind.model_validate_json(record.metadata[TEXT], context=RECORDED)
         except ValidationError as error:
             fault = describe_fault(error.errors(include_url=False)[0], kind)
             raise ConfigError(

@@ -45,10 +45,14 @@ class HealthMonitor:
 
     def __init__(self, names: tuple[str, ...], config: HealthConfig) -> None:
         self._names = names
-        current_a = config.current_max_a or np.inf
+        current_a = _or(config.current_max_a, np.inf)
         # quantity of Health -> its unit and the bounds of its good range
         self._ranges = {
-            "voltage_v": ("V", config.voltage_min_v or -np.inf, config.voltage_max_v or np.inf),
+            "voltage_v": (
+                "V",
+                _or(config.voltage_min_v, -np.inf),
+                _or(config.voltage_max_v, np.inf),
+            ),
             "temperature_c": ("C", -np.inf, config.temperature_max_c),
             "current_a": ("A", -current_a, current_a),
         }
@@ -74,6 +78,10 @@ class HealthMonitor:
                     f"{self._names[joint]}: {reading.value[joint]:.1f} {unit}, "
                     f"allowed {low:g}..{high:g}"
                 )
+
+
+def _or(bound: float | None, without: float) -> float:
+    return without if bound is None else bound
 
 
 Column = tuple[tuple[Number, ...], tuple[int, ...]]

@@ -98,7 +98,7 @@ def test_a_hail_of_signals_does_not_get_between_the_motors_and_their_torque_off(
     chain.servos[1].set_present_rad(0.5)
     pty = PtyServer(chain)
     # A busy test machine loses answers that a wire would not.
-    patient = ROBOT_YAML + "control: {serial_faults_max: 1000}\n"
+    patient = ROBOT_YAML + "control: {serial_faults_max: 125}\n"
     (folder / "robot.yaml").write_text(patient.replace("/dev/not-there", pty.path))
     process = start(folder, "--arm")
     deadline = time.monotonic() + 60

@@ -34,7 +34,7 @@ class Robot:
         self._run = folder / "runs" / "two-1"
         text = ROBOT_YAML.replace("/dev/not-there", self.pty.path)
         # Patient where a busy test machine needs it: only what a test injects may go wrong.
-        text += "control: {serial_faults_max: 1000}\n"
+        text += "control: {serial_faults_max: 125}\n"
         (folder / "robot.yaml").write_text(text.replace("timeout_s: 20", "timeout_s: 0.5"))
 
     def is_running(self) -> bool:
@@ -102,7 +102,7 @@ def test_a_servo_that_falls_silent_in_the_run_is_named(
     folder: Path, robot: Robot, simulator: Simulator
 ) -> None:
     file = folder / "robot.yaml"
-    file.write_text(file.read_text().replace("serial_faults_max: 1000", "serial_faults_max: 20"))
+    file.write_text(file.read_text().replace("serial_faults_max: 125", "serial_faults_max: 20"))
     once(robot.is_running, lambda: robot.chain.servos.pop(2))
     result = run_command("--arm")
     assert result.exit_code == 7

@@ -74,8 +74,8 @@ class Bench:
         # Patient where a busy test machine needs it: only what a test injects may go wrong.
         config = run_config(
             camera={"source": "test", "fps": 50},
-            control={"serial_faults_max": 1000, "rate_hz": 50},
-            system2={"soft_age_s": 100, "hard_age_s": 100},
+            control={"serial_faults_max": 125, "rate_hz": 50},
+            system2={"soft_age_s": 30, "hard_age_s": 30},
         )
         bus = config.robot.bus.model_copy(update={"port": self.pty.path, "watchdog_s": 2.0})
         robot = config.robot.model_copy(update={"bus": bus})

@@ -76,11 +76,11 @@ def fault_of(tmp_path: Path, edit: Callable[[str], str]) -> str:
     [
         ("id: 1", "id: 300", "joints.0.id: Input should be less than or equal to 252 (got 300)"),
         ("xl330-m288", "xl330", "unknown servo model, known are: xl430-w250, xc430-w150, xm430"),
-        ("id: 2", "id: 1", "joints must differ in id; more than once: [1]"),
+        ("id: 2", "id: 1", "joints.1.id: 1 is also the id of joints.0; joints must differ"),
         ("lower_rad: -1.0", "lower_rad: 2.0", "lower_rad must be below upper_rad"),
         ("lower_rad: -1.0", "lower_rad: -3.3", "the limit -3.3 rad is tick -103, outside the"),
         ("baud: 1000000", "baud: 123", "bus.baud: dynamixel2 servos know 9600, 57600"),
-        ("watchdog_s: 0.1", "watchdog_s: 9", "bus.watchdog_s: Input should be less than"),
+        ("watchdog_s: 0.1", "watchdog_s: 9", "bus.watchdog_s: must be 0.02 to 2.54"),
         ("direction: -1", "direction: 0", "joints.1.direction: Input should be 1 or -1"),
     ],
 )

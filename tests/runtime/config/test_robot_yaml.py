@@ -46,7 +46,7 @@ def test_every_fault_with_its_line(tmp_path: Path) -> None:
         load_yaml(file, RunConfig)
     first, second = str(refusal.value).splitlines()
     assert first.endswith("robot.yaml:7: camera.fsp: unknown key, did you mean 'fps'?")
-    assert "robot.yaml:8: system2: soft_age_s must not be above hard_age_s" in second
+    assert "robot.yaml:8: system2.soft_age_s: must not be above hard_age_s" in second
 
 
 def test_limits_without_a_common_range_are_refused() -> None:

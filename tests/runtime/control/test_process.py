@@ -38,7 +38,7 @@ pytestmark = pytest.mark.real_time
 
 PATIENCE_S = 60.0
 # Neither may a stall of a busy test machine look like the death of the policy.
-PATIENT = {"policy_silent_s": 30.0, "policy_lost_s": 60.0, "hold_max_s": 60.0}
+PATIENT = {"policy_silent_s": 5.0, "policy_lost_s": 10.0, "hold_max_s": 60.0}
 NEVER_THERE = ("cuda", "cv2", "onnxruntime", "tensorrt", "torch")
 
 

@@ -89,7 +89,8 @@ def test_a_system_2_that_is_2_s_late_makes_no_control_tick_late_and_system_1_goe
 
     # However long, in its own time, the loop waits for the first chunk; the servos never move.
     config = run_config(
-        system2={"soft_age_s": 1.0, "hard_age_s": 5.0}, safety={"hold_max_s": 1e6, "stall_s": 1e6}
+        system2={"soft_age_s": 1.0, "hard_age_s": 5.0},
+        safety={"hold_max_s": 7200, "stall_s": 10, "stall_error_rad": 1.6},
     )
     robot = Robot(config.robot, clock, LoopbackPort(make_chain()))
     workers = build_workers(
