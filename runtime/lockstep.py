@@ -20,7 +20,7 @@ from runtime.mailbox import Image, Mailbox, Message
 from runtime.recording.link import InProcess
 from runtime.recording.messages import Reset
 from runtime.recording.recorder import RATE_HZ, Recorder
-from runtime.summary import describe, summarise
+from runtime.summary import describe, now, summarise
 from runtime.summary_model import RunSummary
 from runtime.threads import PUBLISH, Worker
 from runtime.workers import WORKERS, Stepping, Workers
@@ -90,7 +90,7 @@ class Lockstep:
         self._recorder = Recorder(workers.tracer, safety, record_dir, transport=InProcess)
         self._events: list[tuple[int, int, int, Callable[[], None]]] = []
         self._pushed = 0
-        self._start_ns = clock.now_ns()
+        self._start = now(clock)
         boxes = workers.mailboxes
         for mailbox in boxes.all():
             mailbox.taps.append(self._recorder.offer)
@@ -102,8 +102,9 @@ class Lockstep:
 
     def start(self) -> Lockstep:
         """Connect the robot, warm the engines, and start the grids of camera and control loop."""
-        now_ns = self._start_ns = self._clock.now_ns()
-        self._recorder.open(describe(self._workers, now_ns))
+        self._start = now(self._clock)
+        now_ns = self._start.monotonic_ns
+        self._recorder.open(describe(self._workers, self._start))
         self._workers.prepare()
         config = self._workers.config
         for name, slot in self._slots.items():
@@ -156,7 +157,7 @@ class Lockstep:
 
     def summary(self) -> RunSummary:
         """Return the summary of the run so far, in virtual time."""
-        return summarise(self._workers, self._recorder, self._start_ns)
+        return summarise(self._workers, self._recorder, self._start)
 
     def __enter__(self) -> Lockstep:
         return self.start()

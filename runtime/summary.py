@@ -12,21 +12,34 @@ import numpy as np
 
 from runtime.recording.header import Header
 from runtime.recording.recorder import Recorder
-from runtime.summary_model import CpuTime, Dropped, RunSummary, Spread, StateChange
+from runtime.summary_model import (
+    CpuTime,
+    Dropped,
+    Moment,
+    RunSummary,
+    Spread,
+    StateChange,
+    utc_text,
+)
 from runtime.workers import Workers
+from v2a.clock import Clock
 from v2a.measured import Times, times_table
 from v2a.spans import COLUMNS
 
 PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless", "mcap")
 
 
-def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary:
-    """Return the summary of the run since `since_ns`, without the times of its threads."""
+def summarise(workers: Workers, recorder: Recorder, start: Moment) -> RunSummary:
+    """Return the summary of the run since `start`, without the times of its threads."""
     control = workers.control
+    end, since_ns = now(workers.clock), start.monotonic_ns
     return RunSummary(
+        started_utc=utc_text(start.utc_ns),
+        start=start,
+        end=end,
         robot=workers.config.robot.name,
         policy=workers.bundle.manifest.policy,
-        seconds=(workers.clock.now_ns() - since_ns) / 1e9,
+        seconds=(end.monotonic_ns - since_ns) / 1e9,
         stages=times_table(recorder.stage_table()),
         gpu_stages=times_table(workers.tracer.gpu_table()),
         ages={
@@ -46,7 +59,8 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
             recorded_messages=recorder.dropped,
         ),
         safety=tuple(
-            StateChange(t_s=(c.t_ns - since_ns) / 1e9, state=c.state.value, reason=c.reason)
+            # The first state is older than the run.
+            StateChange(t_s=max(c.t_ns - since_ns, 0) / 1e9, state=c.state.value, reason=c.reason)
             for c in list(control.safety.changes)
         ),
         torque_fault=control.torque_fault,
@@ -57,11 +71,18 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
     )
 
 
-def describe(workers: Workers, start_ns: int) -> Header:
-    """Return the header of a recording of these workers, which start at `start_ns`."""
+def now(clock: Clock) -> Moment:
+    """Return this moment on both clocks."""
+    return Moment(utc_ns=clock.utc_ns(), monotonic_ns=clock.now_ns())
+
+
+def describe(workers: Workers, start: Moment) -> Header:
+    """Return the header of a recording of these workers, which start at `start`."""
     manifest = workers.bundle.manifest
     return Header(
-        start_ns=start_ns,
+        start_ns=start.monotonic_ns,
+        start_utc_ns=start.utc_ns,
+        dry_run=workers.dry_run,
         config=workers.config,
         policy=manifest.policy,
         bundle=str(workers.bundle.path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Literal
 
 from pydantic import Field
@@ -32,6 +33,20 @@ class Dropped(Measured):
     )
 
 
+class Moment(Measured):
+    """One moment on two clocks."""
+
+    utc_ns: int = Field(description="time since 1970 (UTC), ns")
+    monotonic_ns: int = Field(description="the same on the machine's monotonic clock, ns")
+
+
+def utc_text(utc_ns: int) -> str:
+    """ISO 8601 in UTC with microseconds, such as 2026-11-28T01:30:00.000000Z."""
+    whole, rest_ns = divmod(utc_ns, 1_000_000_000)
+    at = datetime.fromtimestamp(whole, timezone.utc)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{rest_ns // 1000:06d}Z"
+
+
 class StateChange(Measured):
     """One change of the safety state."""
 
@@ -59,6 +74,9 @@ class RunSummary(Measured):
     """
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
+    started_utc: str | None = absent("date and time of the start in UTC, as in ISO 8601")
+    start: Moment | None = absent("start of the run; zero of all times in the recording")
+    end: Moment | None = absent("when this summary was made")
     robot: str = Field(description="`robot.name` of robot.yaml")
     policy: str = Field(description="name of the policy in the bundle")
     seconds: float = Field(description="length of the run, s")

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from runtime.control.loop import Verb
 from runtime.host.run_delay import ThreadTimes
-from runtime.recording.messages import ERROR, LogLine, Reset
+from runtime.recording.messages import ERROR, FATAL, INFO, LogLine, Reset
 from runtime.recording.recorder import Recorder
 from runtime.recording.sinks import SinkSpec
-from runtime.summary import describe, summarise
+from runtime.summary import describe, now, summarise
 from runtime.summary_model import RunSummary
 from runtime.threads import WorkerThreads
 from runtime.workers import WORKERS, Workers
-from v2a.errors import SafetyFault
+from v2a.errors import CameraEnded, SafetyFault
 
 # A thread waits for the GIL for about the switch interval. Python's default is 5 ms.
 SWITCH_INTERVAL_S = 0.0005
@@ -50,7 +50,7 @@ class Runtime:
         self._starting_or_stopping = threading.Lock()
         self._recorder = Recorder(workers.tracer, workers.control.safety, record_dir, sinks)
         self._ended: RunSummary | None = None
-        self._start_ns = workers.clock.now_ns()
+        self._start = now(workers.clock)
         for mailbox in workers.mailboxes.all():
             mailbox.taps.append(self._recorder.offer)
 
@@ -60,9 +60,9 @@ class Runtime:
             opened.callback(self._end_recording)  # runs last: it records how the others ended
             opened.callback(self._workers.close)
             self._workers.prepare()
-            self._recorder.open(describe(self._workers, self._workers.clock.now_ns()))
+            self._start = now(self._workers.clock)
+            self._recorder.open(describe(self._workers, self._start))
             opened.enter_context(realtime_interpreter())
-            self._start_ns = self._workers.clock.now_ns()
             for row in WORKERS:
                 within_s = row.ends_within_s(self._workers.config)
                 opened.callback(self._threads.stop, row.name, within_s)
@@ -128,7 +128,7 @@ class Runtime:
         """Return the summary of the run so far. After the end it is the recorded summary."""
         if self._ended is not None:
             return self._ended
-        summary = summarise(self._workers, self._recorder, self._start_ns)
+        summary = summarise(self._workers, self._recorder, self._start)
         threads = {
             "threads": self._thread_times(),
             "scheduling": dict(self._threads.scheduling),
@@ -170,11 +170,14 @@ class Runtime:
             raise SafetyFault(f"can't {verb}: the control loop is not running; call start()")
 
     def _end_recording(self) -> None:
-        now_ns = self._workers.clock.now_ns()
+        now_ns, error = self._workers.clock.now_ns(), self._threads.error
+        if error is not None:
+            level = INFO if isinstance(error, CameraEnded) and self._workers.dry_run else ERROR
+            self._recorder.offer(LogLine(now_ns, level, str(error)))
         control = self._workers.control
-        for fault in (self._threads.error, control.torque_fault, control.stop_latch):
+        for fault in (control.torque_fault, control.stop_latch):
             if fault is not None:
-                self._recorder.offer(LogLine(now_ns, ERROR, str(fault)))
+                self._recorder.offer(LogLine(now_ns, FATAL, fault))
 
         def summarised() -> RunSummary:
             self._ended = self.summary()

@@ -14,6 +14,10 @@ class Clock(Protocol):
         """Return monotonic time in nanoseconds. Only differences have a meaning."""
         ...
 
+    def utc_ns(self) -> int:
+        """Return the time since 1970 (UTC) in nanoseconds. It may be set, and then jump."""
+        ...
+
     def sleep_until_ns(self, t_ns: int) -> None:
         """Sleep until `t_ns` or a little later. Return at once if `t_ns` has passed."""
         ...
@@ -58,6 +62,10 @@ class MonotonicClock:
         """See `Clock`."""
         return time.monotonic_ns()
 
+    def utc_ns(self) -> int:
+        """See `Clock`."""
+        return time.time_ns()
+
     def sleep_until_ns(self, t_ns: int) -> None:
         """See `Clock`. The deadline is absolute, so a loop's period does not drift."""
         _sleep_until_ns(t_ns)
@@ -71,6 +79,10 @@ class FakeClock:
 
     def now_ns(self) -> int:
         """See `Clock`."""
+        return self._now_ns
+
+    def utc_ns(self) -> int:
+        """See `Clock`. The virtual time begins in 1970, so that runs are equal byte by byte."""
         return self._now_ns
 
     def advance_ns(self, dt_ns: int) -> None:

@@ -10,6 +10,7 @@ V2AError                    exit code 1
  |    +-- PortError         6  the serial port is missing, busy, forbidden or was unplugged
  +-- SafetyFault            7  a safety limit was crossed; the robot is disarmed
  +-- OverBudget             8  `denoise p99 62 ms (limit 50)`: v2a profile --budgets
+ +-- DamagedRecording       9  part of a recording is unreadable; the result covers the rest
 
 The command line prints `error: <message>` on stderr and exits with the error's exit code.
 """
@@ -73,3 +74,9 @@ class OverBudget(V2AError):  # noqa: N818  a verdict, not a fault of the program
     """A run took longer than its budgets allow."""
 
     exit_code = 8
+
+
+class DamagedRecording(V2AError):  # noqa: N818  what is wrong, and with what
+    """Part of a recording cannot be read; the command's result covers only the rest."""
+
+    exit_code = 9

@@ -31,8 +31,10 @@ def record() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def info(run: Path, as_json: bool) -> None:
     """Show what RUN holds and how it ended."""
-    found = look_into(Recording(run))
+    recording = Recording(run)
+    found = look_into(recording)
     click.echo(to_json(found) if as_json else _text(found))
+    recording.complain()
 
 
 @record.command()
@@ -48,10 +50,14 @@ def _text(found: RecordingInfo) -> str:
     what = f"{found.robot}, {found.policy}, {found.seconds:.1f} s"
     how = "ended" if found.ended else "did not end: it was killed, or still goes on"
     counts = [f"{topic:<12}{n:>8}" for topic, n in found.messages.items()]
+    robot = "a virtual robot: a dry run" if found.dry_run else "a real robot"
+    damaged = [f"damaged in {found.damaged} places"] if found.damaged else []
     return "\n".join(
         [
             f"{found.path}: {what}, {how}",
+            f"started: {found.started_utc or 'not known'}, with {robot}",
             f"instruction: {found.instruction}",
+            *damaged,
             *counts,
             ", ".join(f"{name} {version}" for name, version in found.versions.items()),
         ]

@@ -18,6 +18,12 @@ class Header(Measured):
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     start_ns: int = Field(description="start of the run on the machine's monotonic clock, ns")
+    start_utc_ns: int | None = Field(
+        default=None,
+        description="the same moment as time since 1970 (UTC), ns; null in older recordings. "
+        "Lockstep begins in 1970",
+    )
+    dry_run: bool = Field(default=False, description="whether the robot was a virtual one")
     config: RunConfig = Field(description="all of robot.yaml, with its defaults")
     policy: str = Field(description="name of the policy in the bundle")
     bundle: str = Field(description="path of the bundle")
@@ -27,3 +33,11 @@ class Header(Measured):
     )
     seed: int = Field(description="seed of the sampler's noise")
     versions: dict[str, str] = Field(description="package -> version; also python and machine")
+
+    def log_ns(self, t_ns: int) -> int:
+        """Return the time in the file, ns since 1970, of a moment on the monotonic clock."""
+        return t_ns + self._offset_ns
+
+    @property
+    def _offset_ns(self) -> int:
+        return 0 if self.start_utc_ns is None else self.start_utc_ns - self.start_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 from hw_drivers.robot.robot import Health
 from runtime.mailbox import Image
 
-WARNING, ERROR = 3, 4  # levels of foxglove.Log
+INFO, WARNING, ERROR, FATAL = 2, 3, 4, 5  # levels of foxglove.Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A fault or a warning; `level` is WARNING or ERROR."""
+    """A fault or a warning; `level` is INFO, WARNING, ERROR or FATAL."""
 
     t_ns: int
     level: int
@@ -85,6 +86,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
+PIXELS_MAX: Final = 1 << 25  # 33 million: beyond every camera of a policy
+_PNG_HEAD: Final = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR(....)(....)", re.DOTALL)
+
 NO_IMAGE: Final[Image] = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -97,9 +101,20 @@ def to_png(image: Image) -> bytes:
 
 
 def from_png(data: bytes) -> Image:
-    """uint8 [H, W, 3] RGB. Raises ModuleNotFoundError if OpenCV is not installed."""
+    """uint8 [H, W, 3] RGB.
+
+    Raises ValueError if `data` is no PNG or has more than `PIXELS_MAX` pixels, and
+    ModuleNotFoundError if OpenCV is not installed.
+    """
     import cv2
 
+    size = _PNG_HEAD.match(data)
+    if (
+        size is None
+        or math.prod(int.from_bytes(side, "big") for side in size.groups()) > PIXELS_MAX
+    ):
+        raise ValueError("its picture is no PNG, or far too large")
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert bgr is not None, "the chunk's checksum was right, so it is what `to_png` made"
+    if bgr is None:
+        raise ValueError("its picture cannot be decoded")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

@@ -1,41 +1,48 @@
-"""`Recording(path)` reads a recording, also of a run that was killed or still goes on."""
+"""`Recording(path)` reads a recording, also of a run that was killed or still goes on.
+
+A damaged place costs the messages in it and no others. `damage` lists all such places.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import struct
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from mcap.exceptions import McapError
-from mcap.reader import make_reader
-from mcap.records import Channel, Footer, McapRecord, Message, Metadata
-from mcap.stream_reader import StreamReader
-from mcap.writer import MCAP0_MAGIC
+from mcap.records import Metadata
 from pydantic import ValidationError
-from zstandard import ZstdError
 
 from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, StateMsg
+from runtime.recording.checks import check
+from runtime.recording.container import Damage, FileState, RawMessage, walk
 from runtime.recording.header import Header
 from runtime.recording.mcap_writer import HEADER, SUMMARY, TEXT
 from runtime.recording.messages import LogLine, Reset, SafetyChange, Spans
-from runtime.recording.sinks import FILE
+from runtime.recording.pieces import FILE, pieces_of
 from runtime.recording.topics import TOPICS, Row, frame_head
 from runtime.summary_model import RunSummary
 from v2a.bounds import RECORDED
 from v2a.config import describe_fault
-from v2a.errors import ConfigError
+from v2a.errors import ConfigError, DamagedRecording
 
-# What the readers raise where a crash cut the file off, or a disk damaged it. mcap's reader trusts
-# a damaged length, and then raises one of the last two.
-TORN: Final = (McapError, struct.error, ValueError, ZstdError, MemoryError, OverflowError)
+EPOCHS_MAX: Final = 100_000
+# What a message raises that no version of v2a wrote.
+_FOREIGN: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+_NAMED: Final = 3  # damaged places in a message
 
 M = TypeVar("M")
 ModelT = TypeVar("ModelT", Header, RunSummary)
@@ -43,24 +50,29 @@ ModelT = TypeVar("ModelT", Header, RunSummary)
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much is in the file."""
+    """How much is in the recording."""
 
     messages: dict[str, int]  # topic -> number of messages
-    first_ns: int  # time of the first message, or of the start if there is none
+    first_ns: int  # log time of the first message, or of the start if there is none
     last_ns: int
-    whole: bool  # whether the file has its end
+    whole: bool  # whether every file has its end
 
 
 class Recording:
-    """The recording at `path`, which is its folder or its `.mcap`. Every call reads the file anew.
+    """The recording at `path`: its folder, or its `run.mcap`. Every call reads the files anew.
 
-    Messages come in the order of their `seq`. Messages that a crash cut off are missing.
+    A long recording has more files beside `run.mcap`: `run.1.mcap`, `run.2.mcap`, ... Messages come
+    in the order of their `seq`. Messages that a crash cut off, or that are damaged, are missing.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the header. Raises ConfigError if `path` is no recording of this version."""
         self.path = path / FILE if path.is_dir() else path
+        self._damage: dict[tuple[str, int], Damage] = {}
+        self._whole = True
         try:
+            self._files, missing = pieces_of(self.path)
+            self._damage |= {(name, 0): Damage(name, 0, "missing", None) for name in missing}
             self.header = self._header()
         except OSError as error:
             raise ConfigError(
@@ -72,13 +84,41 @@ class Recording:
         """Start of the run on the machine's monotonic clock, ns."""
         return self.header.start_ns
 
+    @property
+    def damage(self) -> list[Damage]:
+        """The damaged places that were met so far. `extent` meets all of them."""
+        return list(self._damage.values())
+
+    def complain(self) -> None:
+        """Raise DamagedRecording if a damaged place was met so far. Commands do this at last."""
+        places = self.damage
+        if places:
+            named = [self._described(place) for place in places[:_NAMED]]
+            more = [f"{len(places) - _NAMED} more"] if len(places) > _NAMED else []
+            raise DamagedRecording(
+                f"{self.path}: {len(places)} damaged: {'; '.join(named + more)}. "
+                "The result covers only what can be read"
+            )
+
+    def since_start_s(self, log_ns: int) -> float:
+        """Time since the start of the run of a time in the file, s."""
+        return (log_ns - self.header.log_ns(self.t0_ns)) / 1e9
+
     def frames(self) -> Iterator[FrameMsg]:
         """Frames with their pictures and `history`, except pictures that were not recorded.
 
-        Raises ModuleNotFoundError if OpenCV is not installed.
+        Raises ModuleNotFoundError if OpenCV is not installed, and ConfigError if two pictures have
+        different sizes.
         """
         recent: dict[int, Image] = {}
+        shape = None
         for frame in self._messages(FrameMsg):
+            shape = shape or frame.image.shape
+            if frame.image.shape != shape:
+                raise ConfigError(
+                    f"{self.path}: pictures of {shape} and of {frame.image.shape}; no version of "
+                    "v2a recorded this"
+                )
             recent[frame.t_capture_ns] = frame.image
             history = tuple((t_ns, recent[t_ns]) for t_ns, _ in frame.history if t_ns in recent)
             recent = dict(history)
@@ -86,7 +126,7 @@ class Recording:
 
     def frame_heads(self) -> Iterator[FrameMsg]:
         """Frames without pictures, which is fast; `history` keeps the times of all its pictures."""
-        return map(frame_head, self._rows(FrameMsg))
+        return self._messages(FrameMsg, frame_head)
 
     def states(self) -> Iterator[StateMsg]:
         """One state per control tick."""
@@ -115,6 +155,8 @@ class Recording:
         """The instruction of each epoch; the last one stays valid in later epochs."""
         texts = [self.header.config.instruction]
         for reset in self._messages(Reset):
+            if not 0 <= reset.epoch < EPOCHS_MAX:
+                raise self._foreign(Reset, f"epoch {reset.epoch}")
             texts += texts[-1:] * (reset.epoch - len(texts))
             texts.append(texts[-1] if reset.instruction is None else reset.instruction)
         return texts
@@ -133,45 +175,45 @@ class Recording:
         Raises ConfigError if another version of v2a wrote it.
         """
         end = self._end()
-        return None if end is None or end.metadata[TEXT] == "{}" else self._model(RunSummary, end)
+        if end is None or end.metadata.get(TEXT, "{}") == "{}":
+            return None
+        return self._model(RunSummary, end)
 
     def extent(self) -> Extent:
-        """Count the messages of the whole file."""
-        topics: dict[int, str] = {}
-        counts: Counter[str] = Counter()
-        times: list[int] = []
-        record: McapRecord | None = None
-        for record in self._records():
-            if isinstance(record, Channel):
-                topics[record.id] = record.topic
-            elif isinstance(record, Message):
-                counts[topics[record.channel_id]] += 1
-                times.append(record.log_time)
-        first, last = (min(times), max(times)) if times else (self.t0_ns, self.t0_ns)
-        messages = {topic: counts[topic] for topic in topics.values()}
-        return Extent(messages, first, last, isinstance(record, Footer) and self._has_its_end())
-
-    def _has_its_end(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-len(MCAP0_MAGIC), os.SEEK_END)
-            return file.read() == MCAP0_MAGIC
+        """Count the messages of the whole recording, and meet all its damage."""
+        counts = Counter({topic.name: 0 for topic in TOPICS.values()})
+        first_ns = last_ns = None
+        for record in self._records(None):
+            if isinstance(record, RawMessage):
+                counts[record.topic] += 1
+                first_ns = record.log_ns if first_ns is None else min(record.log_ns, first_ns)
+                last_ns = record.log_ns if last_ns is None else max(record.log_ns, last_ns)
+        start_ns = self.header.log_ns(self.t0_ns)
+        first_ns, last_ns = (start_ns if t_ns is None else t_ns for t_ns in (first_ns, last_ns))
+        return Extent(dict(counts), first_ns, last_ns, self._whole)
 
     def _end(self) -> Metadata | None:
-        with self.path.open("rb") as file, suppress(*TORN):
-            for record in make_reader(file).iter_metadata():
-                if record.name == SUMMARY:
-                    return record
-        return None
+        return next(self._metadata(SUMMARY), None)
 
     def _header(self) -> Header:
-        for record in self._records():
-            if isinstance(record, Metadata) and record.name == HEADER:
+        fix = f"name its folder, or its {FILE}"
+        fault = ConfigError(f"{self.path}: not a recording of v2a; {fix}")
+        for record in self._metadata(HEADER):  # each file begins and ends with a copy
+            try:
                 return self._model(Header, record)
-        raise ConfigError(f"{self.path}: not a recording of v2a; name its folder, or its {FILE}")
+            except ConfigError as error:
+                fault = error
+        raise fault
+
+    def _metadata(self, name: str) -> Iterator[Metadata]:
+        """The metadata records of this name; the messages are skipped."""
+        for record in self._records(()):
+            if isinstance(record, Metadata) and record.name == name:
+                yield record
 
     def _model(self, kind: type[ModelT], record: Metadata) -> ModelT:
         try:
-            return kind.model_validate_json(record.metadata[TEXT], context=RECORDED)
+            return kind.model_validate_json(record.metadata.get(TEXT, ""), context=RECORDED)
         except ValidationError as error:
             fault = describe_fault(error.errors(include_url=False)[0], kind)
             raise ConfigError(
@@ -179,17 +221,63 @@ class Recording:
                 "read it with the version of v2a that recorded it"
             ) from error
 
-    def _messages(self, kind: type[M]) -> Iterator[M]:
-        return map(TOPICS[kind].message, self._rows(kind))
+    def _messages(self, kind: type[M], made: Callable[[Row], M] | None = None) -> Iterator[M]:
+        topic = TOPICS[kind]
+        convert = made or topic.message
+        joints = len(self.header.config.robot.joints)
+        for number, row in enumerate(self._rows(kind), start=1):
+            with self._foreign_in(kind, number):
+                message = convert(row)
+                check(message, joints)
+            yield message
 
     def _rows(self, kind: type) -> Iterator[Row]:
-        channels = set()
-        for record in self._records():
-            if isinstance(record, Channel) and record.topic == TOPICS[kind].name:
-                channels.add(record.id)
-            elif isinstance(record, Message) and record.channel_id in channels:
-                yield json.loads(record.data)
+        raw = (r for r in self._records((TOPICS[kind].name,)) if isinstance(r, RawMessage))
+        for number, record in enumerate(raw, start=1):
+            with self._foreign_in(kind, number):
+                row = json.loads(record.data)
+            yield row
 
-    def _records(self) -> Iterator[McapRecord]:
-        with self.path.open("rb") as file, suppress(*TORN):
-            yield from StreamReader(file, validate_crcs=True).records
+    @contextmanager
+    def _foreign_in(self, kind: type, number: int) -> Iterator[None]:
+        """Turn what a message raises that v2a did not record into a ConfigError."""
+        try:
+            yield
+        except ModuleNotFoundError:
+            raise
+        except _FOREIGN as error:
+            raise self._foreign(kind, f"number {number}: {_reason(error)}") from error
+
+    def _records(self, wanted: Collection[str] | None) -> Iterator[Metadata | RawMessage]:
+        """Read all files once; None wants every topic, and () none."""
+        whole = True
+        for path in self._files:
+            state = FileState(path.name)
+            yield from walk(path, state, wanted)
+            whole = whole and state.whole
+            if wanted != ():  # otherwise the messages, and so their times, were skipped
+                self._damage |= {(place.file, place.offset): place for place in state.damage}
+        self._whole = whole
+
+    def _described(self, place: Damage) -> str:
+        times = [
+            "the start"
+            if place.after_ns is None
+            else f"{self.since_start_s(place.after_ns):.3f} s",
+            "the end"
+            if place.before_ns is None
+            else f"{self.since_start_s(place.before_ns):.3f} s",
+        ]
+        return f"{place.file} at byte {place.offset}, {' to '.join(times)} ({place.what})"
+
+    def _foreign(self, kind: type, what: str) -> ConfigError:
+        text = f"a message of {TOPICS[kind].name}: {what}; v2a did not record this"
+        return ConfigError(f"{self.path}: {text}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        return "not a message of this version"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
 from runtime.recording.header import Header
 from runtime.recording.mcap_writer import McapFile, WriterStatus
 from runtime.summary_model import RunSummary
 from v2a.output import say
-
-FILE: Final = "run.mcap"
 
 
 class Sink(Protocol):
@@ -82,7 +80,7 @@ class SinkGroup:
     def __init__(self, setup: Setup) -> None:
         """Make the sinks. Raises whatever a sink raises."""
         self._sinks = [spec.make() for spec in setup.sinks]
-        self._file = McapFile(setup.folder / FILE, setup.header) if setup.folder else None
+        self._file = McapFile(setup.folder, setup.header) if setup.folder else None
 
     @property
     def status(self) -> WriterStatus:

@@ -51,7 +51,6 @@ def _condition(row: Row) -> ConditionMsg:
 
 def _frame_row(frame: FrameMsg) -> Row:
     return {
-        "timestamp": _timestamp(frame.t_capture_ns),
         "frame_id": "camera",
         "format": "png",
         "data": base64.b64encode(to_png(frame.image)).decode(),
@@ -87,16 +86,18 @@ def _vitals(row: Row) -> RunCounters:
 
 
 def _log_row(line: LogLine) -> Row:
-    head = {"timestamp": _timestamp(line.t_ns), "level": line.level, "message": line.text}
-    return head | {"name": "v2a", "file": "", "line": 0}
+    head = {"level": line.level, "message": line.text, "name": "v2a", "file": "", "line": 0}
+    return head | {"t_ns": line.t_ns}
 
 
 def _log(row: Row) -> LogLine:
-    t_ns = row["timestamp"]["sec"] * _NS + row["timestamp"]["nsec"]
+    at = row["timestamp"]  # of the monotonic clock in older recordings, which have no t_ns
+    t_ns = row["t_ns"] if "t_ns" in row else at["sec"] * _NS + at["nsec"]
     return LogLine(t_ns, row["level"], row["message"])
 
 
-def _timestamp(t_ns: int) -> dict[str, int]:
+def timestamp(t_ns: int) -> dict[str, int]:
+    """Foxglove's type for a time."""
     return {"sec": t_ns // _NS, "nsec": t_ns % _NS}
 
 
@@ -124,6 +125,7 @@ class Topic:
     message: Callable[[Row], Any]  # from a row
     row: Callable[[Any], Row] = field(default=_fields_of)
     t_ns: Callable[[Any], int] = field(default=_published)
+    stamp_ns: Callable[[Any], int] | None = None  # what the key `timestamp` of Foxglove's tells
 
 
 TOPICS: Final[dict[type, Topic]] = {
@@ -141,6 +143,7 @@ TOPICS: Final[dict[type, Topic]] = {
         ),
         _frame,
         _frame_row,
+        stamp_ns=lambda frame: int(frame.t_capture_ns),
     ),
     StateMsg: Topic(
         "/state",
@@ -215,9 +218,11 @@ TOPICS: Final[dict[type, Topic]] = {
             name=_TEXT,
             file=_TEXT,
             line=_INT,
+            t_ns=_INT,
         ),
         _log,
         _log_row,
+        lambda line: int(line.t_ns),
         lambda line: int(line.t_ns),
     ),
 }

@@ -39,6 +39,9 @@ class ControlsClock:
     def now_ns(self) -> int:
         return self._now_ns
 
+    def utc_ns(self) -> int:
+        return self._now_ns
+
     def sleep_until_ns(self, t_ns: int) -> None:
         time.sleep(0.005)  # so that the others get somewhere in the meantime
         with self._moved:

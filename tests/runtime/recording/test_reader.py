@@ -36,11 +36,12 @@ def test_a_file_torn_at_any_byte_reads_up_to_there(run: Path, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="not a recording"):
         Recording(torn)
     found = []
-    header_end = whole.index(b'"versions"') + 100
+    header_end = whole.index(b"crc32") + 30
+    summary_end = whole.rindex(b"crc32") + 17
     for size in range(header_end, len(whole), 23):
         torn.write_bytes(whole[:size])
         recording = Recording(torn)
-        assert recording.summary() is None
+        assert (recording.summary() is None) == (size < summary_end)
         assert not recording.extent().whole
         states = [one.seq for one in recording.states()]
         assert states == list(range(1, len(states) + 1))
@@ -48,19 +49,6 @@ def test_a_file_torn_at_any_byte_reads_up_to_there(run: Path, tmp_path: Path) ->
         found.append(len(states))
     assert found == sorted(found)
     assert set(found) == {5 * n for n in range(BATCHES + 1)}
-
-
-@pytest.mark.parametrize("byte", range(400, 6000, 193))
-def test_a_damaged_byte_ends_the_reading_at_worst(run: Path, byte: int) -> None:
-    file = run / "run.mcap"
-    data = bytearray(file.read_bytes())
-    data[byte] ^= 0xFF
-    file.write_bytes(data)
-    try:
-        states = [one.seq for one in Recording(run).states()]
-    except ConfigError:
-        return  # the header was hit
-    assert states == list(range(1, len(states) + 1))
 
 
 def test_a_file_of_zeros_behind_a_power_cut_reads_up_to_them(run: Path) -> None:
