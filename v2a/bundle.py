@@ -7,10 +7,10 @@ embeddings/*.npy    one embedding per instruction, float32 [1, L, D]
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -26,9 +26,11 @@ from pydantic import (
     model_validator,
 )
 
+from v2a.bundle_files import Hashed, check_sha256, read_sealed, sha256_of, unlisted
 from v2a.config import Strict, describe_fault, suggest
 from v2a.errors import BundleError
 from v2a.names import Rate
+from v2a.onnx_file import External, external_tensors
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -173,7 +175,7 @@ class Bundle:
         known = self.manifest.instructions
         _require(text, known, f"{self.path}: no embedding for the instruction {text!r}")
         file = self.path / known[text].file
-        tokens: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
+        tokens = _array(file, read_sealed(file, known[text]))
         if tokens.dtype != np.float32 or tokens.ndim != 3 or tokens.shape[0] != 1:
             raise BundleError(
                 f"{file}: {tokens.dtype} {list(tokens.shape)}, expected float32 [1, L, D]; "
@@ -182,9 +184,11 @@ class Bundle:
         return tokens
 
 
-def load_bundle(path: Path, hashed: Callable[[int], None] = lambda size: None) -> Bundle:
+def load_bundle(path: Path, hashed: Hashed = lambda size: None) -> Bundle:
     """Read and verify a bundle: schema version, manifest, and the SHA-256 of every file.
 
+    The folder holds the files of the manifest and no other, and no link. A graph names no file but
+    its own data.
     A progress bar can pass `hashed`: it is called with the size of each block in bytes.
     Raises BundleError with one line per fault; each line says what to do.
     """
@@ -219,10 +223,16 @@ def _require(name: str, known: Iterable[str], fault: str) -> None:
         raise BundleError(f"{fault}; {suggest(name, sorted(known))}")
 
 
+def _array(file: Path, content: bytearray) -> npt.NDArray[np.float32]:
+    try:
+        array: npt.NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise BundleError(f"{file}: not a file of numpy.save ({error}); {_EXPORT_AGAIN}") from None
+    return array
+
+
 def _hashed(path: Path, ref: RefT) -> RefT:
-    if not (path / ref.file).is_file():
-        raise BundleError(f"{path / ref.file}: missing; write it before sealing the bundle")
-    return ref.model_copy(update={"sha256": _sha256(path / ref.file)})
+    return ref.model_copy(update={"sha256": sha256_of(path / ref.file)})
 
 
 def _hashed_all(path: Path, refs: dict[str, FileRef]) -> dict[str, FileRef]:
@@ -256,28 +266,33 @@ def _read_manifest(file: Path) -> Manifest:
         raise BundleError("\n".join(f"{file}: {f}; {_EXPORT_AGAIN}" for f in faults)) from None
 
 
-def _file_faults(path: Path, manifest: Manifest, hashed: Callable[[int], None]) -> Iterator[str]:
+def _file_faults(path: Path, manifest: Manifest, hashed: Hashed) -> Iterator[str]:
     for ref in manifest.files():
-        file = path / ref.file
         try:
-            found = _sha256(file, hashed)
-        except FileNotFoundError:
-            yield f"{file}: named in the manifest but missing; copy the whole folder again"
-        except OSError as error:
-            yield f"{file}: cannot be read: {error.strerror}; copy the whole folder again"
-        else:
-            if found != ref.sha256:
-                yield (
-                    f"{file}: sha256 is {found[:12]}..., but the manifest says "
-                    f"{ref.sha256[:12] or 'none'}...; the file was changed: copy it again or "
-                    f"{_EXPORT_AGAIN}"
-                )
+            if isinstance(ref, GraphSpec) and ref.sha256:
+                weights_of(ref, path / ref.file, read_sealed(path / ref.file, ref, hashed))
+            else:
+                check_sha256(path / ref.file, sha256_of(path / ref.file, hashed), ref)
+        except BundleError as fault:
+            yield str(fault)
+    yield from unlisted(path, {MANIFEST, *(ref.file for ref in manifest.files())})
 
 
-def _sha256(file: Path, hashed: Callable[[int], None] = lambda size: None) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            hashed(len(block))
-    return digest.hexdigest()
+def weights_of(graph: GraphSpec, file: Path, model: bytes | bytearray) -> list[External]:
+    """Return the weights that `model`, the content of a graph's `file`, keeps in `graph.data`.
+
+    Raises BundleError if it names any other file, as an engine would open that.
+    """
+    try:
+        found = external_tensors(model)
+    except BundleError as fault:
+        raise BundleError(f"{file}: {fault}") from None
+    data = Path(graph.data.file) if graph.data else None
+    beside = data.name if data and data.parent == Path(graph.file).parent else ""
+    for tensor in found:
+        if not tensor.is_weight or tensor.location != beside or not beside:
+            raise BundleError(
+                f"{file}: tensor {tensor.tensor!r} is in the file {tensor.location!r}, which the "
+                f"manifest does not name as this graph's data; {_EXPORT_AGAIN}"
+            )
+    return found

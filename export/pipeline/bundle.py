@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.pipeline.fp16_range import FP16_MAX, largest_narrow
 from export.pipeline.onnx_from_torch import onnx_from_torch, save
 from export.pipeline.parity import UNCHECKED, chain_error, graph_error
 from export.pipeline.split import Graph, Split, chain
@@ -73,6 +74,7 @@ def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifes
     tensors = chain(split.policy, split.inputs, split.graphs) if check else _blank(split)
     files: dict[str, GraphSpec] = {}
     parity: dict[str, float] = {}
+    largest: dict[str, float] = {}
     for graph in split.graphs:
         if graph.name in files:  # a second run of the same graph, on other tensors
             continue
@@ -80,7 +82,10 @@ def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifes
         if check and spec.precision != UNCHECKED:
             with load(spec, folder / spec.file) as engine:
                 parity[graph.name] = graph_error(split, graph, engine, tensors)
-        report(_line(graph.name, _size_bytes(folder, spec), parity.get(graph.name)))
+        if check and spec.precision == "fp16":
+            largest[graph.name] = largest_narrow(split, graph, tensors).value
+        line = _line(graph.name, _size_bytes(folder, spec), parity.get(graph.name))
+        report(line + _range(largest.get(graph.name)))
     if parity.keys() == files.keys():
         parity[CHAIN] = chain_error(split, files, folder)
     size_bytes = sum(_size_bytes(folder, spec) for spec in files.values())
@@ -91,7 +96,9 @@ def _write(source: Source, folder: Path, report: Report, check: bool) -> Manifes
             "graphs": list(files.values()),
             "instructions": _write_texts(source.instructions, folder, "embeddings/{}.npy"),
             "video_texts": _write_texts(source.video_texts, folder, "embeddings/video_{}.npy"),
-            "provenance": source.manifest.provenance | {"parity": parity} | _versions(),
+            "provenance": source.manifest.provenance
+            | {"parity": parity, "fp16_largest": largest}
+            | _versions(),
         }
     )
     seal(folder, manifest)
@@ -110,6 +117,10 @@ def _blank(split: Split) -> dict[str, Tensor]:
 def _line(name: str, size_bytes: int, error: float | None) -> str:
     found = "not checked" if error is None else f"{error:.1e}"
     return f"{name:<17} {size_bytes / 1024:8.0f} KiB  max |onnx - torch| {found}"
+
+
+def _range(largest: float | None) -> str:
+    return "" if largest is None else f", fp16 reaches {largest:.3g} of {FP16_MAX:.0f}"
 
 
 def _size_bytes(folder: Path, spec: GraphSpec) -> int:

@@ -6,6 +6,7 @@ other kind of network. So the precision is chosen when the bundle is exported or
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from runtime.engines.plan_cache import PlanCheck, Recipe
 from runtime.engines.precisions import asked_precisions, built_precisions, read_back
 from runtime.engines.tensorrt_api import first_error, flag, is_rtx, make_log, title
 from runtime.engines.trt import DTYPES, TrtEngine
-from v2a.bundle import GraphSpec, TensorSpec
+from v2a.bundle import GraphSpec, TensorSpec, weights_of
+from v2a.bundle_files import read_sealed
 from v2a.errors import EngineError
 
 # Largest |engine - ONNX Runtime| on random feeds, relative to the output's largest magnitude. This
@@ -73,12 +75,26 @@ def parse(trt: Any, graph: GraphSpec, path: Path) -> Network:
     definition = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(definition, log)
     network = Network(trt, log, builder, definition, parser, graph)
-    if not parser.parse_from_file(str(path)):
+    if not _parse_sealed(parser, graph, path):
         raise EngineError(_refusal(network))
     inputs = [definition.get_input(index) for index in range(definition.num_inputs)]
     outputs = [definition.get_output(index) for index in range(definition.num_outputs)]
     check_signature(graph, [_signature(t) for t in inputs], [_signature(t) for t in outputs])
     return network
+
+
+def _parse_sealed(parser: Any, graph: GraphSpec, path: Path) -> bool:
+    """Parse the bytes that have the manifest's SHA-256.
+
+    TensorRT 10.3 takes external weights from files only. So they are copied to a private folder.
+    """
+    model = read_sealed(path, graph)
+    if not weights_of(graph, path, model) or graph.data is None:
+        return bool(parser.parse(bytes(model)))
+    with tempfile.TemporaryDirectory() as folder:
+        data = path.with_name(Path(graph.data.file).name)
+        (Path(folder) / data.name).write_bytes(read_sealed(data, graph.data))
+        return bool(parser.parse(bytes(model), str(Path(folder) / path.name)))
 
 
 def _signature(tensor: Any) -> Signature:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -120,6 +121,7 @@ class PlanCache:
         Raises EngineError if there is none; it says how a plan for another machine differs.
         """
         others = []
+        self._refuse_writable()
         for note in sorted(self.folder.glob("*.json"), key=_built_ns, reverse=True):
             key = _read_note(note).key
             if (key.graph_sha256, key.precision) != (graph_sha256(graph), graph.precision):
@@ -132,6 +134,17 @@ class PlanCache:
             f"graph {graph.name}: no plan for this machine{_differences(others, machine)}; "
             f"run: v2a build BUNDLE --engine {machine.engine}"
         )
+
+    def _refuse_writable(self) -> None:
+        """Raise EngineError if another user can put a plan and its note into the folder."""
+        if not self.folder.exists():
+            return
+        found = self.folder.stat()
+        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise EngineError(
+                f"{self.folder}: other users can write there, but TensorRT executes a plan as "
+                "code; delete the folder and run `v2a build` again"
+            )
 
     def store(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -78,3 +80,24 @@ def write_double(path: Path, dtype: type = np.float32, size: int | str = 3) -> N
         ir_version=8,
     )
     onnx.save(model, path)
+
+
+def external_tensor(name: str, values: npt.NDArray[Any], location: str) -> onnx.TensorProto:
+    """A tensor whose values are the whole file `location`."""
+    tensor = numpy_helper.from_array(values, name)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(values.nbytes))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def write_external(path: Path, values: npt.NDArray[Any], location: str) -> None:
+    """y = x * w, [1, n], with the float32 weights w in the file `location`."""
+    shape = [1, values.size]
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy")
+    weight = external_tensor("w", values, location)
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    path.write_bytes(model.SerializeToString())

@@ -66,6 +66,7 @@ def graph_of_another(folder: Path, _patch: pytest.MonkeyPatch) -> None:
     bundle = load_bundle(folder / "bundle")
     wrong = bundle.graph("observe").model_copy(update={"file": "graphs/denoise.onnx"})
     graphs = [wrong if graph.name == "observe" else graph for graph in bundle.manifest.graphs]
+    bundle.graph_path("observe").unlink()
     seal(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
 
 

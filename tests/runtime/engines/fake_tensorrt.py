@@ -66,7 +66,7 @@ class FakeTensorRt:
         return _Builder(self, log)
 
     def OnnxParser(self, network: Any, log: Any) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(parse_from_file=lambda path: True)
+        return SimpleNamespace(parse=lambda model, path=None: True)
 
 
 class _Ends:

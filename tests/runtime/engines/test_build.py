@@ -27,7 +27,7 @@ from runtime.engines.tensorrt_api import open_tensorrt
 from tests.conftest import REPOSITORY
 from tests.runtime.engines.fake_cuda import FakeRuntime
 from tests.runtime.engines.fake_tensorrt import FakeTensorRt
-from v2a.bundle import GraphSpec, load_bundle, seal
+from v2a.bundle import FileRef, GraphSpec, load_bundle, seal
 from v2a.cli import cli
 from v2a.errors import BundleError, EngineError
 
@@ -167,10 +167,13 @@ def test_weights_in_a_file_of_their_own_are_found_beside_the_graph(
     model = onnx.load(path)
     onnx.save(model, path, save_as_external_data=True, location="g.data", size_threshold=0)
     assert path.with_name("g.data").stat().st_size >= 256
-    assert parse(rtx, spec(), path).asked() == {"product": "FLOAT"}
-    path.with_name("g.data").unlink()
-    with pytest.raises(EngineError, match=r"can't read it .*Failed to import initializer: w"):
+    with pytest.raises(BundleError, match="which the manifest does not name"):
         parse(rtx, spec(), path)
+    graph = spec().model_copy(update={"data": FileRef(file="graphs/g.data")})
+    assert parse(rtx, graph, path).asked() == {"product": "FLOAT"}
+    path.with_name("g.data").unlink()
+    with pytest.raises(BundleError, match=r"g\.data: named in the manifest but missing"):
+        parse(rtx, graph, path)
 
 
 def quantised(inputs: tuple[str, str]) -> list[Any]:

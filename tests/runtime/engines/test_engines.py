@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from runtime.engines import load
 from runtime.engines.fake import FakeEngine
-from v2a.bundle import GraphSpec
+from v2a.bundle import FileRef, GraphSpec
 from v2a.errors import BundleError, ConfigError, EngineError
 
 
@@ -83,6 +84,55 @@ def test_a_damaged_file_is_one_line(double: Path) -> None:
     with pytest.raises(EngineError, match="can't load") as refusal:
         load(spec(), double)
     assert "\n" not in str(refusal.value)
+
+
+WEIGHTS = np.array([[2, 3, 5]], np.float32)
+
+
+def beside(double: Path, location: str = "w.data") -> GraphSpec:
+    """A sealed graph, at `double`, with its weights in a file of their own."""
+    from tests.runtime.onnx_files import write_external
+
+    write_external(double, WEIGHTS, location)
+    data = double.with_name("w.data")
+    data.write_bytes(WEIGHTS.tobytes())
+    refs = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (double, data)]
+    update = {"sha256": refs[0], "data": FileRef(file="w.data", sha256=refs[1])}
+    return spec().model_copy(update=update)
+
+
+def test_ort_takes_weights_from_a_file_of_their_own(double: Path) -> None:
+    with load(beside(double), double) as engine:
+        double.with_name("w.data").write_bytes(b"gone")  # they are in memory
+        found = engine.run({"x": np.ones((1, 3), np.float32)})["y"]
+    assert found.tolist() == WEIGHTS.tolist()
+
+
+@pytest.mark.parametrize("name", ["observe.onnx", "w.data"])
+def test_a_file_that_was_replaced_after_the_check_is_refused(double: Path, name: str) -> None:
+    graph = beside(double)
+    file = double.with_name(name)
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    with pytest.raises(BundleError, match=f"{name}: sha256 is .* the file was changed"):
+        load(graph, double)
+
+
+@pytest.mark.parametrize(
+    "location", ["w.bin", "../w.data", "/etc/passwd", "./w.data", "*/_ORT_MEM_ADDR_/*", ""]
+)
+def test_weights_in_a_file_that_the_manifest_does_not_name_are_refused(
+    double: Path, location: str
+) -> None:
+    with pytest.raises(BundleError, match="does not name as this graph's data; export"):
+        load(beside(double, location), double)
+
+
+def test_weights_that_reach_beyond_their_file_are_refused(double: Path) -> None:
+    graph = beside(double)
+    double.with_name("w.data").write_bytes(b"short")
+    data = FileRef(file="w.data", sha256=hashlib.sha256(b"short").hexdigest())
+    with pytest.raises(BundleError, match="weight w does not fit into the file"):
+        load(graph.model_copy(update={"data": data}), double)
 
 
 def test_unknown_back_end_lists_the_known_ones() -> None:

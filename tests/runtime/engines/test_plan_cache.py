@@ -59,6 +59,14 @@ def test_the_folder_is_the_users_alone(cache: PlanCache) -> None:
     assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+def test_a_folder_that_others_can_write_to_is_refused(cache: PlanCache, mode: int) -> None:
+    cache.store(KEY, b"plan", {}, good)
+    cache.folder.chmod(mode)
+    with pytest.raises(EngineError, match="other users can write there"):
+        cache.newest(graph(), MACHINE)
+
+
 def changed(value: Any) -> Any:
     return value + 1 if isinstance(value, int) else value + "x"
 
