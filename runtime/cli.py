@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from hw_drivers.cameras.camera import open_camera
+from runtime.camera_worker import camera_of
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recording.messages import to_json
-from runtime.status import PERIOD_S, Status
+from runtime.status import PERIOD_S, Status, slow_camera
 from runtime.summary import as_text
 from runtime.summary_model import RunSummary
 from runtime.supervisor import Runtime
@@ -28,7 +28,7 @@ from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
-from v2a.errors import CameraEnded
+from v2a.errors import CameraEnded, CameraError
 from v2a.spans import Tracer
 from v2a.terminal import Bar
 
@@ -114,6 +114,7 @@ def run(
             if not dry_run:
                 raise
             click.echo(str(ended), err=True)
+            _check_camera(workers)
         finally:
             if started:
                 _report(runtime.summary(), folder, as_json)
@@ -159,8 +160,7 @@ def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Wor
     clock = MonotonicClock()
     robot: RobotKind = "virtual" if dry_run else "real"
     loaded = load_with_bar(bundle)
-    size = (config.camera.width, config.camera.height)
-    camera = open_camera(config.camera.source, size, config.camera.fps, clock)
+    camera = camera_of(config.camera, clock)
     try:
         with Bar("loading engines", len(loaded.manifest.graphs)) as bar:
 
@@ -183,6 +183,14 @@ def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
     while (left_s := end_s - workers.clock.now_ns() / 1e9) > 0:
         runtime.wait(min(left_s, PERIOD_S))
         status.show()
+    _check_camera(workers)
+
+
+def _check_camera(workers: Workers) -> None:
+    """Raise CameraError if the camera was so slow that the policy never made a condition."""
+    too_slow = slow_camera(workers)
+    if too_slow is not None and workers.system2.counts["conditions"] == 0:
+        raise CameraError(too_slow)
 
 
 def _new_folder(name: str) -> Path:

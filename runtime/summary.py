@@ -51,6 +51,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
         ),
         torque_fault=control.torque_fault,
         recording_fault=recorder.fault,
+        camera=workers.camera.facts(),
         cpu=_cpu(),
         versions=versions(),
     )
@@ -95,6 +96,8 @@ def as_text(summary: RunSummary) -> str:
         f"seams: {jumps.n}, jump p50 {jumps.p50:.4f} rad, max {jumps.max:.4f} rad",
         f"control: {realtime or 'a thread of this process'}",
     ]
+    if summary.camera:
+        lines.append("camera: " + ", ".join(f"{k} {v}" for k, v in summary.camera.items()))
     return "\n".join(lines)
 
 

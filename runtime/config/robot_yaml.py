@@ -16,7 +16,10 @@ class CameraConfig(Strict):
     fps: PositiveFloat = 20.0
     width: PositiveInt = 640  # requested from a live camera; the bundle sets the policy's size
     height: PositiveInt = 480
-    timeout_s: PositiveFloat = 2.0  # after this time without an image the camera counts as stopped
+    # After this time without an image the camera counts as stopped. It must open within it, too.
+    timeout_s: PositiveFloat = 2.0
+    # Asked of a V4L2 camera, as its FOURCC: MJPG, YUYV, ...; none: the driver's own choice.
+    pixel_format: str | None = Field(default=None, pattern="^[A-Z0-9]{3,4}$")
 
 
 class ControlConfig(Strict):
