@@ -11,7 +11,7 @@ from demo.film import Film
 from demo.plant import Result
 from demo.simulator import Simulator
 from demo.task import Level
-from hw_drivers.cameras.camera import open_camera
+from runtime.camera_worker import camera_of
 from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import Message
 from runtime.summary_model import RunSummary
@@ -76,8 +76,7 @@ def run_episodes(
         camera_path = Path(folder) / "camera"
         with Simulator.start(camera_path) as simulator:
             config = config_for(simulator.port, camera_path)
-            size = (config.camera.width, config.camera.height)
-            camera = open_camera(config.camera.source, size, config.camera.fps, clock)
+            camera = camera_of(config.camera, clock)
             workers = build_workers(bundle, "real", camera, config, clock, Tracer())
             runtime = Runtime(workers, record)
             delays = _watch_delays(workers)

@@ -12,14 +12,14 @@ from typing import Any
 
 import click
 
-from hw_drivers.cameras.camera import open_camera
+from runtime.camera_worker import camera_of
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.fit import check_units
 from runtime.recording.messages import to_json
 from runtime.safety.stop_latch import refuse_if_latched
-from runtime.status import PERIOD_S, Status
+from runtime.status import PERIOD_S, Status, slow_camera
 from runtime.summary import as_text
 from runtime.summary_model import RunSummary
 from runtime.supervisor import Runtime
@@ -30,7 +30,7 @@ from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
-from v2a.errors import CameraEnded, V2AError
+from v2a.errors import CameraEnded, CameraError, V2AError
 from v2a.output import expendable_stdout, lost
 from v2a.signals import one_signal_ends_it
 from v2a.spans import Tracer
@@ -123,6 +123,7 @@ def run(
             if not dry_run:
                 raise
             click.echo(str(ended), err=True)
+            _check_camera(workers)
         finally:
             if started:
                 _report(runtime.summary(), runtime.folder, as_json)
@@ -150,8 +151,7 @@ def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Wor
     robot: RobotKind = "virtual" if dry_run else "real"
     loaded = load_with_bar(bundle)
     check_units(loaded.manifest)  # also of a dry run: it rehearses the real one
-    size = (config.camera.width, config.camera.height)
-    camera = open_camera(config.camera.source, size, config.camera.fps, clock)
+    camera = camera_of(config.camera, clock)
     try:
         with Bar("loading engines", len(loaded.manifest.graphs)) as bar:
 
@@ -174,6 +174,14 @@ def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
     while (left_s := end_s - workers.clock.now_ns() / 1e9) > 0:
         runtime.wait(min(left_s, PERIOD_S))
         status.show()
+    _check_camera(workers)
+
+
+def _check_camera(workers: Workers) -> None:
+    """Raise CameraError if the camera was so slow that the policy never made a condition."""
+    too_slow = slow_camera(workers)
+    if too_slow is not None and workers.system2.counts["conditions"] == 0:
+        raise CameraError(too_slow)
 
 
 def _make_folder(name: str) -> Path:

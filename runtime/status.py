@@ -15,6 +15,7 @@ from v2a.terminal import LiveLines
 PERIOD_S = 1.0
 # A few lost frames need no warning. A camera that is too slow repeats far more than this share.
 REPEATED_SHARE_MAX = 0.1
+RATE_SHARE_MIN = 0.75  # of camera.fps, and of the rate that the policy's history needs
 
 Row = Mapping[str, float]
 _QUANTILES: Final = ("p50_ms", "p99_ms", "max_ms")
@@ -32,10 +33,13 @@ class Status:
         self._last = counted(workers)
         self._screen = LiveLines(err=True)
         self._warned = False
+        self._remarks = 0  # of the camera's remarks, so many were shown
 
     def show(self) -> None:
-        """Draw the newest status, and warn once if the camera is too slow."""
+        """Draw the newest status, and warn of a camera that is too slow or has a remark."""
+        self._tell_remarks()
         self._warn_of_repeated_pictures()
+        self._warn_of_slow_camera()
         if not self._screen.in_place:
             self._screen.show([f"{self._seconds:6.0f} s  {line(self._workers)}"])
             return
@@ -76,6 +80,33 @@ class Status:
             "so pictures are repeated (counts.system2.repeated_pictures in the summary); use a "
             f"camera with at least {1 / interval_s:g} fps"
         )
+
+    def _tell_remarks(self) -> None:
+        remarks = self._workers.camera.report.remarks[self._remarks :]
+        self._remarks += len(remarks)
+        for _, text in remarks:
+            self._screen.say(f"warning: {text}")
+
+    def _warn_of_slow_camera(self) -> None:
+        text = None if self._warned else slow_camera(self._workers)
+        if text is not None:
+            self._warned = True
+            self._screen.say(f"warning: {text}")
+
+
+def slow_camera(workers: Workers) -> str | None:
+    """Say how slow the camera is and what that means, None if it is fast enough."""
+    config, rate_hz = workers.config.camera, workers.camera.rate_hz()
+    if rate_hz is None or rate_hz >= RATE_SHARE_MIN * config.fps:
+        return None
+    interval_s = workers.bundle.manifest.cameras[0].interval_s
+    no_condition = workers.system2.counts["conditions"] == 0
+    effect = "no condition, so the robot does not move" if no_condition else "stale conditions"
+    return (
+        f"{config.source} delivers {rate_hz:.1f} pictures a second, camera.fps asks for "
+        f"{config.fps:g}, and the policy needs one every {interval_s:g} s: {effect}; try more "
+        "light, camera.pixel_format: MJPG, a smaller camera.width and height, or another camera"
+    )
 
 
 def line(workers: Workers) -> str:

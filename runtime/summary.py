@@ -66,6 +66,7 @@ def summarise(workers: Workers, recorder: Recorder, start: Moment) -> RunSummary
         torque_fault=control.torque_fault,
         stop_latch=control.stop_latch,
         recording_fault=recorder.fault,
+        camera=workers.camera.facts(),
         cpu=_cpu(),
         versions=versions(),
     )
@@ -117,6 +118,8 @@ def as_text(summary: RunSummary) -> str:
         f"seams: {jumps.n}, jump p50 {jumps.p50:.4f} rad, max {jumps.max:.4f} rad",
         f"control: {realtime or 'a thread of this process'}",
     ]
+    if summary.camera:
+        lines.append("camera: " + ", ".join(f"{k} {v}" for k, v in summary.camera.items()))
     return "\n".join(lines)
 
 

@@ -112,6 +112,11 @@ class RunSummary(Measured):
     recording_fault: str | None = Field(
         description="why the recording stopped early; null if it did not"
     )
+    camera: dict[str, str] = Field(
+        default={},
+        description="what the camera negotiated (source, size, pixel format, pace), and the rate "
+        "that was measured at the end",
+    )
     cpu: CpuTime = Field(description="CPU time of the policy's process")
     versions: dict[str, str] = Field(description="package -> version; also python and machine")
     threads: dict[str, ThreadTimes] | None = absent("thread -> its CPU time and waits")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtime.control.loop import Verb
 from runtime.host.run_delay import ThreadTimes
-from runtime.recording.messages import ERROR, FATAL, INFO, LogLine, Reset
+from runtime.recording.messages import ERROR, FATAL, INFO, WARNING, LogLine, Reset
 from runtime.recording.recorder import Recorder
 from runtime.recording.sinks import SinkSpec
 from runtime.summary import describe, now, summarise
@@ -170,6 +170,8 @@ class Runtime:
             raise SafetyFault(f"can't {verb}: the control loop is not running; call start()")
 
     def _end_recording(self) -> None:
+        for t_ns, remark in self._workers.camera.report.remarks:
+            self._recorder.offer(LogLine(t_ns, WARNING, remark))
         now_ns, error = self._workers.clock.now_ns(), self._threads.error
         if error is not None:
             level = INFO if isinstance(error, CameraEnded) and self._workers.dry_run else ERROR

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hw_drivers.cameras.camera import Frame
+from hw_drivers.cameras.camera import Frame, Request
 from v2a.bound_socket import BoundSocket, PathInUseError
-from v2a.clock import Clock
 from v2a.errors import CameraError
 
 _HEADER = struct.Struct("<4sIqqHH")
 _MAGIC = b"V2AF"
 # Larger than any datagram: Linux limits it by the sender's buffer, net.core.wmem_max (208 KiB).
 _MAX_DATAGRAM = 1 << 20
+# More than a queue holds (net.unix.max_dgram_qlen), so a fast sender cannot keep the reader busy.
+_MAX_QUEUED = 1000
 
 
 def pack_frame(frame: Frame) -> bytes:
@@ -37,7 +38,7 @@ def unpack_frame(datagram: bytes | memoryview) -> Frame:
         raise CameraError(f"a datagram of {len(datagram)} bytes is no picture; what sends it?")
     magic, seq, t_capture_ns, epoch, height, width = _HEADER.unpack_from(datagram)
     expected = _HEADER.size + height * width * 3
-    if magic != _MAGIC or len(datagram) != expected:
+    if magic != _MAGIC or len(datagram) != expected or height * width == 0:
         raise CameraError(
             f"a datagram of {len(datagram)} bytes beginning with {magic!r} is no picture; expected "
             f"{expected} bytes beginning with {_MAGIC!r}: sender and receiver differ in version"
@@ -75,15 +76,18 @@ class SocketCamera:
             )
         size = 0
         with contextlib.suppress(BlockingIOError):  # no datagram is left
-            while True:
+            for _ in range(_MAX_QUEUED):
                 size = self._socket.recv_into(self._buffer)
-        return unpack_frame(self._buffer[:size])
+        try:
+            return unpack_frame(self._buffer[:size])
+        except CameraError as error:
+            raise CameraError(f"socket:{self._path}: {error}") from None
 
     def close(self) -> None:
         """See `Camera`."""
         self._bound.close()
 
 
-def open_socket(path: str, _size: tuple[int, int], _fps: float, _clock: Clock) -> SocketCamera:
-    """Open the socket at `path`. Size, rate and time stamps are the sender's."""
-    return SocketCamera(Path(path))
+def open_socket(source: str, _request: Request) -> SocketCamera:
+    """Open the socket of `source`. Size, rate and time stamps are the sender's."""
+    return SocketCamera(Path(source.removeprefix("socket:")).expanduser())

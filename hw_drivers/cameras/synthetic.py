@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw_drivers.cameras.camera import Frame, Image
+from hw_drivers.cameras.camera import Frame, Image, Request
 from v2a.clock import Clock
 
 PICTURES = 8  # made once, because a real camera costs almost no processor time either
@@ -41,6 +41,6 @@ class SyntheticCamera:
         """See `Camera`. There is nothing to close."""
 
 
-def open_synthetic(_what: str, size: tuple[int, int], fps: float, clock: Clock) -> SyntheticCamera:
+def open_synthetic(_source: str, request: Request) -> SyntheticCamera:
     """Open a source of noise, to measure what a policy costs. Its actions mean nothing."""
-    return SyntheticCamera(size, fps, clock)
+    return SyntheticCamera(request.size, request.fps, request.clock)

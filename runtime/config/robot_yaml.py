@@ -26,10 +26,12 @@ class CameraConfig(Strict):
     # Requested from a live camera; the bundle sets the policy's size.
     width: int = Field(default=640, ge=1, le=16384)
     height: int = Field(default=480, ge=1, le=16384)
-    # After this time without a picture the camera counts as stopped.
+    # After this time without a picture the camera counts as stopped. It must open within it, too.
     timeout_s: Annotated[
         float, within(0.05, 30, "the policy would act on a picture of long ago")
     ] = 2.0
+    # Asked of a V4L2 camera, as its FOURCC: MJPG, YUYV, ...; none: the driver's own choice.
+    pixel_format: str | None = Field(default=None, pattern="^[A-Z0-9]{3,4}$")
 
 
 class ControlConfig(Strict):

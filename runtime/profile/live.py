@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import click
 import numpy as np
 
-from hw_drivers.cameras.camera import open_camera
+from runtime.camera_worker import camera_of
 from runtime.policy.graphs import SUPPLIED
 from runtime.profile.budgets import Budgets
 from runtime.profile.from_recording import profile_of_recording
@@ -127,14 +127,15 @@ def _run(subject: Subject, seconds: float, folder: Path, clock: Clock, label: st
         except CameraEnded as ended:
             click.echo(f"{ended}: the run is shorter than asked for", err=True)
         runtime.hurry()  # a virtual arm needs no safe pose
+        for _, remark in workers.camera.report.remarks:
+            click.echo(f"warning: {remark}", err=True)
         surroundings = monitor.summary()
     return _Beside(surroundings, board.summary() if board else None)
 
 
 def _workers(subject: Subject, clock: Clock) -> Workers:
     config = subject.config
-    size = (config.camera.width, config.camera.height)
-    camera = open_camera(config.camera.source, size, config.camera.fps, clock)
+    camera = camera_of(config.camera, clock)
     try:
         return build_workers(
             subject.bundle, subject.robot, camera, config, clock, Tracer(), subject.engines()

@@ -207,9 +207,9 @@ TABLE: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     ),
     "unknown camera": (
         nothing,
-        (*DRY, "--camera", "rtsp://robot"),
+        (*DRY, "--camera", "usb:0"),
         5,
-        "rtsp://robot: unknown kind of camera; a source begins with file:, /dev/video",
+        "usb:0: unknown kind of camera; a source begins with file:, /dev/, device:, gst:",
     ),
     "no camera device": (
         nothing,

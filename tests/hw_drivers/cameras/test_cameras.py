@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 
 from hw_drivers.cameras.camera import Camera, Frame, open_camera
 from hw_drivers.cameras.datagram import pack_frame
-from hw_drivers.cameras.video import LiveCamera
 from tests.conftest import REPOSITORY
 from v2a.clock import FakeClock
 from v2a.errors import CameraError
@@ -95,7 +93,9 @@ def test_a_reader_in_a_hurry_is_told_when() -> None:
         ("file:{tmp}/notes.mp4", "notes.mp4: is not a video that OpenCV can read"),
         ("/dev/video97", r"/dev/video97: no such camera \(found: "),
         ("gst:nonsense ! appsink", "gst:nonsense ! appsink: cannot be opened; try it with gst-"),
-        ("rtsp://robot", "unknown kind of camera; a source begins with file:, /dev/video, gst:"),
+        ("usb:0", "unknown kind of camera; a source begins with file:, /dev/, device:, gst:, rtsp"),
+        ("file:{tmp}/p_%04d.png", "p_%04d.png: no picture fits this pattern; expected a video"),
+        ("device:{tmp}/none", r"none: no such camera \(found: "),
         ("socket:{tmp}/none/camera", "socket:.+: cannot be opened: No such file or directory"),
         ("socket:{tmp}/notes.mp4", "socket:.+: cannot be opened: Address already in use"),
     ],
@@ -162,7 +162,15 @@ def test_a_camera_that_stops_says_so(camera: Camera, sender: socket.socket) -> N
 
 
 @pytest.mark.parametrize(
-    "datagram", [b"", b"short", b"XXXX" + bytes(60), pack_frame(frame(0))[:-1]]
+    "datagram",
+    [
+        b"",
+        b"short",
+        b"XXXX" + bytes(60),
+        pack_frame(frame(0))[:-1],
+        pack_frame(frame(0, 0, 96)),
+        pack_frame(frame(0, 96, 0)),
+    ],
 )
 def test_what_is_not_a_picture_says_so(
     camera: Camera, sender: socket.socket, datagram: bytes
@@ -190,38 +198,3 @@ def test_a_socket_that_a_killed_run_left_behind_is_replaced(socket_path: Path) -
     camera.close()
     camera.close()
     assert not socket_path.exists()
-
-
-class HangingCapture:
-    """An OpenCV capture whose driver hangs until told otherwise."""
-
-    def __init__(self) -> None:
-        self.grabbing, self.go_on = threading.Event(), threading.Event()
-        self.released = False
-
-    def grab(self) -> bool:
-        self.grabbing.set()
-        self.go_on.wait()
-        return False
-
-    def release(self) -> None:
-        self.released = True
-
-
-def test_a_camera_that_hangs_is_not_released_under_its_reader() -> None:
-    capture = HangingCapture()
-    camera = LiveCamera("/dev/video0", capture, FakeClock())  # type: ignore[arg-type]
-
-    def read() -> None:
-        with pytest.raises(CameraError, match="the camera stopped"):
-            camera.read(1.0)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    capture.grabbing.wait()
-    camera.close()
-    assert not capture.released
-    capture.go_on.set()
-    reader.join()
-    camera.close()
-    assert capture.released
