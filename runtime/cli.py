@@ -14,15 +14,17 @@ import click
 
 from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
+from runtime.control.client import ControlClient
 from runtime.control.notes import RobotKind
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recording.messages import to_json
+from runtime.recording.sinks import SinkSpec
 from runtime.status import PERIOD_S, Status
 from runtime.summary import as_text
 from runtime.summary_model import RunSummary
 from runtime.supervisor import Runtime
 from runtime.web.guard import HERE
-from runtime.web.start import page_address, web_sink, with_button
+from runtime.web.start import LivePage, about_run, page_address
 from runtime.workers import Workers, build_workers
 from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
@@ -96,11 +98,14 @@ def run(
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
     if web_remote and web is None:
         raise click.UsageError("--web-remote needs the live page; add --web")
-    page = None if web is None else page_address(web, web_remote)
+    address = None if web is None else page_address(web, web_remote)
     folder = record or _new_folder(config.robot.name)
-    with _one_signal_ends_it(), with_button(config) if page else nullcontext(config) as config:
+    with (
+        _one_signal_ends_it(),
+        LivePage(address, web_remote) if address else nullcontext() as page,
+    ):
         workers = _workers(config, bundle, dry_run, engine)
-        sinks = (web_sink(page, web_remote, workers),) if page else ()
+        sinks = (_start_page(page, workers),) if page else ()
         runtime, started = Runtime(workers, folder, sinks), False
         try:
             with runtime:
@@ -117,6 +122,11 @@ def run(
         finally:
             if started:
                 _report(runtime.summary(), folder, as_json)
+
+
+def _start_page(page: LivePage, workers: Workers) -> SinkSpec:
+    assert isinstance(workers.control, ControlClient)  # a run's control has its own process
+    return page.start(workers.control, about_run(workers))
 
 
 @contextmanager

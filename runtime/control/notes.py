@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from hw_drivers.robot.torque import TorqueState
 from runtime.config.robot_yaml import RunConfig
 from runtime.host.run_delay import ThreadTimes
 from runtime.safety.health import HealthRow
@@ -64,6 +65,9 @@ class Note(Measured):
     counts: dict[str, int] = Field(default={}, description="event of the loop -> how often")
     safety_counts: dict[str, int] = Field(default={}, description="event of safety -> how often")
     torque_fault: str | None = Field(default=None, description="why torque may have been left on")
+    torque: dict[str, TorqueState] = Field(
+        default={}, description="joint -> what its servo confirmed last: on, off or unknown"
+    )
     health: HealthRow | None = Field(default=None, description="newest health of the servos")
     thread: ThreadTimes | None = Field(default=None, description="times of the loop's thread")
     realtime: dict[str, str] | None = Field(
