@@ -16,6 +16,7 @@ from hw_drivers.cameras.camera import open_camera
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.client import ControlClient
 from runtime.control.notes import RobotKind
+from runtime.control.outcome import describe_torque, not_off
 from runtime.engines import BACKENDS, Engine, load
 from runtime.recording.messages import to_json
 from runtime.recording.sinks import SinkSpec
@@ -113,7 +114,8 @@ def run(
                 if arm or dry_run:
                     runtime.arm()
                 else:
-                    click.echo("torque is off; add --arm to let the policy move it", err=True)
+                    torque = describe_torque(workers.control.torque)
+                    click.echo(f"{torque}; add --arm to let the policy move it", err=True)
                 _watch(runtime, workers, seconds)
         except CameraEnded as ended:
             if not dry_run:
@@ -206,5 +208,7 @@ def _new_folder(name: str) -> Path:
 def _report(summary: RunSummary, folder: Path, as_json: bool) -> None:
     if summary.torque_fault:
         click.echo(f"warning: {summary.torque_fault}; cut the motors' power", err=True)
+    elif not_off(summary.torque):
+        click.echo(f"warning: {describe_torque(summary.torque)}", err=True)
     click.echo(f"recorded in {folder}", err=True)
     click.echo(to_json(summary) if as_json else as_text(summary))

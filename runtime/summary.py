@@ -49,6 +49,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
             StateChange(t_s=(c.t_ns - since_ns) / 1e9, state=c.state.value, reason=c.reason)
             for c in list(control.safety.changes)
         ),
+        torque=dict(control.torque),
         torque_fault=control.torque_fault,
         recording_fault=recorder.fault,
         cpu=_cpu(),

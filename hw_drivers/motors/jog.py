@@ -16,7 +16,7 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Look, Servo, find_first, open_bus
 from hw_drivers.motors.settings import needed_changes
-from hw_drivers.robot.torque import hold_still
+from hw_drivers.robot.torque import TorqueState, hold_still
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 
@@ -59,7 +59,7 @@ def jog(
         mover = Mover.find(bus, servo, clock)
         click.echo(f"{servo}; at tick {mover.goal}, range {mover.low} to {mover.high}")
         if not arm:
-            click.echo("torque stays off; --arm to move it")
+            click.echo(f"torque is {mover.torque} and stays so; --arm to move it")
             return
         click.echo(f"+ and - move it by {step_rad} rad, q ends")
         with _signals_end_it(), torque(mover):
@@ -165,11 +165,18 @@ class Mover:
             raise BusError(f"id {servo_id}: hardware error: {describe(status)}")
         return self.bus.read(servo_id, "present_position")
 
+    @property
+    def torque(self) -> TorqueState:
+        """What the servo says about its torque, on or off."""
+        return "on" if self.bus.read(self.servo.id, "torque_enable") else "off"
+
     def let_go(self) -> None:
-        """Switch torque off. Raises BusError if the servo does not confirm."""
+        """Switch torque off and read it back. Raises BusError if the servo does not confirm."""
         for tries_left in reversed(range(_TORQUE_OFF_TRIES)):
             try:
                 self.bus.write(self.servo.id, "torque_enable", 0)
+                if self.torque == "on":
+                    raise BusError("the servo keeps torque on")
                 return
             except BusError as error:
                 if not tries_left:
