@@ -64,6 +64,11 @@ class Crowd(Generic[ConnectionT]):
                 del self._strangers[address]
 
     @property
+    def viewers(self) -> int:
+        """Number of viewers."""
+        return len(self._viewers)
+
+    @property
     def strangers(self) -> int:
         """Number of strangers."""
         return sum(map(len, self._strangers.values()))
