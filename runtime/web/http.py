@@ -61,6 +61,8 @@ class Request(BaseHTTPRequestHandler):
         self.raw_requestline = self.rfile.readline()
         if not self.parse_request() and self.refused is None:
             self.refused = refusal(HTTPStatus.BAD_REQUEST, "no request")
+        if self.refused is None and len(self.headers.get_all("Host", [])) > 1:
+            self.refused = refusal(HTTPStatus.BAD_REQUEST, "two Host headers")
         if self.refused is not None or self.command != "GET":
             self.close_connection = True  # there may be a body
 

@@ -277,7 +277,7 @@ ODD = {
     b"GET / HTTP/9.9\r\n\r\n": 505,
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n": 501,
     b"GET /live HTTP/1.1\r\n\r\n": 403,  # no host
-    b"GET /live HTTP/1.1\r\nHost: evil\r\nHost: localhost\r\n\r\n": 403,
+    b"GET /live HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n": 400,
     b"GET /" + b"a" * HEAD_MAX: 431,
     b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 200 + b"\r\n": 431,
 }
