@@ -14,17 +14,20 @@ import click
 
 from runtime.camera_worker import camera_of
 from runtime.config.robot_yaml import RunConfig
+from runtime.control.client import ControlClient
 from runtime.control.notes import RobotKind
+from runtime.control.outcome import describe_torque, not_off
 from runtime.engines import BACKENDS, Engine, load
 from runtime.fit import check_units
 from runtime.recording.messages import to_json
+from runtime.recording.sinks import SinkSpec
 from runtime.safety.stop_latch import refuse_if_latched
 from runtime.status import PERIOD_S, Status, slow_camera
 from runtime.summary import as_text
 from runtime.summary_model import RunSummary
 from runtime.supervisor import Runtime
 from runtime.web.guard import HERE
-from runtime.web.start import page_address, web_sink, with_button
+from runtime.web.start import LivePage, about_run, page_address
 from runtime.workers import Workers, build_workers
 from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
@@ -100,12 +103,15 @@ def run(
         refuse_if_latched(config.robot.name, str(robot_yaml))
     if web_remote and web is None:
         raise click.UsageError("--web-remote needs the live page; add --web")
-    page = None if web is None else page_address(web, web_remote)
+    address = None if web is None else page_address(web, web_remote)
     folder = record or partial(_make_folder, config.robot.name)
-    button = with_button(config) if page else nullcontext(config)
-    with one_signal_ends_it() as ending, expendable_stdout() as out, button as config:
+    with (
+        one_signal_ends_it() as ending,
+        expendable_stdout() as out,
+        LivePage(address, web_remote) if address else nullcontext() as page,
+    ):
         workers = _workers(config, bundle, dry_run, engine)
-        sinks = (web_sink(page, web_remote, workers),) if page else ()
+        sinks = (_start_page(page, workers),) if page else ()
         runtime, started = Runtime(workers, folder, sinks), False
         try:
             with runtime:
@@ -114,7 +120,8 @@ def run(
                     if arm or dry_run:
                         runtime.arm()
                     else:
-                        torque = workers.control.torque_fault or "torque is off"
+                        control = workers.control
+                        torque = control.torque_fault or describe_torque(control.torque)
                         click.echo(f"{torque}; add --arm to let the policy move it", err=True)
                     _watch(runtime, workers, seconds)
                 finally:
@@ -131,6 +138,11 @@ def run(
             sys.exit(ending.exit_code)
         if why := lost(out):
             raise V2AError(f"the summary could not be printed: {why}; {runtime.folder} has it")
+
+
+def _start_page(page: LivePage, workers: Workers) -> SinkSpec:
+    assert isinstance(workers.control, ControlClient)  # a run's control has its own process
+    return page.start(workers.control, about_run(workers))
 
 
 def _configured(
@@ -199,6 +211,8 @@ def _make_folder(name: str) -> Path:
 def _report(summary: RunSummary, folder: Path | None, as_json: bool) -> None:
     if summary.torque_fault:
         click.echo(f"warning: {summary.torque_fault}", err=True)
+    elif not_off(summary.torque):
+        click.echo(f"warning: {describe_torque(summary.torque)}", err=True)
     if summary.stop_latch:
         click.echo(f"warning: {summary.stop_latch}", err=True)
     click.echo(f"recorded in {folder}", err=True)

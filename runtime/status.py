@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Final
 
 from runtime.config.robot_yaml import RunConfig
+from runtime.control.outcome import describe_torque, not_off
 from runtime.workers import WORKERS, Workers
 from v2a.spans import Histogram
 from v2a.terminal import LiveLines
@@ -116,9 +117,15 @@ def line(workers: Workers) -> str:
 
 
 def state(workers: Workers) -> str:
-    """Format the safety state and the reason for its last change."""
-    last = workers.control.safety.changes[-1]
-    return f"{last.state.value.upper()}  {last.reason}"
+    """Format the safety state, and the reason for its last change.
+
+    Names the joints that did not confirm that torque is off, in a state where it should be.
+    """
+    control = workers.control
+    last = control.safety.changes[-1]
+    unsure = not_off(control.torque) and not control.safety.torque_on
+    more = f"; {describe_torque(control.torque)}" if unsure else ""
+    return f"{last.state.value.upper()}  {last.reason}{more}"
 
 
 def joints(workers: Workers) -> str:

@@ -63,6 +63,7 @@ def summarise(workers: Workers, recorder: Recorder, start: Moment) -> RunSummary
             StateChange(t_s=max(c.t_ns - since_ns, 0) / 1e9, state=c.state.value, reason=c.reason)
             for c in list(control.safety.changes)
         ),
+        torque=dict(control.torque),
         torque_fault=control.torque_fault,
         stop_latch=control.stop_latch,
         recording_fault=recorder.fault,

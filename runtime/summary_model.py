@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hw_drivers.robot.torque import TorqueState
 from runtime.host.run_delay import ThreadTimes
 from v2a.measured import Measured, Number, Times, absent
 
@@ -102,8 +103,13 @@ class RunSummary(Measured):
     counts: dict[str, dict[str, int]] = Field(description="worker -> event -> how often")
     dropped: Dropped = Field(description="what was lost")
     safety: tuple[StateChange, ...] = Field(description="changes of the safety state, oldest first")
+    torque: dict[str, TorqueState] = Field(
+        default={},
+        description="joint -> what its servo confirmed last: on, off or unknown; torque is off for "
+        "certain only if all are off",
+    )
     torque_fault: str | None = Field(
-        description="why torque may have been left on; null if it is off for certain"
+        description="why torque may have been left on; null if no fault was seen"
     )
     stop_latch: str | None = absent(
         "what became of an emergency stop: it is kept, so that no later run arms until "

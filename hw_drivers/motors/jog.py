@@ -22,7 +22,7 @@ from hw_drivers.motors.where import Where
 from hw_drivers.robot.alarm_advice import describe
 from hw_drivers.robot.command_lines import reboot_line
 from hw_drivers.robot.config import JointConfig
-from hw_drivers.robot.torque import hold_still, torque_off
+from hw_drivers.robot.torque import TorqueState, hold_still, torque_off
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 from v2a.signals import one_signal_ends_it, signals_held
@@ -69,7 +69,7 @@ def jog(where: Where, joint: str | None, servo_id: int | None, step_rad: float, 
         mover = Mover.find(bus, servo, clock, where.joint(servo.id))
         click.echo(f"{servo}; {mover.shown(mover.goal)}, range {mover.low} to {mover.high}")
         if not arm:
-            click.echo("torque stays off; --arm to move it")
+            click.echo(f"torque is {mover.torque} and stays so; --arm to move it")
             return
         click.echo(f"+ and - move it by {step_rad} rad, q ends")
         with one_signal_ends_it(), Keys() as keys, torque(mover):
@@ -238,6 +238,11 @@ class Mover:
             describe = self.servo.place.family.describe_alarms
             raise BusError(f"id {servo_id}: hardware error: {describe(status)}")
         return self.bus.read(servo_id, "present_position")
+
+    @property
+    def torque(self) -> TorqueState:
+        """What the servo says about its torque, on or off."""
+        return "on" if self.bus.read(self.servo.id, "torque_enable") else "off"
 
     def let_go(self) -> None:
         """Switch torque off. Raises BusError if the servo does not confirm."""

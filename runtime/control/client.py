@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
@@ -14,6 +15,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control.last_resort import has_watchdogs, last_resort_torque_off
 from runtime.control.loop import Verb
 from runtime.control.notes import LimitsRow, Note, RobotKind, Setup
+from runtime.control.outcome import describe_torque
 from runtime.control.process import VERBS, EndVerb
 from runtime.control.record import ControlRecord
 from runtime.control.wire import (
@@ -63,7 +65,6 @@ class ControlClient(ControlRecord):
         self._setup = Setup(
             version=__version__, robot=robot, limits=LimitsRow.of(limits), config=config
         )
-        self._bus = config.robot.bus
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
@@ -76,6 +77,9 @@ class ControlClient(ControlRecord):
         self._asking = threading.Lock()
         self._closing = threading.Lock()
         self._opened = self._closed = False
+        # The control process's end of a pair with the live page; `open` hands it on.
+        self.page: socket.socket | None = None
+        self.torque = {joint.name: "unknown" for joint in config.robot.joints}
         mailboxes.chunk.taps.append(self._send_chunk)
 
     @property
@@ -89,7 +93,7 @@ class ControlClient(ControlRecord):
         Raises the error of a process that fails, unchanged, and SafetyFault if it does not start
         within `START_S`.
         """
-        self._process, self._link = _spawn()
+        self._process, self._link = _spawn(self.page)
         self._opened = True
         self._link.send_last(pack_json(SETUP, self._setup), START_S)
         end_ns = self._clock.now_ns() + round(START_S * 1e9)
@@ -155,6 +159,8 @@ class ControlClient(ControlRecord):
                 self._exchange()
             self._link.close()
             self._end_process()
+            if self._end is None and self.torque_fault is None:
+                self._note_lost("did not say how it ended")
 
     def _end_process(self) -> None:
         try:
@@ -211,6 +217,7 @@ class ControlClient(ControlRecord):
         dict.update(self.safety.counts, note.safety_counts)
         self.torque_fault = note.torque_fault
         self.stop_latch = note.stop_latch
+        self.torque = note.torque or self.torque
         self.health = None if note.health is None else note.health.health()
         self.thread = note.thread
         self.realtime = note.realtime or self.realtime
@@ -230,7 +237,8 @@ class ControlClient(ControlRecord):
                 raise V2AError(f"control process: {end.error}: {end.text}")
             raise kind(end.text)
         if end is not None:
-            raise SafetyFault("a signal ended the control process; torque is off")
+            how = describe_torque(self.torque)
+            raise SafetyFault(f"a signal ended the control process; {how}")
         code = self._process.wait(END_S)
         raise SafetyFault(self._note_lost(f"died (exit code {code})"))
 
@@ -238,11 +246,12 @@ class ControlClient(ControlRecord):
         """Record that the torque may still be on, and return what stops the arm now."""
         robot = self._setup.config.robot
         then = "the servos have no watchdog and move on to their last goal"
+        self.torque = dict.fromkeys(self.torque, "unknown")
         if has_watchdogs(robot):
-            then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"
+            then = f"the servos' watchdog stops them {robot.bus.watchdog_s:g} s later"
         elif self._setup.robot == "real":
-            torque = last_resort_torque_off(robot, self._clock)
-            stiff = [name for name, state in torque.items() if state != "off"]
+            self.torque = last_resort_torque_off(robot, self._clock)
+            stiff = [name for name, state in self.torque.items() if state != "off"]
             if not stiff:
                 reason = f"the control process {how}: this process turned the torque off"
                 self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, reason))
@@ -263,8 +272,10 @@ _HEARD: dict[int, Callable[[ControlClient, bytes], None]] = {
 }
 
 
-def _spawn() -> tuple[subprocess.Popen[bytes], Link]:
-    """Start the process, and return it with our end of the link."""
+def _spawn(page: socket.socket | None) -> tuple[subprocess.Popen[bytes], Link]:
+    """Start the process, and return it with our end of the link. `page` becomes the process's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        return process.start("runtime.control.process", theirs.fileno()), Link(ours)
+    with contextlib.ExitStack() as handed_on:
+        ends = [handed_on.enter_context(end) for end in (theirs, page) if end is not None]
+        descriptors = [end.fileno() for end in ends]
+        return process.start("runtime.control.process", *descriptors), Link(ours)

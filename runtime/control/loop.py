@@ -18,6 +18,7 @@ import numpy as np
 from hw_drivers.robot.robot import Robot
 from runtime.config.robot_yaml import RunConfig
 from runtime.control.grid import run_periodic
+from runtime.control.outcome import PageEnd
 from runtime.control.record import ControlRecord, TickFacts
 from runtime.control.trajectory import Trajectory
 from runtime.mailbox import Mailboxes, StateMsg, Vector
@@ -25,7 +26,7 @@ from runtime.safety.estop import Estop
 from runtime.safety.motion_limiter import Limits
 from runtime.safety.safety import Safety, State
 from v2a.clock import Clock
-from v2a.errors import BusError, PortError, SafetyFault
+from v2a.errors import BusError, PortError, SafetyFault, V2AError
 from v2a.spans import STAGE_INDEX, SpanRing
 
 TICK, BUS_READ, BUS_WRITE = (STAGE_INDEX[s] for s in ("tick", "bus_read", "bus_write"))
@@ -58,12 +59,14 @@ class Control(ControlRecord):
         self.period_ns = config.control_period_ns
         super().__init__(Safety(limits, self.period_ns / 1e9, config.control, config.safety))
         self._robot = robot
+        self.torque = robot.torque  # the same dict: the robot keeps it up to date
         self._names = limits.names
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring
         self._estop_config = config.safety.estop
         self._estop: Estop | None = None
+        self.page: PageEnd | None = None  # the live page's STOP
         self._trajectory = Trajectory(config.control.blend_s)
         self._request: Request | None = None
         self._request_lock = threading.Lock()
@@ -88,7 +91,7 @@ class Control(ControlRecord):
         A killed run leaves torque on, and the arm would fall if it went off unasked. Then
         `torque_fault` says so. Raises BusError if the robot does not answer.
         """
-        self._estop = Estop(self._estop_config)
+        self._estop = Estop(self._estop_config, None if self.page is None else self.page.pressed)
         self._robot.connect()
         self._robot.read_torque()
         found = self._robot.torque.items()
@@ -143,6 +146,10 @@ class Control(ControlRecord):
             if self.safety.state is not State.TORQUE_OFF:
                 self.safety.fault(now_ns, str(fault) or type(fault).__name__)
             self.close()
+            if self.torque_fault is not None and isinstance(fault, V2AError):
+                # The fault's own text may say that torque is off.
+                text = f"{self.torque_fault}; cut the motors' power; before: {fault}"
+                raise type(fault)(text) from fault
             raise
         self.ticks += 1
         self.add(self.facts)

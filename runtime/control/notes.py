@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from hw_drivers.robot.torque import TorqueState
 from runtime.config.robot_yaml import RunConfig
 from runtime.host.run_delay import ThreadTimes
 from runtime.safety.health import HealthRow
@@ -67,6 +68,9 @@ class Note(Measured):
     stop_latch: str | None = Field(
         default=None,
         description="how an emergency stop is kept for later runs, or why not",
+    )
+    torque: dict[str, TorqueState] = Field(
+        default={}, description="joint -> what its servo confirmed last: on, off or unknown"
     )
     health: HealthRow | None = Field(default=None, description="newest health of the servos")
     thread: ThreadTimes | None = Field(default=None, description="times of the loop's thread")

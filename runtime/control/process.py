@@ -1,4 +1,4 @@
-"""The control process: `python -m runtime.control.process FD`, started by `ControlClient`.
+"""The control process: `python -m runtime.control.process FD [PAGE]`, started by `ControlClient`.
 
 A new interpreter inherits no threads, GPU context or packages from the policy's process. The
 process holds the only `Control`. It reads the policy's packets before each tick and sends the
@@ -27,6 +27,7 @@ from runtime.control.dry_run import virtual_robot
 from runtime.control.grid import run_periodic
 from runtime.control.loop import Control, Verb
 from runtime.control.notes import Note, Setup
+from runtime.control.outcome import PageEnd
 from runtime.control.wire import (
     BEAT,
     CHUNK,
@@ -141,6 +142,7 @@ class ControlServer:
             safety_counts=control.safety.counts,
             torque_fault=control.torque_fault,
             stop_latch=control.stop_latch,
+            torque=dict(control.torque),
             health=None if control.health is None else HealthRow.of(control.health),
             thread=self._meter.times(),
         )
@@ -148,6 +150,11 @@ class ControlServer:
     def spans(self) -> bytes:
         """Pack the new spans of the ring: one byte for the kind, then int64 [n, 4]."""
         return bytes([SPANS]) + self._ring.drain().tobytes()
+
+    def tell_outcome(self) -> None:
+        """Send the final outcome to the page, after `close`."""
+        if self._control.page is not None:
+            self._control.page.tell_last(self._control)
 
     def _new_changes(self) -> list[Change]:
         changes = reversed(self._control.safety.changes)
@@ -202,8 +209,10 @@ class ControlServer:
             self._mailboxes.begin(epoch, t_ns)
 
     def _tell(self, now_ns: int) -> None:
-        """Send a note if one is due, then a tick. Never waits."""
+        """Send the outcome to the page, a note if one is due, then a tick. Never waits."""
         control = self._control
+        if control.page is not None:
+            control.page.tell(control, now_ns)
         due = now_ns - self._told_ns >= NOTE_PERIOD_NS
         if due or control.safety.changes[-1] is not self._told_change:
             if not self._link.send(pack_json(NOTE, self.note())):
@@ -224,15 +233,20 @@ _HEARD: dict[int, Callable[[ControlServer, bytes], None]] = {
 
 
 def main() -> None:
-    """Serve the policy's process. The only argument is the descriptor of the socket to it."""
+    """Serve the policy's process.
+
+    The arguments are the descriptor of the socket to it, and that of the socket to the live page
+    if the run has one.
+    """
     expend_stderr()
-    link = Link(socket.socket(fileno=int(sys.argv[1])))
+    policy_end, *others = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    link, page = Link(policy_end), PageEnd(others[0]) if others else None
     setup = _first(link)
     if setup is None:
         return
     error, text, served = None, None, None
     try:
-        served = _build(link, setup)
+        served = _build(link, setup, page)
         served.run()
     except Exception as fault:
         if not isinstance(fault, V2AError):
@@ -242,6 +256,7 @@ def main() -> None:
     last = Note()
     if served is not None:
         served.close()
+        served.tell_outcome()
         served.keep_stop(setup)
         link.send_last(served.spans(), LAST_WORDS_S)
         last = served.note()
@@ -249,7 +264,7 @@ def main() -> None:
     link.send_last(pack_json(NOTE, last), LAST_WORDS_S)
 
 
-def _build(link: Link, setup: Setup) -> ControlServer:
+def _build(link: Link, setup: Setup, page: PageEnd | None) -> ControlServer:
     """Build what `setup` asks for. Raises ConfigError if the policy's v2a is another version."""
     if setup.version != __version__:
         raise ConfigError(
@@ -264,6 +279,7 @@ def _build(link: Link, setup: Setup) -> ControlServer:
     robot = ROBOTS[setup.robot](config.robot, clock)
     control = Control(robot, setup.limits.limits(), config, mailboxes, clock, ring)
     control.realtime = realtime
+    control.page = page
     refuse = partial(refuse_if_latched, config.robot.name) if setup.robot == "real" else _never
     return ControlServer(control, link, mailboxes, clock, ring, refuse)
 

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from hw_drivers.robot.robot import Health
+from hw_drivers.robot.torque import TorqueState
 from runtime.host.run_delay import ThreadTimes
 from runtime.safety.safety import SafetyRecord
 from v2a.spans import Histogram
@@ -30,6 +31,7 @@ class ControlRecord:
         self.realtime: dict[str, str] = {}  # what was asked of the kernel -> what it gave
         self.torque_fault: str | None = None  # why some torque may have been left on
         self.stop_latch: str | None = None  # what became of an emergency stop
+        self.torque: dict[str, TorqueState] = {}  # joint -> what its servo confirmed last
         self.health: Health | None = None  # the newest report of the servos
         self.thread: ThreadTimes | None = None  # of a loop in another process
         self.ticks = 0

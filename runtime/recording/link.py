@@ -66,7 +66,9 @@ class RecorderProcess:
         """
         ours, theirs = Pipe()
         with theirs:
-            transport = cls(ours, process.start("runtime.recording.process", theirs.fileno()))
+            descriptors = [number for sink in setup.sinks for number in sink.descriptors]
+            child = process.start("runtime.recording.process", theirs.fileno(), *descriptors)
+            transport = cls(ours, child)
         try:
             with transport._or_died(), killed_after(START_S, transport):
                 send(ours, setup)

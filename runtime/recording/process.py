@@ -1,4 +1,4 @@
-"""The recorder process: `python -m runtime.recording.process FD`, started by `RecorderProcess`.
+"""The recorder process: `python -m runtime.recording.process FD ...`, started by `RecorderProcess`.
 
 The process writes the messages of the policy's process to the file and feeds the other sinks. It
 runs at low priority and has a GIL of its own. It ends when the policy's process says so or dies. It
@@ -21,7 +21,10 @@ NICE: Final = 10
 
 
 def main() -> None:
-    """Serve the policy's process. The only argument is the descriptor of the connection to it."""
+    """Serve the policy's process.
+
+    The first argument is the descriptor of the connection to it. The others belong to sinks.
+    """
     expend_stderr()
     os.nice(NICE)
     connection = Connection(int(sys.argv[1]))

@@ -30,10 +30,14 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """How to make a sink: "module:Class" and its keyword arguments. Picklable."""
+    """How to make a sink: "module:Class" and its keyword arguments. Picklable.
+
+    The recorder process inherits `descriptors`, which the arguments may name.
+    """
 
     target: str
     options: dict[str, Any] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()
 
     def make(self) -> Sink:
         module, _, name = self.target.partition(":")

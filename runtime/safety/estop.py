@@ -1,40 +1,42 @@
-"""Emergency stop inputs: a datagram socket and a GPIO line.
+"""Emergency stop inputs: a datagram socket, a GPIO line and the live page.
 
-The control loop asks them at each tick, so they work while the policy hangs. A third input is
+The control loop asks them at each tick, so they work while the policy hangs. Another input is
 Ctrl-C, which reaches the control process as a signal.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from runtime.config.safety_yaml import EstopConfig, GpioConfig
-from v2a import bound_socket
 from v2a.bound_socket import BoundSocket, PathInUseError
 from v2a.errors import ConfigError
 
 
 class Estop:
-    """The emergency stop inputs of `config`. Raises ConfigError if one can't be opened."""
+    """The emergency stop inputs of `config`, and the live page's if there is one.
 
-    def __init__(self, config: EstopConfig) -> None:
-        self._pressed: list[tuple[str, Callable[[], bool]]] = []
+    Each input returns who asks for a stop, or None. An input that is lost asks for one: nobody
+    could press it any more. Raises ConfigError if one can't be opened.
+    """
+
+    def __init__(self, config: EstopConfig, page: Callable[[], str | None] | None = None) -> None:
+        self._inputs = [page] if page is not None else []
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
             if config.socket is not None:
                 datagram = opened.enter_context(_Datagram(config.socket))
-                self._pressed.append((f"datagram to {config.socket}", datagram.pressed))
+                self._inputs.append(datagram.pressed)
             if config.gpio is not None:
                 line = opened.enter_context(_Line(config.gpio))
-                self._pressed.append((f"{config.gpio.chip} line {config.gpio.line}", line.pressed))
+                self._inputs.append(line.pressed)
             self._closing = opened.pop_all()
 
     def pressed(self) -> str | None:
-        """The name of an input that asks for a stop; None if none does. Never blocks."""
-        return next((name for name, pressed in self._pressed if pressed()), None)
+        """Return which input asks for a stop; None if none does. Never blocks."""
+        return next((source for each in self._inputs if (source := each())), None)
 
     def close(self) -> None:
         """Close the inputs. A second call does nothing."""
@@ -44,7 +46,7 @@ class Estop:
 class _Datagram(contextlib.AbstractContextManager["_Datagram"]):
     """A socket in the file system. Any datagram to it is a stop.
 
-    So is a path that no longer leads to this socket: nobody could press it any more.
+    So is a path that no longer leads to this socket.
     """
 
     def __init__(self, path: str) -> None:
@@ -59,33 +61,15 @@ class _Datagram(contextlib.AbstractContextManager["_Datagram"]):
             raise ConfigError(f"safety.estop.socket: {path}: {error.strerror}") from error
         self._bound.socket.setblocking(False)
 
-    def pressed(self) -> bool:
+    def pressed(self) -> str | None:
         try:
             self._bound.socket.recv(1)
         except BlockingIOError:
-            return not self._bound.is_ours
-        return True
+            return None if self._bound.is_ours else f"the loss of {self._bound.path}"
+        return f"datagram to {self._bound.path}"
 
     def __exit__(self, *_: object) -> None:
         self._bound.close()
-
-
-def press(path: str) -> bool:
-    """Ask the control loop that listens at `path` to stop; False if none does. Never blocks."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.setblocking(False)
-        try:
-            sender.sendto(b"stop", path)
-        except BlockingIOError:
-            return True  # the queue is full of datagrams, and each of them is a stop
-        except OSError:
-            return False
-    return True
-
-
-def listening(path: str) -> bool:
-    """Whether a control loop listens at `path`. It stops listening after its torque-off."""
-    return bound_socket.listening(Path(path))
 
 
 class _Line(contextlib.AbstractContextManager["_Line"]):
@@ -112,12 +96,14 @@ class _Line(contextlib.AbstractContextManager["_Line"]):
             fix = "`gpioinfo` lists the chips and lines"
             raise ConfigError(f"{where}: {reason or error}; {fix}") from error
         self._line, self._low = config.line, Value.INACTIVE
+        self._name = f"{config.chip} line {config.line}"
 
-    def pressed(self) -> bool:
+    def pressed(self) -> str | None:
         try:
-            return self._request.get_value(self._line) is not self._low
+            closed = self._request.get_value(self._line) is self._low
         except OSError:
-            return True
+            return f"{self._name}, which can't be read"
+        return None if closed else self._name
 
     def __exit__(self, *_: object) -> None:
         self._request.release()

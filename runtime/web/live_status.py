@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Final, Literal
 
 from pydantic import Field
 
+from hw_drivers.robot.torque import TorqueState
+from runtime.control.outcome import Outcome, not_off
 from v2a.measured import Measured, Number, absent
 
 
@@ -44,6 +47,66 @@ class JointStatus(Measured):
     current_a: Number | None = absent("current through the servo, A")
 
 
+NOT_CONFIRMED: Final = "NOT CONFIRMED: cut the motors' power"
+
+
+class OutcomeStatus(Measured):
+    """What the control process has confirmed; also the answer to a press of STOP.
+
+    `confirmed` is true only if the control process says that nothing changes any more and that
+    every joint's servo was asked and answered that its torque is off.
+    """
+
+    confirmed: bool = Field(description="torque is off for good, as every joint confirmed")
+    torque: dict[str, TorqueState] = Field(
+        description="joint -> what its servo confirmed last: on, off, or unknown"
+    )
+    state: str | None = Field(
+        description="safety state; null if the control process said nothing yet"
+    )
+    reason: str = Field(description="reason for the state, or what is missing")
+    run: str | None = Field(description="random id of the run; null if unknown")
+    final: bool = Field(description="the control process has tried torque-off and ended its work")
+    text: str = Field(description="what a person must know; empty while the run goes on")
+
+    @classmethod
+    def of(cls, outcome: Outcome | None, gone: bool, joints: Sequence[str]) -> OutcomeStatus:
+        """The status after the newest `outcome`. `gone`: the control process ended."""
+        final = outcome is not None and outcome.final
+        if outcome is None or (gone and not final):  # what was confirmed before is out of date
+            why = "the control process " + (
+                "ended without saying how" if gone else "has not said anything yet"
+            )
+            return cls(
+                confirmed=False,
+                torque=dict.fromkeys(joints, "unknown"),
+                state=None,
+                reason=why,
+                run=outcome and outcome.run,
+                final=False,
+                text=f"{NOT_CONFIRMED} ({why})" if gone else "",
+            )
+        text = ""
+        if final:
+            text = f"{NOT_CONFIRMED} ({not_off(outcome.torque)})"
+        if outcome.confirmed:
+            text = f"Stopped: torque is off, confirmed by all {len(outcome.torque)} joints"
+        return cls(
+            confirmed=outcome.confirmed,
+            torque=outcome.torque,
+            state=outcome.state.value,
+            reason=outcome.fault or outcome.reason,
+            run=outcome.run,
+            final=final,
+            text=text,
+        )
+
+    def pressed(self) -> OutcomeStatus:
+        """The same as the answer to a press, which never leaves out what to do."""
+        late = f"{NOT_CONFIRMED} (the control process did not say in time that torque is off)"
+        return self.model_copy(update={"text": self.text or late})
+
+
 class LiveStatus(Measured):
     """The newest state of a run, as the live page draws it.
 
@@ -75,3 +138,6 @@ class LiveStatus(Measured):
         description="cause (late, bus, no_chunk) -> number of ticks without their work"
     )
     torque_fault: str | None = Field(description="why torque may have been left on; null if not")
+    outcome: OutcomeStatus = Field(
+        description="what the control process itself says, also after the policy's process died"
+    )

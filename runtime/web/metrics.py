@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, TypeVar, get_args
 
+from hw_drivers.robot.torque import TorqueState
 from runtime.safety.safety import State
+from runtime.web.live_status import OutcomeStatus
 from runtime.web.tally import EDGES_S, Tally
 from runtime.web.view import View
 from v2a.names import AGES, STAGES
@@ -15,17 +17,21 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 Samples = Iterator[tuple[str, dict[str, object], float]]  # suffix of the name, labels, value
+SourceT = TypeVar("SourceT")
+# name -> kind, help text, function that makes its samples
+Families = Mapping[str, tuple[str, str, Callable[[SourceT, int], Samples]]]
 
 
-def metrics(view: View, now_ns: int) -> str:
-    """Format all metrics of `view`. Counters count from the start of the run."""
+def metrics(view: View, now_ns: int, outcome: OutcomeStatus) -> str:
+    """Format all metrics of a run. Counters count from its start."""
     with view.lock:
-        return "\n".join([*_lines(view, now_ns), ""])
+        lines = [*_lines(_FAMILIES, view, now_ns), *_lines(_OUTCOME_FAMILIES, outcome, now_ns)]
+    return "\n".join([*lines, ""])
 
 
-def _lines(view: View, now_ns: int) -> Iterator[str]:
-    for name, (kind, what, samples) in _FAMILIES.items():
-        found = list(samples(view, now_ns))
+def _lines(families: Families[SourceT], source: SourceT, now_ns: int) -> Iterator[str]:
+    for name, (kind, what, samples) in families.items():
+        found = list(samples(source, now_ns))
         if found:
             yield f"# HELP {name} {what}"
             yield f"# TYPE {name} {kind}"
@@ -44,11 +50,6 @@ def _run(view: View, now_ns: int) -> Samples:
 
 def _silent(view: View, now_ns: int) -> Samples:
     yield "", {}, (now_ns - view.heard_ns) / 1e9
-
-
-def _state(view: View, now_ns: int) -> Samples:
-    for state in State:
-        yield "", {"state": state.value}, state.value == view.changes[-1].state
 
 
 def _messages(view: View, now_ns: int) -> Samples:
@@ -114,15 +115,33 @@ def _alarms(view: View, now_ns: int) -> Samples:
             yield "", {"joint": joint.name}, bool(joint.alarm)
 
 
-# name -> kind, help text, function that makes its samples
-_FAMILIES: Final[dict[str, tuple[str, str, Callable[[View, int], Samples]]]] = {
+def _state(outcome: OutcomeStatus, now_ns: int) -> Samples:
+    for state in State:
+        yield "", {"state": state.value}, state.value == outcome.state
+
+
+def _torque(outcome: OutcomeStatus, now_ns: int) -> Samples:
+    for joint, found in outcome.torque.items():
+        for state in get_args(TorqueState):
+            yield "", {"joint": joint, "torque": state}, found == state
+
+
+def _confirmed(outcome: OutcomeStatus, now_ns: int) -> Samples:
+    yield "", {}, outcome.confirmed
+
+
+_OUTCOME_FAMILIES: Final[Families[OutcomeStatus]] = {
+    "v2a_safety_state": ("gauge", "1 for the current safety state, 0 for the others.", _state),
+    "v2a_joint_torque": ("gauge", "1 for what the servo confirmed last.", _torque),
+    "v2a_stop_confirmed": ("gauge", "1 once every joint confirmed a final torque-off.", _confirmed),
+}
+_FAMILIES: Final[Families[View]] = {
     "v2a_run_info": ("gauge", "The robot and the policy of the run.", _run),
     "v2a_silent_seconds": (
         "gauge",
         "Time since the policy last sent a message.",
         _silent,
     ),
-    "v2a_safety_state": ("gauge", "1 for the current safety state, 0 for the others.", _state),
     "v2a_stage_seconds": ("histogram", "How long a stage took on its thread.", _stages),
     "v2a_gpu_stage_seconds": (
         "histogram",

@@ -9,6 +9,7 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 let token = sessionStorage.getItem("token") ?? "";
 let pictureSeq = null, pictureUrl = null;
+let outcome = null; // what the control process confirmed last
 
 function keep(found) { // for a reload of this tab
   token = found;
@@ -27,7 +28,8 @@ function headers(more) {
 async function ask(path, options = {}) {
   const signal = AbortSignal.timeout(PATIENCE_MS);
   const answer = await fetch(path, { cache: "no-store", signal, ...options, headers: headers(options.headers) });
-  if (!answer.ok) throw Object.assign(new Error(await answer.text()), { status: answer.status });
+  const said = answer.headers.get("Content-Type") === "application/json"; // also with an error's status
+  if (!answer.ok && !said) throw Object.assign(new Error(await answer.text()), { status: answer.status });
   return answer;
 }
 
@@ -99,7 +101,9 @@ function change(row) {
 }
 
 function draw(now) {
-  const last = now.safety.at(-1);
+  const last = now.outcome.state ? now.outcome : now.safety.at(-1);
+  if (outcome && outcome.run !== now.outcome.run && outcome.run) told(""); // of a run before
+  outcome = now.outcome;
   at("state").dataset.level = last.state;
   at("state-word").textContent = last.state;
   at("state-reason").textContent = last.reason;
@@ -113,7 +117,9 @@ function draw(now) {
   at("joints").tBodies[0].replaceChildren(...now.joints.map((row) => joint(row, now.temperature_max_c)));
   pairs(at("missed"), [...Object.entries(now.missed_ticks ?? {}), ["of", now.ticks ?? "–"]]);
   at("changes").replaceChildren(...now.safety.toReversed().map(change));
-  alarm(now.torque_fault ?? (now.silent_s > SILENT_S
+  const torque = outcome.text || now.torque_fault;
+  if (outcome.text) told(outcome.text, !outcome.confirmed);
+  alarm(torque && !outcome.confirmed ? torque : (now.silent_s > SILENT_S
     ? `The policy's process has been silent for ${number(now.silent_s, 1)} s. What is below is as old.` : ""));
   document.body.classList.toggle("stale", now.silent_s > SILENT_S);
 }
@@ -139,10 +145,15 @@ async function look() {
     return PERIOD_MS;
   } catch (error) {
     at("key").hidden = error.status !== 403;
-    alarm(error.status ? error.message : "No connection: the run has ended, or its computer can't be reached.");
+    alarm(error.status ? error.message : lost());
     document.body.classList.add("stale");
     return 10 * PERIOD_MS;
   }
+}
+
+function lost() { // a run that ends confirms it first: silence confirms nothing
+  if (outcome?.confirmed) return `The run has ended. ${outcome.text}.`;
+  return "No connection. NOT CONFIRMED that torque is off: cut the motors' power, or look at the robot's terminal.";
 }
 
 function told(text, wrong) {
@@ -155,14 +166,13 @@ async function press() {
   let why = "";
   for (let n = 0; n < TRIES; n++) {
     try {
-      const { stopped } = await (await ask("estop", { method: "POST", headers: { "X-V2A-Button": "1" } })).json();
-      if (stopped) return told("Stopped: the control loop has let go of the motors.");
-      return told("Sent, but the control loop goes on: cut the motors' power.", true);
+      const found = await (await ask("estop", { method: "POST", headers: { "X-V2A-Button": "1" } })).json();
+      return told(found.text, !found.confirmed);
     } catch (error) {
       why = error.status ? error.message : "no connection";
     }
   }
-  told(`Not stopped from here (${why}): cut the motors' power.`, true);
+  told(`NOT CONFIRMED: cut the motors' power (${why})`, true);
 }
 
 async function main() {

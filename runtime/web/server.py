@@ -1,192 +1,180 @@
-"""Serves the live page over HTTP from threads of the recorder process.
+"""Serves the live page over HTTP.
 
-The server is the standard library's, so the robot needs no further package. The page sends a
-request only after it has drawn the last answer, so nothing queues up for a slow viewer.
+One thread waits at the door: it accepts connections and reads their first request without ever
+waiting for one of them. So a storm of connections costs no threads, and a press is on its way to
+the control process as soon as its request is whole. Only a viewer, whose request the `Guard`
+allows, gets a thread of its own. The page sends a request only after it has drawn the last answer,
+so nothing queues up for a slow viewer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from runtime.recording.messages import to_json, to_png
-from runtime.safety.estop import listening, press
-from runtime.web.guard import Guard
-from runtime.web.metrics import CONTENT_TYPE, metrics
-from runtime.web.view import View, snapshot
-from v2a.clock import Clock
+from runtime.web.crowd import Crowd
+from runtime.web.http import HEAD_END, HEAD_MAX, Request, too_long
+from runtime.web.routes import Routes
 
-# A new connection above this closes the oldest, so a crowd can't block the emergency stop.
-CONNECTIONS_MAX: Final = 24
-STUCK_S: Final = 5.0  # a client that reads and sends nothing for this time is disconnected
-FRESH_NS: Final = 50_000_000  # requests within this time get the same answer
-CONFIRM_NS: Final = 2_000_000_000
-CONFIRM_STEP_S: Final = 0.02
-LAST_LOOK_S: Final = 0.3  # time for viewers to see how the run ended
-
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-# Files that need no token, as they hold nothing about the run: path -> file, content type.
-_FILES: Final = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
+STUCK_S: Final = 5.0  # for a whole request, and for an answer that nobody reads
+ANSWERS_HZ: Final = 100.0  # to all viewers together: they must not take the policy's time
+ACCEPT_MAX: Final = 64  # at once, so that those who wait at the door get their turn
+DOOR_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """The data that all handlers share. `estop` is the path of the emergency stop's socket."""
+class Visitor:
+    """A connection at the door."""
 
-    view: View
-    guard: Guard
-    estop: str
-    clock: Clock
+    connection: socket.socket
+    address: str
+    until_s: float  # when its first request must be whole
 
 
-class Server(ThreadingHTTPServer):
-    """Serves on the socket `listener` until `end`."""
+class Server:
+    """Serves on the socket `listener`."""
 
-    daemon_threads = True
-    block_on_close = False  # a stuck client must not hold up the end of a run
+    def __init__(self, listener: socket.socket, routes: Routes) -> None:
+        self._listener = listener
+        self._listener.setblocking(False)
+        self._routes = routes
+        self._crowd: Crowd[socket.socket] = Crowd()
+        self._counting = threading.Lock()  # holds for `_crowd`
+        self._door = select.epoll()
+        self._door.register(listener, select.EPOLLIN)
+        self._visitors: dict[int, Visitor] = {}  # by descriptor, oldest first
 
-    def __init__(self, listener: socket.socket, room: Room) -> None:
-        super().__init__(listener.getsockname()[:2], Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listener
-        self.room = room
-        self._connections: OrderedDict[Any, None] = OrderedDict()
-        self._counting = threading.Lock()
-        self._drawing = threading.Lock()
-        self._drawn = (-FRESH_NS, b"")
+    def serve(self, ending: Callable[[], bool]) -> None:
+        """Serve until `ending()`."""
+        entrance = self._listener.fileno()
+        while not ending():
+            ready = [number for number, _ in self._door.poll(DOOR_S)]
+            for number in ready:
+                if number in self._visitors:
+                    self._or_leaves(self._visitors[number])
+            if entrance in ready:
+                self._accept()
+            self._close_stuck()
 
-    def snapshot(self) -> bytes:
-        """Return the status as JSON (`LiveStatus`). Simultaneous requests share one answer."""
-        with self._drawing:
-            now_ns = self.room.clock.now_ns()
-            if now_ns - self._drawn[0] >= FRESH_NS:
-                self._drawn = now_ns, to_json(snapshot(self.room.view, now_ns)).encode()
-            return self._drawn[1]
+    def close(self) -> None:
+        """Stop listening. Viewers keep their connections until the process ends."""
+        for visitor in [*self._visitors.values()]:
+            self._leave(visitor)
+        self._door.close()
+        self._listener.close()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_MAX):
+            try:
+                connection, (address, *_) = self._listener.accept()
+            except OSError:
+                return  # nobody waits any more, or has left already
+            connection.setblocking(False)
+            number = connection.fileno()
+            self._visitors[number] = Visitor(connection, address, time.monotonic() + STUCK_S)
+            # Edge triggered: the request is only peeked at, and stays readable.
+            self._door.register(number, select.EPOLLIN | select.EPOLLET)
+            with self._counting:
+                displaced = self._crowd.come(connection, address)
+            if displaced is not None:
+                self._leave(self._visitors[displaced.fileno()])
+
+    def _close_stuck(self) -> None:
+        now_s = time.monotonic()
+        while self._visitors and (oldest := next(iter(self._visitors.values()))).until_s < now_s:
+            self._leave(oldest)
+
+    def _or_leaves(self, visitor: Visitor) -> None:
+        try:
+            self._look(visitor)
+        except OSError:
+            self._leave(visitor)
+        except Exception:
+            traceback.print_exc()  # the STOP of all others must go on
+            self._leave(visitor)
+
+    def _look(self, visitor: Visitor) -> None:
+        """See whether the first request is whole, and whether it comes from a viewer."""
+        found = visitor.connection.recv(HEAD_MAX, socket.MSG_PEEK)
+        head, end, _ = found.partition(HEAD_END)
+        if not found:
+            self._leave(visitor)
+        elif end:
+            request = Request(head + end)
+            self._routes.press(request)  # at once, whatever the viewers' threads do
+            if self._routes.allowed(request):
+                self._welcome(visitor)
+            else:
+                self._turn_away(visitor, self._routes.answer(request).pack(close=True))
+        elif len(found) == HEAD_MAX:
+            self._turn_away(visitor, too_long().pack(close=True))
+
+    def _turn_away(self, visitor: Visitor, answer: bytes) -> None:
+        # What is left unread would make the kernel drop the answer.
+        visitor.connection.recv(2 * HEAD_MAX)
+        visitor.connection.send(answer)
+        self._leave(visitor)
+
+    def _leave(self, visitor: Visitor) -> None:
+        self._visitors.pop(visitor.connection.fileno(), None)
         with self._counting:
-            self._connections[request] = None
-            if len(self._connections) > CONNECTIONS_MAX:
-                oldest, _ = self._connections.popitem(last=False)
-                with contextlib.suppress(OSError):  # it has already closed
-                    oldest.shutdown(socket.SHUT_RDWR)
-        super().process_request(request, client_address)
+            self._crowd.leave(visitor.connection, visitor.address)
+        visitor.connection.close()
 
-    def shutdown_request(self, request: Any) -> None:
+    def _welcome(self, visitor: Visitor) -> None:
+        """Give a viewer a thread; the least recently used one may lose its place."""
+        connection = visitor.connection
+        del self._visitors[connection.fileno()]
+        self._door.unregister(connection)
+        connection.settimeout(STUCK_S)
         with self._counting:
-            self._connections.pop(request, None)
-        super().shutdown_request(request)
+            displaced = self._crowd.become_viewer(connection, visitor.address)
+        if displaced is not None:
+            with contextlib.suppress(OSError):  # it has already closed
+                displaced.shutdown(socket.SHUT_RDWR)
+        threading.Thread(target=self._attend, args=(visitor,), daemon=True).start()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that left or got stuck."""
-
-    def end(self) -> None:
-        """Give viewers a last look, then stop serving."""
-        time.sleep(LAST_LOOK_S)
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one connection."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-    timeout = STUCK_S
-    server_version, sys_version = "v2a", ""
-
-    def do_GET(self) -> None:
-        if self.path in _FILES:
-            name, kind = _FILES[self.path]
-            self._answer(HTTPStatus.OK, kind, (Path(__file__).parent / name).read_bytes())
-        else:
-            self._guarded(_GET)
-
-    def do_POST(self) -> None:
-        self.close_connection = True  # a body is not read
-        self._guarded(_POST)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing: the terminal belongs to the run."""
-
-    def live(self) -> None:
-        """Answer with the status."""
-        self._answer(HTTPStatus.OK, "application/json", self.server.snapshot())
-
-    def picture(self) -> None:
-        """Answer with the newest picture as PNG."""
-        with self.server.room.view.lock:
-            image = self.server.room.view.picture()
-        if image is None:
-            self._refuse(HTTPStatus.NOT_FOUND, "no picture yet")
-        else:
-            self._answer(HTTPStatus.OK, "image/png", to_png(image))
-
-    def metrics(self) -> None:
-        """Answer with the metrics for Prometheus."""
-        room = self.server.room
-        text = metrics(room.view, room.clock.now_ns())
-        self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
-
-    def estop(self) -> None:
-        """Press the emergency stop, and wait up to `CONFIRM_NS` until torque is off.
-
-        The control loop closes its socket when torque is off.
-        """
-        clock, path = self.server.room.clock, self.server.room.estop
-        if not press(path):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "no control loop is running")
-            return
-        end_ns = clock.now_ns() + CONFIRM_NS
-        while (goes_on := listening(path)) and clock.now_ns() < end_ns:
-            time.sleep(CONFIRM_STEP_S)
-        answer = to_json({"stopped": not goes_on})
-        self._answer(HTTPStatus.OK, "application/json", answer.encode())
-
-    def _guarded(self, routes: dict[str, Callable[[Handler], None]]) -> None:
-        if self.path not in routes:
-            self._refuse(HTTPStatus.NOT_FOUND, "no such page")
-        elif why := self.server.room.guard.refusal(self.headers, button=routes is _POST):
-            self._refuse(HTTPStatus.FORBIDDEN, why)
-        else:
-            routes[self.path](self)
-
-    def _refuse(self, status: HTTPStatus, why: str) -> None:
-        self._answer(status, "text/plain; charset=utf-8", why.encode())
-
-    def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        own = {"Content-Type": kind, "Content-Length": str(len(body))}
-        for name, value in {**_HEADERS, **own}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+    def _attend(self, visitor: Visitor) -> None:
+        """Answer a viewer's requests until it leaves, gets stuck or asks for what it may not."""
+        connection = visitor.connection
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            next_s = 0.0
+            for request in _requests(connection):
+                with self._counting:
+                    self._crowd.used(connection)
+                    pace_s = self._crowd.viewers / ANSWERS_HZ
+                if not self._routes.press(request):
+                    time.sleep(max(0.0, next_s - time.monotonic()))
+                next_s = time.monotonic() + pace_s
+                close = request.close_connection or not self._routes.allowed(request)
+                connection.sendall(self._routes.answer(request).pack(close))
+                if close:
+                    return
+        except OSError:
+            pass  # it left, got stuck or lost its place
+        finally:
+            with self._counting:
+                self._crowd.leave(connection, visitor.address)
+            connection.close()
 
 
-_GET: Final[dict[str, Callable[[Handler], None]]] = {
-    "/live": Handler.live,
-    "/picture": Handler.picture,
-    "/metrics": Handler.metrics,
-}
-_POST: Final[dict[str, Callable[[Handler], None]]] = {"/estop": Handler.estop}
+def _requests(connection: socket.socket) -> Iterator[Request]:
+    """The requests of a viewer. Ends when it leaves or sends a head that is too long."""
+    found = b""
+    while True:
+        until_s = time.monotonic() + STUCK_S
+        while HEAD_END not in found:
+            news = connection.recv(HEAD_MAX)
+            found += news
+            if not news or len(found) > 2 * HEAD_MAX or time.monotonic() > until_s:
+                return
+        head, end, found = found.partition(HEAD_END)
+        yield Request(head + end)

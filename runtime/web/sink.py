@@ -1,34 +1,50 @@
-"""Runs the live page as a sink of the recorder process, where it takes no time from the policy."""
+"""The sink of the recorder process that feeds the live page."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from multiprocessing.connection import Connection
+from typing import Final
 
-from runtime.web.guard import Address, Guard, listen
-from runtime.web.server import Room, Server
-from runtime.web.view import About, View
-from v2a.clock import MonotonicClock
-from v2a.output import say
+from runtime.recording.sinks import send
+
+WAITING_MAX: Final = 256  # messages: 2 s of a run
+END_S: Final = 1.0
 
 
 class WebSink:
-    """Serves the live page from its construction until `close`."""
+    """Forwards messages to the live page's process. Drops them while the page is behind."""
 
-    def __init__(self, address: Address, token: str | None, estop: str, about: About) -> None:
-        """Start serving. Raises ConfigError if the address is not available."""
-        clock = MonotonicClock()
-        listener = listen(address)
-        self._view = View(about, clock)
-        self._server = Server(listener, Room(self._view, Guard(token), estop, clock))
-        threading.Thread(target=self._server.serve_forever, name="web", daemon=True).start()
-        url = Address(address.host, listener.getsockname()[1]).url
-        key = "" if token is None else f"#{token}"
-        say(f"live page: {url}{key}")
+    def __init__(self, feed: int) -> None:
+        """`feed` is the descriptor of the connection to the page."""
+        self._feed = Connection(feed, readable=False)
+        self._waiting: deque[object] = deque()
+        self._news = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._forward, name="page", daemon=True)
+        self._thread.start()
 
     def take(self, message: object) -> None:
-        """Update the page's data from a message."""
-        self._view.take(message)
+        """Queue a message if there is room. Never waits."""
+        if len(self._waiting) < WAITING_MAX:
+            self._waiting.append(message)
+            self._news.set()
 
     def close(self) -> None:
-        """Stop serving, after a moment for viewers to see the end."""
-        self._server.end()
+        """Send the rest, unless the page is stuck."""
+        self._ended = True
+        self._news.set()
+        self._thread.join(END_S)
+
+    def _forward(self) -> None:
+        try:
+            while not self._ended or self._waiting:
+                self._news.wait()
+                self._news.clear()
+                batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                send(self._feed, batch)
+        except OSError:
+            pass  # the page has ended
+        finally:
+            self._feed.close()

@@ -17,7 +17,7 @@ from runtime.recording.messages import RunCounters, SafetyChange, Spans
 from runtime.safety.health import QUANTITIES
 from runtime.safety.safety import State
 from runtime.span_ages import ages_of_spans
-from runtime.web.live_status import JointStatus, LiveStatus, RecentChange
+from runtime.web.live_status import JointStatus, LiveStatus, OutcomeStatus, RecentChange
 from runtime.web.tally import Rate, Tally
 from v2a.clock import Clock
 from v2a.names import AGES, STAGES
@@ -42,7 +42,7 @@ class About:
 
 
 class View:
-    """A sink of the recorder process.
+    """The newest messages of a run.
 
     Only one thread calls `take`. Another thread that reads must hold `lock`.
     """
@@ -69,9 +69,6 @@ class View:
             self.heard_ns = self._clock.now_ns()
             if take is not None:
                 take(self, message)
-
-    def close(self) -> None:
-        """Nothing to release."""
 
     def picture(self) -> Image | None:
         """Return the newest picture, uint8 [H, W, 3] RGB at the policy's size, or None."""
@@ -138,7 +135,7 @@ _TAKEN: Final[dict[type, Callable[[View, Any], None]]] = {
 }
 
 
-def snapshot(view: View, now_ns: int) -> LiveStatus:
+def snapshot(view: View, now_ns: int, outcome: OutcomeStatus) -> LiveStatus:
     """Make the status as of `now_ns`."""
     with view.lock:
         about, vitals, frame = view.about, view.vitals, view.newest.get("frame")
@@ -160,4 +157,5 @@ def snapshot(view: View, now_ns: int) -> LiveStatus:
             ticks=vitals and vitals.ticks,
             missed_ticks=vitals and vitals.missed_ticks,
             torque_fault=vitals and vitals.torque_fault,
+            outcome=outcome,
         )

@@ -63,7 +63,7 @@ def test_without_arm_nothing_is_written(serve: Serve, chain: VirtualDynamixelBus
     result = motors("jog", "--port", path, "--id", 2, *AT_1M, keys="++q")
     assert result.exit_code == 0
     assert "baud; tick 2048, range 0 to 4095" in result.stdout
-    assert "torque stays off; --arm to move it" in result.stdout
+    assert "torque is off and stays so; --arm to move it" in result.stdout
     assert settings_of(chain) == before
 
 

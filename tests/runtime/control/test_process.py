@@ -272,6 +272,16 @@ def test_a_mistake_in_a_hook_is_a_fault_and_is_named(capfd: pytest.CaptureFixtur
     assert "Traceback" in capfd.readouterr().err
 
 
+def test_an_end_without_last_words_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends in silence, and a request to end it, are no proof of torque off."""
+    with running() as policy:
+        policy.ask("arm")
+        monkeypatch.setattr("runtime.control.client.END_S", 0.0)
+        os.kill(policy.control.pid, signal.SIGSTOP)
+    assert "cut the motors' power" in str(policy.control.torque_fault)
+    assert set(policy.control.torque.values()) == {"unknown"}
+
+
 def test_one_that_never_opened_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.host.process.start", lambda *_: pytest.fail("a process started"))
     Policy().close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from runtime.config.safety_yaml import EstopConfig
-from runtime.safety.estop import Estop, listening, press
+from runtime.safety.estop import Estop
 from tests.runtime.safety import fake_gpiod
 from tests.runtime.safety.fake_gpiod import CHIP, Bias, Chip, Direction
 from v2a.errors import ConfigError
@@ -50,7 +51,7 @@ def test_an_open_contact_is_a_stop_and_a_closed_one_is_none(estop: Estop, chip: 
 
 def test_a_line_that_cannot_be_read_is_a_stop(estop: Estop, chip: Chip) -> None:
     chip.unplugged = True
-    assert estop.pressed() == f"{CHIP} line 3"
+    assert estop.pressed() == f"{CHIP} line 3, which can't be read"
 
 
 def test_the_line_is_an_input_with_a_pull_up_until_it_is_closed(chip: Chip) -> None:
@@ -127,15 +128,16 @@ def test_a_second_run_is_refused_and_the_first_one_still_hears(tmp_path: Path) -
     with pytest.raises(ConfigError, match="another run uses it; end that run"):
         Estop(socket_at(path))
     assert first.pressed() is None
-    assert press(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as button:
+        button.sendto(b"stop", str(path))
     assert first.pressed() == f"datagram to {path}"
     first.close()
-    assert not listening(str(path))
+    assert not path.exists()
 
 
 def test_a_path_that_was_taken_away_is_a_stop(tmp_path: Path) -> None:
     path = tmp_path / "estop"
     estop = Estop(socket_at(path))
     path.unlink()
-    assert estop.pressed() == f"datagram to {path}"
+    assert estop.pressed() == f"the loss of {path}"
     estop.close()

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.config.robot_yaml import RunConfig
 from runtime.web.guard import BUTTON_HEADER, Address, Guard, listen, new_token, parse_address
-from runtime.web.start import page_address, with_button
-from tests.runtime.conftest import run_config
+from runtime.web.start import page_address
 from v2a.errors import ConfigError
 
 HERE = Guard(token=None)
@@ -128,15 +126,3 @@ def test_a_port_that_is_taken() -> None:
     taken = pytest.raises(ConfigError, match="Address already in use; give another port")
     with listen(Address("127.0.0.1", 0)) as first, taken:
         listen(Address("127.0.0.1", first.getsockname()[1]))
-
-
-def test_the_button_takes_the_socket_of_robot_yaml_or_a_private_one() -> None:
-    named = run_config(safety={"estop": {"socket": "/run/v2a/estop"}})
-    with with_button(named) as config:
-        assert config is named
-    with with_button(run_config()) as config:
-        assert isinstance(config, RunConfig)
-        path = config.safety.estop.socket
-        assert path is not None
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-            listener.bind(path)

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,10 @@ pytest.importorskip("onnx", reason="the bundle of these tests is written with on
 pytest.importorskip("onnxruntime", reason="these tests run ONNX Runtime")
 pytest.importorskip("cv2", reason="pictures need OpenCV")
 
-from runtime.recording.messages import SafetyChange
 from runtime.recording.reader import Recording
 from runtime.web.guard import BUTTON_HEADER
 from tests.chromium import Page, find_chromium, open_page
 from tests.conftest import REPOSITORY
-from v2a.errors import ConfigError
 
 pytestmark = pytest.mark.real_time
 
@@ -53,13 +52,33 @@ class Run:
                 return
         raise AssertionError("it named no page")
 
-    def press(self) -> dict[str, bool]:
+    def press(self) -> dict[str, Any]:
         """Without the browser."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        connection.request("POST", "/estop", headers={BUTTON_HEADER: "1"})
-        answer: dict[str, bool] = json.loads(connection.getresponse().read())
-        connection.close()
-        return answer
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)) as connection:
+            connection.request("POST", "/estop", headers={BUTTON_HEADER: "1"})
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            return answer
+
+    def live(self) -> dict[str, Any]:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)) as connection:
+            connection.request("GET", "/live")
+            status: dict[str, Any] = json.loads(connection.getresponse().read())
+            return status
+
+    def until_state(self, *states: str) -> None:
+        """Wait until the control process itself says one of these states."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.live()["outcome"]["state"] not in states:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def child(self, module: str) -> int:
+        """The process id of a child of the run. Raises StopIteration if it has none."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return next(
+            int(child) for child in children if module in Path(f"/proc/{child}/cmdline").read_text()
+        )
 
     def end(self) -> tuple[int, str]:
         _, err = self.process.communicate(timeout=PATIENCE_S)
@@ -134,7 +153,9 @@ def test_the_page_shows_the_run_as_it_goes_and_its_button_ends_it(
     }  # fmt: skip
 
     page.evaluate("document.getElementById('estop').click()")
-    until(page, "document.getElementById('pressed').textContent.startsWith('Stopped')")
+    until(
+        page, "document.getElementById('pressed').textContent.startsWith('Stopped: torque is off')"
+    )
     code, err = run.end()
     assert code == 7
     assert "emergency stop" in err
@@ -163,7 +184,9 @@ def test_with_a_token_the_page_asks_for_it_and_forgets_it_in_the_address(
     page.evaluate("document.querySelector('#key button').click()")
     until(page, armed)
     page.evaluate("document.getElementById('estop').click()")
-    until(page, "document.getElementById('pressed').textContent.startsWith('Stopped')")
+    until(
+        page, "document.getElementById('pressed').textContent.startsWith('Stopped: torque is off')"
+    )
     assert run.end()[0] == 7
 
 
@@ -195,22 +218,61 @@ def test_another_sites_page_can_neither_look_nor_press(
 
 def test_the_button_works_while_the_policy_hangs(start: Callable[..., Run], folder: Path) -> None:
     run = start()
-    deadline = time.monotonic() + PATIENCE_S
-    while not any(change.state == "armed" for change in _safety(folder)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    run.until_state("armed")
     run.process.send_signal(signal.SIGSTOP)  # every thread of the policy's process, at once
-    assert run.press() == {"stopped": True}
+    answer = run.press()
+    assert (answer["confirmed"], answer["torque"]) == (True, {"base": "off", "tip": "off"})
     run.process.send_signal(signal.SIGCONT)
     code, err = run.end()
-    assert (code, "emergency stop" in err) == (7, True)
+    assert (code, "emergency stop by the live page" in err) == (7, True)
 
 
-def _safety(folder: Path) -> list[SafetyChange]:
-    try:
-        return list(Recording(folder / "here").safety())
-    except ConfigError:
-        return []  # not yet
+def test_the_button_outlives_the_policy_and_the_recorder(
+    start: Callable[..., Run], folder: Path
+) -> None:
+    """The arm still holds, or moves to its safe pose, after the policy's process was killed."""
+    with (folder / "robot.yaml").open("a") as robot:
+        robot.write("safety: {policy_silent_s: 20, policy_lost_s: 40}\n")
+    run = start()
+    run.until_state("armed")
+    page = run.child("runtime.web.process")
+    os.kill(run.child("runtime.recording.process"), signal.SIGKILL)
+    run.process.kill()
+    run.process.wait(PATIENCE_S)
+    run.until_state("hold")
+    assert run.press()["confirmed"]
+    deadline = time.monotonic() + PATIENCE_S
+    while _alive(page):  # it is no orphan
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_page_that_dies_is_a_stop(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until_state("armed")
+    os.kill(run.child("runtime.web.process"), signal.SIGKILL)
+    code, err = run.end()
+    assert code == 7
+    assert "emergency stop by the live page: its STOP was lost" in err
+
+
+def test_the_death_of_the_control_process_is_not_confirmed(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until_state("armed")
+    os.kill(run.child("runtime.control.process"), signal.SIGKILL)
+    answer = run.press()
+    assert not answer["confirmed"]
+    assert set(answer["torque"].values()) == {"unknown"}
+    assert "cut the motors' power" in answer["text"]
+    code, err = run.end()
+    assert (code, "cut the motors' power" in err) == (7, True)
+
+
+def _alive(pid: int) -> bool:
+    """Not gone, and no zombie that nobody has buried yet."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def test_beyond_this_machine_only_on_purpose_and_before_anything_starts(folder: Path) -> None:

@@ -1,45 +1,99 @@
-"""The server of the live page: routes, the button's way to the control loop, and crowds."""
+"""The server of the live page: routes, the button's way to the control process, and crowds."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPResponse
-from pathlib import Path
+from multiprocessing.connection import Pipe
+from typing import Any
 
 import numpy as np
 import pytest
 
-from runtime.config.safety_yaml import EstopConfig
+from runtime.control.outcome import LOST, PRESSED, Outcome, PageEnd
+from runtime.control.record import ControlRecord
 from runtime.recording.messages import from_png
-from runtime.safety.estop import Estop, press
+from runtime.recording.sinks import receive
+from runtime.safety.safety import SafetyRecord
+from runtime.web.control_link import ControlLink
+from runtime.web.crowd import STRANGERS_OF_ADDRESS_MAX, VIEWERS_MAX
 from runtime.web.guard import BUTTON_HEADER, Address, Guard, listen
-from runtime.web.server import CONNECTIONS_MAX, Room, Server
-from runtime.web.sink import WebSink
+from runtime.web.http import HEAD_MAX
+from runtime.web.routes import Room, Routes
+from runtime.web.server import Server
+from runtime.web.sink import WAITING_MAX, WebSink
 from runtime.web.view import View
-from tests.runtime.web.world import ABOUT, IMAGE, view, vitals
+from tests.runtime.web.world import ABOUT, IMAGE, outcome, view, vitals
 from v2a.clock import FakeClock, MonotonicClock
-from v2a.errors import ConfigError
 
 PATIENCE_S = 30.0
 PRESS = {BUTTON_HEADER: "1"}
 
 
+class Loop:
+    """A stand-in for the control process: once pressed, it sends `outcomes` and ends."""
+
+    def __init__(self, end: socket.socket, outcomes: list[Outcome]) -> None:
+        self.pressed = threading.Event()
+        self._end, self._outcomes = end, outcomes
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._end:
+            if self._end.recv(16):
+                self.pressed.set()
+                for each in self._outcomes:
+                    self._end.send(each.pack())
+
+    def join(self) -> None:
+        self._thread.join(PATIENCE_S)
+
+
 class Serving:
-    def __init__(self, found: View, estop: Path, token: str | None = None) -> None:
+    def __init__(
+        self, found: View, token: str | None = None, outcomes: list[Outcome] | None = None
+    ) -> None:
         listener = listen(Address("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        self.server = Server(listener, Room(found, Guard(token), str(estop), MonotonicClock()))
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.page_end, self.control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control = ControlLink(self.page_end)
+        self.loop = None if outcomes is None else Loop(self.control_end, outcomes)
+        self._ending = threading.Event()
+        routes = Routes(Room(found, Guard(token), self.control, MonotonicClock()))
+        self.server = Server(listener, routes)
+        self._threads = [
+            threading.Thread(target=self.server.serve, args=(self._ending.is_set,)),
+            threading.Thread(target=self.control.listen),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def ask(self, method: str, path: str, **headers: str) -> tuple[HTTPResponse, bytes]:
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)) as connection:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             return answer, answer.read()
+
+    def press(self, **headers: str) -> tuple[int, dict[str, Any]]:
+        answer, body = self.ask("POST", "/estop", **PRESS, **headers)
+        return answer.status, json.loads(body)
+
+    def end(self) -> None:
+        self._ending.set()
+        if self.loop is not None:
+            self.control.press()  # if nobody did
+            self.loop.join()
+        self.control_end.close()
+        for thread in self._threads:
+            thread.join()
+        self.page_end.close()
+        self.server.close()
 
 
 @pytest.fixture
@@ -48,31 +102,16 @@ def found() -> View:
 
 
 @pytest.fixture
-def serving(found: View, tmp_path: Path) -> Iterator[Serving]:
-    made = Serving(found, tmp_path / "estop")
+def serving(found: View) -> Iterator[Serving]:
+    made = Serving(found, outcomes=[outcome()])
     yield made
-    made.server.end()
+    made.end()
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[threading.Event]:
-    """A control loop that does nothing but look at its emergency stop; the event: it was pressed.
-    As `Control`, it closes its inputs when it has let go of the motors."""
-    estop = Estop(EstopConfig(socket=str(tmp_path / "estop")))
-    pressed, ending = threading.Event(), threading.Event()
-
-    def look() -> None:
-        while not ending.wait(0.001):
-            if estop.pressed():
-                pressed.set()
-                break
-        estop.close()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    yield pressed
-    ending.set()
-    thread.join()
+def loop(serving: Serving) -> Loop:
+    assert serving.loop is not None
+    return serving.loop
 
 
 def test_the_page_and_its_parts(serving: Serving) -> None:
@@ -101,19 +140,69 @@ def test_the_picture_is_the_one_that_the_policy_saw(serving: Serving) -> None:
     np.testing.assert_array_equal(from_png(body), IMAGE)
 
 
-def test_there_may_be_no_picture_yet(tmp_path: Path) -> None:
-    serving = Serving(View(ABOUT, FakeClock()), tmp_path / "estop")
+def test_there_may_be_no_picture_yet() -> None:
+    serving = Serving(View(ABOUT, FakeClock()))
     assert serving.ask("GET", "/picture")[0].status == 404
-    serving.server.end()
+    serving.end()
 
 
-def test_a_press_reaches_the_loop_and_is_confirmed(serving: Serving, loop: threading.Event) -> None:
-    answer, body = serving.ask("POST", "/estop", **PRESS)
-    assert (answer.status, json.loads(body)) == (200, {"stopped": True})
-    assert loop.is_set()
+def test_a_press_reaches_the_loop_and_is_confirmed(serving: Serving, loop: Loop) -> None:
+    status, answer = serving.press()
+    assert (status, answer["confirmed"]) == (200, True)
+    assert answer["torque"] == {"base": "off", "tip": "off"}
+    assert answer["text"] == "Stopped: torque is off, confirmed by all 2 joints"
+    assert (answer["state"], answer["reason"], answer["run"]) == ("torque off", "why", "1f")
+    assert loop.pressed.is_set()
+    assert json.loads(serving.ask("GET", "/live")[1])["outcome"] == answer
 
 
-def test_a_press_that_is_refused_reaches_nothing(serving: Serving, loop: threading.Event) -> None:
+@pytest.mark.parametrize(
+    ("outcomes", "status", "torque"),
+    [
+        ([outcome(tip="unknown")], 200, {"base": "off", "tip": "unknown"}),
+        ([outcome(base="on", tip="on")], 200, {"base": "on", "tip": "on"}),
+        # It died before its last word: what it said before is out of date.
+        ([outcome(final=False)], 503, {"base": "unknown", "tip": "unknown"}),
+        ([], 503, {"base": "unknown", "tip": "unknown"}),
+    ],
+)
+def test_whatever_is_not_confirmed_by_every_joint_is_said(
+    found: View, outcomes: list[Outcome], status: int, torque: dict[str, str]
+) -> None:
+    serving = Serving(found, outcomes=outcomes)
+    answered, answer = serving.press()
+    assert (answered, answer["confirmed"], answer["torque"]) == (status, False, torque)
+    assert answer["text"].startswith("NOT CONFIRMED: cut the motors' power")
+    serving.end()
+
+
+def test_a_loop_that_hangs_has_confirmed_nothing(
+    found: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last outcome says that torque is off, but it is not final: it may arm at any time."""
+    monkeypatch.setattr("runtime.web.routes.CONFIRM_S", 0.0)
+    serving = Serving(found)
+    serving.control_end.send(outcome(final=False).pack())
+    for _ in range(300):  # more than a socket holds: none of them may block
+        serving.control.press()
+    status, answer = serving.press()
+    assert (status, answer["confirmed"]) == (200, False)
+    assert "did not say in time" in answer["text"]
+    serving.end()
+
+
+def test_packets_that_are_no_outcome_change_nothing(found: View) -> None:
+    junk = [b"\xff", b"{}", outcome().pack()[:-5]]
+    serving = Serving(found)
+    for packet in junk:
+        serving.control_end.send(packet)
+    serving.control_end.send(outcome().pack())
+    serving.control.wait_until_ended(PATIENCE_S)
+    assert serving.control.outcome == outcome()
+    serving.end()
+
+
+def test_a_press_that_is_refused_reaches_nothing(serving: Serving, loop: Loop) -> None:
     for headers in (
         {},
         PRESS | {"Host": "evil.example"},
@@ -121,78 +210,125 @@ def test_a_press_that_is_refused_reaches_nothing(serving: Serving, loop: threadi
     ):
         assert serving.ask("POST", "/estop", **headers)[0].status == 403
     assert serving.ask("GET", "/live", Host="evil.example")[0].status == 403
-    # The loop reads its socket without a break: what was sent before is seen before this one.
-    assert not loop.is_set()
-    serving.ask("POST", "/estop", **PRESS)
-    assert loop.is_set()
+    assert not loop.pressed.is_set()
+    serving.press()
+    assert loop.pressed.is_set()
 
 
-def test_a_press_that_nobody_hears_is_said(serving: Serving, tmp_path: Path) -> None:
-    answer, body = serving.ask("POST", "/estop", **PRESS)
-    assert (answer.status, body) == (503, b"no control loop is running")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as died:
-        died.bind(str(tmp_path / "estop"))  # of a process that was killed: the file is left
-    assert serving.ask("POST", "/estop", **PRESS)[0].status == 503
-
-
-def test_a_loop_that_hangs_is_not_reported_as_stopped(
-    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runtime.web.server.CONFIRM_NS", 0)
-    path = tmp_path / "estop"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hanging:
-        hanging.bind(str(path))
-        for _ in range(50):  # more than a socket holds: none of them may block
-            assert press(str(path))
-        answer, body = serving.ask("POST", "/estop", **PRESS)
-    assert (answer.status, json.loads(body)) == (200, {"stopped": False})
-
-
-def test_with_a_token_the_page_is_open_and_all_that_it_shows_is_not(
-    found: View, tmp_path: Path, loop: threading.Event
-) -> None:
-    serving = Serving(found, tmp_path / "estop", token="right")
+def test_with_a_token_the_page_is_open_and_all_that_it_shows_is_not(found: View) -> None:
+    serving = Serving(found, token="right", outcomes=[outcome()])
+    assert serving.loop is not None
     assert serving.ask("GET", "/")[0].status == 200
     for path in ("/live", "/metrics", "/picture"):
         assert serving.ask("GET", path)[0].status == 403
         assert serving.ask("GET", path, Authorization="Bearer wrong")[0].status == 403
     assert serving.ask("GET", "/live", Authorization="Bearer right")[0].status == 200
     assert serving.ask("POST", "/estop", **PRESS)[0].status == 403
-    assert not loop.is_set()
-    assert serving.ask("POST", "/estop", Authorization="Bearer right")[0].status == 200
-    assert loop.is_set()
-    serving.server.end()
+    assert not serving.loop.pressed.is_set()
+    assert serving.press(Authorization="Bearer right")[1]["confirmed"]
+    serving.end()
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",  # says nothing
+        b"GET /live HTTP/1.1\r\nX: ",  # never ends
+        b"GET /live HTTP/1.1\r\nHost: evil.example\r\n\r\n",  # is refused
+        b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200,  # asks and never reads
+    ],
+)
 def test_a_crowd_that_is_stuck_keeps_nobody_from_the_button(
-    serving: Serving, found: View, loop: threading.Event
+    serving: Serving, found: View, loop: Loop, first: bytes
 ) -> None:
-    """Clients that connect and say nothing, or ask and never read, more than there is room for."""
+    threads = threading.active_count()
     crowd = []
-    for number in range(2 * CONNECTIONS_MAX):
+    for _ in range(3 * STRANGERS_OF_ADDRESS_MAX):
         client = socket.create_connection(("127.0.0.1", serving.port))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        if number % 2:
-            client.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        with suppress(OSError):  # turned away already
+            client.sendall(first)
         crowd.append(client)
     found.take(vitals(ticks=321))  # the run goes on
     assert b"v2a_ticks_total 321" in serving.ask("GET", "/metrics")[1]
-    assert serving.ask("POST", "/estop", **PRESS)[0].status == 200
-    assert loop.is_set()
-    assert threading.active_count() < 2 * CONNECTIONS_MAX
+    assert serving.press()[1]["confirmed"]
+    assert loop.pressed.is_set()
+    assert threading.active_count() - threads < 2 * VIEWERS_MAX
     for client in crowd:
         client.close()
 
 
-def test_the_sink_serves_until_it_is_closed(capfd: pytest.CaptureFixture[str]) -> None:
-    sink = WebSink(Address("127.0.0.1", 0), "secret", "/nowhere", ABOUT)
-    url = capfd.readouterr().err.strip().removeprefix("live page: ")
-    port = int(url.partition("#")[0].rstrip("/").rpartition(":")[2])
-    assert url.endswith("/#secret")
-    sink.take(vitals())
-    socket.create_connection(("127.0.0.1", port)).close()
-    with pytest.raises(ConfigError, match="Address already in use"):
-        WebSink(Address("127.0.0.1", port), None, "/nowhere", ABOUT)
+def test_a_viewer_keeps_its_connection_through_a_storm_of_strangers(serving: Serving) -> None:
+    with closing(HTTPConnection("127.0.0.1", serving.port, timeout=PATIENCE_S)) as viewer:
+        viewer.request("GET", "/live")
+        viewer.getresponse().read()
+        mine = viewer.sock
+        for _ in range(3 * STRANGERS_OF_ADDRESS_MAX):
+            socket.create_connection(("127.0.0.1", serving.port)).close()
+        viewer.request("POST", "/estop", headers=PRESS)
+        assert viewer.sock is mine
+        assert json.loads(viewer.getresponse().read())["confirmed"]
+
+
+ODD = {
+    b"\x16\x03\x01\x02\x00\r\n\r\n": 400,
+    b"GET\r\n\r\n": 400,
+    b"\r\n\r\n": 400,
+    b"GET / HTTP/9.9\r\n\r\n": 505,
+    b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n": 501,
+    b"GET /live HTTP/1.1\r\n\r\n": 403,  # no host
+    b"GET /live HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n": 400,
+    b"GET /" + b"a" * HEAD_MAX: 431,
+    b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 200 + b"\r\n": 431,
+}
+
+
+@pytest.mark.parametrize("sent", ODD)
+def test_odd_requests_are_refused_and_nothing_breaks(serving: Serving, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", serving.port), PATIENCE_S) as client:
+        client.sendall(sent)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(f"HTTP/1.1 {ODD[sent]} ".encode())
+    assert serving.press()[1]["confirmed"]
+
+
+def test_the_control_processes_end_hears_presses_and_the_loss_of_the_page() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    page, end = ControlLink(theirs), PageEnd(ours)
+    assert end.pressed() is None
+    page.press()
+    assert end.pressed() == PRESSED
+    assert end.pressed() is None
+    theirs.close()
+    assert end.pressed() == LOST
+    assert end.pressed() == LOST
+    ours.close()
+
+
+def test_a_page_that_is_stuck_holds_up_no_tick_and_still_confirms_nothing() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end, control = PageEnd(ours), ControlRecord(SafetyRecord())
+    control.torque = {"base": "off"}
+    for number in range(2000):  # more than the socket holds
+        end.tell(control, number * 10**9)
+    page = ControlLink(theirs)
+    ours.close()
+    page.listen()
+    assert page.hung_up
+    assert page.outcome is not None
+    assert not page.outcome.confirmed
+    theirs.close()
+
+
+def test_the_sink_forwards_and_drops_what_a_stuck_page_does_not_take() -> None:
+    outlet, inlet = Pipe(duplex=False)
+    with inlet:
+        sink = WebSink(os.dup(inlet.fileno()))
+    for number in range(4 * WAITING_MAX):
+        sink.take((number, b"x" * 4096))
+    taken = receive(outlet)
+    assert taken[0][0] == 0
+    assert len(sink._waiting) <= WAITING_MAX
+    outlet.close()
     sink.close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port))
+    sink.take("after the end")

@@ -12,21 +12,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_drivers.robot.torque import TorqueState
 from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from runtime.safety.health import HealthRow
+from runtime.safety.safety import State
+from runtime.web.live_status import OutcomeStatus
 from runtime.web.metrics import metrics
 from runtime.web.tally import EDGES_S, Rate, Tally
 from runtime.web.view import CHUNKS_KEPT, View, snapshot
 from tests.runtime.conftest import World, after_ms
-from tests.runtime.web.world import ABOUT, MS, chunk, health, span, spans, view, vitals
+from tests.runtime.web.world import (
+    ABOUT,
+    ARMED,
+    MS,
+    chunk,
+    health,
+    outcome,
+    span,
+    spans,
+    view,
+    vitals,
+)
 from v2a.bundle import Bundle
 from v2a.clock import FakeClock
 from v2a.spans import Histogram
 
 
 def test_ages_follow_from_the_chunk_in_play() -> None:
-    now = snapshot(view(), 0)
+    now = snapshot(view(), 0, ARMED)
     assert now.ages_ms["condition_age"].last == 120.0
     assert now.ages_ms["chunk_age"].last == pytest.approx(150 - 130)
     assert now.ages_ms["frame_to_motor"].last == pytest.approx(150.8 - 100)
@@ -88,19 +102,46 @@ def test_silence_is_counted_from_whatever_came_last() -> None:
     clock = FakeClock()
     found = View(ABOUT, clock)
     clock.advance_ns(3 * 10**9)
-    assert snapshot(found, clock.now_ns()).silent_s == 3.0
+    assert snapshot(found, clock.now_ns(), ARMED).silent_s == 3.0
     found.take(object())  # a kind that is not shown
-    assert snapshot(found, clock.now_ns()).silent_s == 0.0
+    assert snapshot(found, clock.now_ns(), ARMED).silent_s == 0.0
 
 
 def test_a_page_before_the_first_message_and_one_with_unknowns_are_json() -> None:
-    empty = json.loads(to_json(snapshot(View(ABOUT, FakeClock()), 0)))
+    empty = json.loads(to_json(snapshot(View(ABOUT, FakeClock()), 0, ARMED)))
     assert (empty["picture"], empty["ticks"], empty["ages_ms"]) == (None, None, {})
     assert empty["safety"][-1]["state"] == "disarmed"
-    base, tip = json.loads(to_json(snapshot(view(), 0)))["joints"]
+    base, tip = json.loads(to_json(snapshot(view(), 0, ARMED)))["joints"]
     assert base == {"name": "base", "position_rad": 0.1, "command_rad": 0.1, "alarm": "",
                     "temperature_c": 31.0}  # fmt: skip
     assert (tip["command_rad"], tip["temperature_c"]) == (None, None)
+
+
+TORQUE = st.sampled_from(["on", "off", "unknown"])
+
+
+@given(TORQUE, TORQUE, st.sampled_from(list(State)), st.booleans(), st.booleans())
+def test_a_stop_is_confirmed_only_by_a_last_word_and_every_joint(
+    base: TorqueState, tip: TorqueState, state: State, final: bool, gone: bool
+) -> None:
+    """A decision of the safety layer confirms nothing, nor does a process that is gone."""
+    status = OutcomeStatus.of(outcome(base, tip, state, final), gone, ABOUT.joints)
+    assert status.confirmed == (final and base == tip == "off")
+    assert status.confirmed == status.pressed().text.startswith("Stopped: torque is off")
+    assert status.confirmed != ("cut the motors' power" in status.pressed().text)
+    if gone and not final:
+        assert set(status.torque.values()) == {"unknown"}
+    if final and not status.confirmed:
+        assert ("tip" in status.text) == (tip != "off")
+
+
+def test_who_said_nothing_confirmed_nothing() -> None:
+    status = OutcomeStatus.of(None, False, ABOUT.joints)
+    assert (status.confirmed, status.torque) == (False, {"base": "unknown", "tip": "unknown"})
+    assert status.text == ""
+    assert "cut the motors' power" in status.pressed().text
+    none = outcome().model_copy(update={"torque": {}})
+    assert not OutcomeStatus.of(none, False, ABOUT.joints).confirmed
 
 
 @given(st.lists(st.integers(0, 10**11), min_size=1, max_size=200))
@@ -140,13 +181,15 @@ def test_prometheus_own_parser_reads_what_was_put_in() -> None:
     found = view()
     found.take(vitals(ticks=250, alarm="overload"))
     found.take(spans(*(span("denoise", 0, ms) for ms in (0.05, 3, 30, 30, 9000))))
-    read = samples(metrics(found, now_ns=2 * 10**9))
+    read = samples(metrics(found, 2 * 10**9, ARMED))
     assert read["v2a_run_info policy=tiny robot=two"] == 1
     assert read["v2a_ticks_total"] == 250
     assert read["v2a_missed_ticks_total cause=no_chunk"] == 7
     assert read["v2a_events_total event=chunks worker=system1"] == 3
     assert read["v2a_safety_state state=armed"] == 1
     assert sum(v for name, v in read.items() if name.startswith("v2a_safety_state")) == 1
+    assert read["v2a_joint_torque joint=tip torque=on"] == 1
+    assert read["v2a_joint_torque joint=tip torque=off"] == read["v2a_stop_confirmed"] == 0
     assert read["v2a_motor_temperature_celsius joint=base"] == 31.0
     assert "v2a_motor_temperature_celsius joint=tip" not in read  # it is not known
     assert read["v2a_motor_alarm joint=tip"] == 1
@@ -162,4 +205,4 @@ def test_prometheus_own_parser_reads_what_was_put_in() -> None:
 def test_a_name_with_quotes_in_it_breaks_nothing() -> None:
     odd = 'a"b\\c\nd'
     found = View(ABOUT.__class__(odd, "tiny", "x", (), 65.0), FakeClock())
-    assert samples(metrics(found, 0))[f"v2a_run_info policy=tiny robot={odd}"] == 1
+    assert samples(metrics(found, 0, ARMED))[f"v2a_run_info policy=tiny robot={odd}"] == 1

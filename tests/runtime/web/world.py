@@ -6,8 +6,12 @@ import numpy as np
 
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
+from hw_drivers.robot.torque import TorqueState
+from runtime.control.outcome import Outcome
 from runtime.mailbox import ChunkMsg, FrameMsg, StateMsg
 from runtime.recording.messages import RunCounters, SafetyChange, Spans
+from runtime.safety.safety import State
+from runtime.web.live_status import OutcomeStatus
 from runtime.web.view import About, View
 from v2a.clock import FakeClock
 from v2a.spans import STAGE_INDEX
@@ -49,6 +53,19 @@ def vitals(ticks: int = 100, alarm: str = "") -> RunCounters:
         torque_fault=None,
         epoch=0,
     )
+
+
+def outcome(
+    base: TorqueState = "off",
+    tip: TorqueState = "off",
+    state: State = State.TORQUE_OFF,
+    final: bool = True,
+) -> Outcome:
+    torque: dict[str, TorqueState] = {"base": base, "tip": tip}
+    return Outcome(run="1f", state=state, reason="why", torque=torque, final=final, fault=None)
+
+
+ARMED = OutcomeStatus.of(outcome("on", "on", State.ARMED, final=False), False, ABOUT.joints)
 
 
 def view(clock: FakeClock | None = None) -> View:
