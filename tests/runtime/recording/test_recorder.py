@@ -222,12 +222,3 @@ def test_json_that_every_reader_takes() -> None:
 def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't record there: File exists; name a new folder"):
         recorder_of(tmp_path).open(HEADER)
-
-
-def test_runs_that_start_at_once_take_different_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with ThreadPoolExecutor(8) as starters:
-        folders = list(starters.map(_make_folder, ["arm"] * 40))
-    assert sorted(map(str, folders)) == sorted(f"runs/arm-{n}" for n in range(1, 41))
