@@ -185,10 +185,10 @@ def hang_system1(rig: Rig) -> None:
 
 FAULTS = {
     "policy_killed": Fault(
-        "kill -9 of the policy's process: torque off",
+        "kill -9 of the policy's process: torque off at once, as its link hangs up",
         lambda rig: rig.policy.kill(),
         Rig.limp,
-        LOST_S + SLACK_S,
+        SLACK_S,
         "",
     ),
     "policy_hung": Fault(

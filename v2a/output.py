@@ -76,6 +76,19 @@ class ExpendableOutput(io.TextIOBase):
             return 0
 
 
+class _Nowhere(io.TextIOBase):
+    """Drops everything, in place of a stream whose descriptor is closed."""
+
+    encoding = "utf-8"
+    errors = "strict"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def expendable(stream: TextIO | None, wait_s: float) -> TextIO:
     """Return a stream in place of `stream` that never raises and waits `wait_s` at most.
 
@@ -83,7 +96,7 @@ def expendable(stream: TextIO | None, wait_s: float) -> TextIO:
     a descriptor is returned as it is.
     """
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")
+        return cast("TextIO", _Nowhere())
     try:
         return cast("TextIO", ExpendableOutput(stream, wait_s))
     except (OSError, ValueError):

@@ -191,10 +191,14 @@ def test_what_ends_it_is_raised_as_itself() -> None:
         policy.close()
 
 
-def test_a_signal_lets_go_and_is_said() -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGTSTP, signal.SIGSEGV, signal.SIGABRT, signal.SIGRTMIN]
+)
+def test_a_signal_lets_go_and_is_said(number: int) -> None:
+    """Also one that reports a crash, if another program sends it."""
     with running() as policy:
         policy.ask("arm")
-        os.kill(policy.control.pid, signal.SIGTERM)
+        os.kill(policy.control.pid, number)
         error = policy.join()
         assert isinstance(error, SafetyFault)
         assert str(error) == "a signal ended the control process; torque is off"
