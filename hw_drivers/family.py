@@ -65,17 +65,50 @@ class Watchdog:
 
 
 @dataclass(frozen=True, slots=True)
+class Role:
+    """What robot.yaml asks of one servo beyond being a joint's only servo in position mode.
+
+    `shadow_of` is the id of the servo whose commands this one obeys, too. `current_limited` means
+    current-based position mode.
+    """
+
+    shadow_of: int | None = None
+    current_limited: bool = False
+
+
+PLAIN: Final = Role()
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
-    """The bits `mask` of a register must have the value `value`. A model may lack the register."""
+    """The bits `mask` of a register must have the value `value`. A model may lack the register.
+
+    `also` are other values of the whole register that are right. `of_role` gives the value and its
+    meaning for a servo in a role, None where the role changes nothing. `mirrors` are bits outside
+    `mask` that turn the joint's direction round: either value is right, but a calibration holds for
+    one only. A servo still works without a setting that is not `required`; only setup and doctor
+    ask for it.
+    """
 
     register: str
     value: int
     meaning: str
     mask: int = -1
+    also: range = range(0)
+    of_role: Callable[[Role], tuple[int, str] | None] = lambda _: None
+    mirrors: int = 0
+    required: bool = True
 
-    def wanted(self, now: int) -> int:
-        """The register's correct value: `value` in the masked bits, the other bits as `now`."""
-        return (now & ~self.mask) | self.value
+    def wanted(self, now: int, role: Role = PLAIN) -> int:
+        """The register's correct value: `now` if that is right, else with the bits corrected."""
+        value, _ = self.of_role(role) or (self.value, "")
+        if now in self.also and not self.of_role(role):
+            return now
+        return (now & ~self.mask) | value
+
+    def meaning_in(self, role: Role) -> str:
+        """What the correct value means for a servo in this role."""
+        return (self.of_role(role) or (0, self.meaning))[1]
 
 
 @dataclass(frozen=True)
@@ -93,7 +126,7 @@ class Family:
     # Above the value of this register a servo refuses a speed.
     speed_limit_register: str | None
     watchdog: Watchdog | None
-    # Settings that change what a position means. Every connect checks them.
+    # Settings that change what a goal or a position means.
     position_settings: tuple[Setting, ...]
     # Settings that make a servo answer at once, and answer every request.
     answer_settings: tuple[Setting, ...]
@@ -118,8 +151,16 @@ class Family:
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """All settings that `v2a motors setup` writes, in the order of writing."""
+        """All registers that must hold, in the order in which `v2a motors setup` writes them.
+
+        Connect, doctor, setup, jog and calibration read this table.
+        """
         return (*self.answer_settings, *self.position_settings)
+
+    @property
+    def mirrors(self) -> dict[str, int]:
+        """Register -> the bits that turn a joint's direction round."""
+        return {setting.register: setting.mirrors for setting in self.settings if setting.mirrors}
 
 
 def load_family(name: str) -> Family:

@@ -93,7 +93,10 @@ class ServoBus(abc.ABC):
 
     def read(self, servo_id: int, name: str) -> int:
         """Read register `name`, raw. Raises BusError if the servo does not answer or refuses."""
-        item = self.item(servo_id, name)
+        return self.read_item(servo_id, name, self.item(servo_id, name))
+
+    def read_item(self, servo_id: int, name: str, item: Item) -> int:
+        """Read the register `name`, which is `item`, of a servo whose model need not be known."""
         packet = self._read_packet(servo_id, item)
         status = self._request(servo_id, f"read {name}", packet, item.size, _READ_TRIES)
         return item.unpack(status.params)
@@ -159,7 +162,9 @@ class ServoBus(abc.ABC):
                 "check its cable, power, id and baud rate"
             )
         if reason := self._refusal(answers[servo_id].error):
-            raise BusError(f"servo {servo_id}: refused to {what}: {reason}")
+            pong = self.ping(servo_id)
+            firmware = f" (firmware {pong.firmware_version})" if pong else ""
+            raise BusError(f"servo {servo_id}: refused to {what}: {reason}{firmware}")
         return answers[servo_id]
 
     def _answers(self, packet: bytes, size: int, ids: Sequence[int], tries: int) -> Heard:

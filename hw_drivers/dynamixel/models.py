@@ -16,7 +16,9 @@ TICKS_PER_TURN = 4096
 RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
 CENTRE_TICK = 2048
 EEPROM_END = 64  # below it, registers survive power off and are locked while torque is on
-POSITION_MODE = 3
+POSITION_MODE, CURRENT_POSITION_MODE = 3, 5
+REVERSE_BIT = 1 << 0  # of drive_mode
+NO_SECONDARY_ID = 255
 WATCHDOG_TICK_S = 0.020  # unit of bus_watchdog
 WATCHDOG_TRIPPED = 255  # no instruction came in time: the servo stopped and ignores goals
 

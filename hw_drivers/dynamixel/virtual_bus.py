@@ -15,6 +15,7 @@ from hw_drivers.dynamixel.packet import (
     FAST_BULK_READ,
     FAST_SYNC_READ,
     HEADER,
+    MAX_ID,
     PING,
     READ,
     REBOOT,
@@ -80,6 +81,18 @@ def _execute_on_targets(instruction: Instruction, servos: _Servos) -> Iterator[R
             reply = _answer(servo, instruction.code, instruction.params)
             if not broadcast or instruction.code == PING:
                 yield from reply
+        if not broadcast:
+            for shadow in _shadows(servo_id, servos):
+                _answer(shadow, instruction.code, instruction.params)
+
+
+def _shadows(servo_id: int, servos: _Servos) -> list[VirtualDynamixel]:
+    """The servos that carry out what is sent to `servo_id`, without an answer.
+
+    e-manual, "Secondary(Shadow) ID(12)".
+    """
+    others = [servo for servo in servos.values() if servo.id != servo_id]
+    return [servo for servo in others if servo["secondary_id"] == servo_id <= MAX_ID]
 
 
 def _answer(servo: VirtualDynamixel, code: int, params: bytes) -> list[Reply]:
@@ -208,12 +221,18 @@ def _answers_together(servo: VirtualDynamixel) -> bool:
     return understood and servo["status_return_level"] > 0
 
 
+def _hearing(servo_id: int, servos: _Servos) -> list[VirtualDynamixel]:
+    """The servo with this id, and its shadows."""
+    own = [servos[servo_id]] if servo_id in servos else []
+    return own + _shadows(servo_id, servos)
+
+
 def _sync_write(params: bytes, servos: _Servos) -> Iterator[Reply]:
     """Write to many servos. Nobody answers, so a refused write shows only when read back."""
     if len(params) >= _ADDRESS_SIZE.size:
         address, size = _ADDRESS_SIZE.unpack_from(params)
         for at in range(_ADDRESS_SIZE.size, len(params) - size, 1 + size):
-            if servo := servos.get(params[at]):
+            for servo in _hearing(params[at], servos):
                 servo.write(address, params[at + 1 : at + 1 + size])
     return iter(())
 
@@ -223,7 +242,7 @@ def _bulk_write(params: bytes, servos: _Servos) -> Iterator[Reply]:
     while len(params) > _ID_ADDRESS_SIZE.size:
         servo_id, address, size = _ID_ADDRESS_SIZE.unpack_from(params)
         data, params = params[5 : 5 + size], params[5 + size :]
-        if len(data) == size and (servo := servos.get(servo_id)):
+        for servo in _hearing(servo_id, servos) if len(data) == size else ():
             servo.write(address, data)
     return iter(())
 

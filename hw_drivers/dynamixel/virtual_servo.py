@@ -7,8 +7,10 @@ import math
 from hw_drivers.bus.registers import Item, Model
 from hw_drivers.dynamixel.models import (
     BAUD_RATES,
+    CURRENT_POSITION_MODE,
     EEPROM_END,
     POSITION_MODE,
+    REVERSE_BIT,
     WATCHDOG_TICK_S,
     WATCHDOG_TRIPPED,
 )
@@ -22,9 +24,10 @@ RESULT_FAIL, RANGE_ERROR, LENGTH_ERROR, LIMIT_ERROR, ACCESS_ERROR = 1, 4, 5, 6, 
 # e-manual, "Operating Mode(11)". Current mode (0) and PWM mode (16) would need a motor model. In
 # these modes the horn rests.
 _VELOCITY_MODE = 1
-_GOAL_POSITION_MODES = (POSITION_MODE, 4, 5)
+_GOAL_POSITION_MODES = (POSITION_MODE, 4, CURRENT_POSITION_MODE)
 # e-manual, "Drive Mode(10)".
 _TIME_BASED_PROFILE, _TORQUE_ON_BY_GOAL = 1 << 2, 1 << 3
+_TORQUE_ON_AT_STARTUP = 1 << 0  # e-manual, "Startup Configuration(60)"
 
 # Goal -> the register that bounds it in every mode. While the bus watchdog is tripped, the servo
 # refuses all of these goals.
@@ -44,13 +47,15 @@ class VirtualDynamixel(VirtualServo):
 
     With torque on, its set-point moves to the goal within the profile registers, within the
     register velocity_limit, and within `velocity_limit_rad_s`, the limit of the mechanics. Gains,
-    LED, indirect addresses and the direction bit of drive_mode have no effect.
+    LED and indirect addresses have no effect. In current-based position mode the horn rests while
+    goal_current is 0.
     """
 
     def __init__(self, model: Model, servo_id: int, velocity_limit_rad_s: float = math.inf) -> None:
         super().__init__(model, servo_id, velocity_limit_rad_s)
         self._age_s = self._silence_s = 0.0
         self._start_rad = 0.0  # where the set-point was when the goal came
+        self._set_goals_to_limits()
 
     @property
     def baud(self) -> int:
@@ -155,8 +160,16 @@ class VirtualDynamixel(VirtualServo):
                 self._set(name, item.initial)
         self._pending = None
         self._set("goal_position", self["present_position"])
+        self._set_goals_to_limits()
+        self._set("torque_enable", self._get("startup_configuration") & _TORQUE_ON_AT_STARTUP)
         self._rest()
         self._watch_health()
+
+    def _set_goals_to_limits(self) -> None:
+        """Begin with the current and the PWM that the limits allow (e-manual, "Goal Current")."""
+        for name in ("goal_current", "goal_pwm"):
+            if name in self.model.items:
+                self._set(name, self._get(_LIMIT_OF_GOAL[name]))
 
     def factory_reset(self, keep: tuple[str, ...]) -> None:
         """Reset the EEPROM to the factory values, except the registers in `keep`; then reboot."""
@@ -215,7 +228,8 @@ class VirtualDynamixel(VirtualServo):
 
     def _drive(self, dt_s: float) -> None:
         mode = self._get("operating_mode")
-        if self._watchdog_tripped:
+        powerless = mode == CURRENT_POSITION_MODE and not self._get("goal_current", 1)
+        if self._watchdog_tripped or powerless:
             self._setpoint_rad_s = 0.0
         elif mode in _GOAL_POSITION_MODES:
             goal_rad = self._rad(self._get("goal_position"))
@@ -241,9 +255,14 @@ class VirtualDynamixel(VirtualServo):
         self._set("realtime_tick", int(self._age_s * 1e3) % 32_768)
 
     # e-manual, "Homing Offset(20)": what is read and written is the actual position plus it.
+    # "Drive Mode(10)": in reverse mode, the actual position counts the other way round.
 
     def _ticks(self, position_rad: float) -> int:
-        return super()._ticks(position_rad) + self._get("homing_offset")
+        return super()._ticks(self._direction * position_rad) + self._get("homing_offset")
 
     def _rad(self, ticks: float) -> float:
-        return super()._rad(ticks - self._get("homing_offset"))
+        return self._direction * super()._rad(ticks - self._get("homing_offset"))
+
+    @property
+    def _direction(self) -> int:
+        return -1 if self._get("drive_mode") & REVERSE_BIT else 1

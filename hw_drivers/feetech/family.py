@@ -8,7 +8,14 @@ from hw_drivers.bus.wire import Parser
 from hw_drivers.family import Family, Packets, Setting
 from hw_drivers.feetech import packet
 from hw_drivers.feetech.bus import FeetechBus
-from hw_drivers.feetech.models import BAUD_RATES, MULTI_TURN_PHASE_BIT, POSITION_MODE, TABLES
+from hw_drivers.feetech.models import (
+    BAUD_RATES,
+    FINE_SPEED_PHASE_BIT,
+    MIRROR_PHASE_BITS,
+    MULTI_TURN_PHASE_BIT,
+    POSITION_MODE,
+    TABLES,
+)
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 
@@ -35,11 +42,20 @@ FAMILY: Final = Family(
     watchdog=None,  # a servo whose host died holds its last goal
     position_settings=(
         Setting("operating_mode", POSITION_MODE, "position mode"),
-        # With this bit, present_position counts turns instead of wrapping.
-        Setting("phase", 0, "position within one turn", MULTI_TURN_PHASE_BIT),
+        # Bit 4 makes present_position count turns instead of wrapping. Without bit 2, the unit of
+        # goal_velocity is 50 times larger.
+        Setting(
+            "phase",
+            FINE_SPEED_PHASE_BIT,
+            "position within one turn, speed in steps per second",
+            MULTI_TURN_PHASE_BIT | FINE_SPEED_PHASE_BIT,
+            mirrors=MIRROR_PHASE_BITS,
+        ),
+        Setting("angular_resolution", 1, "one tick for each step of the encoder"),
+        Setting("max_torque_limit", 1000, "not 0: it may push", also=range(1, 1001)),
     ),
     answer_settings=(
-        Setting("return_delay_time", 0, "answer at once"),
+        Setting("return_delay_time", 0, "answer at once", required=False),
         Setting("status_return_level", 1, "answer every request"),
     ),
     lock_register="lock",

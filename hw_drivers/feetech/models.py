@@ -24,7 +24,10 @@ STS_RAD_PER_TICK = 2 * math.pi / STS_TICKS_PER_TURN
 SCS_RAD_PER_TICK = math.radians(300) / 1024  # a potentiometer: 1024 steps over 300 degrees
 POSITION_MODE = 0
 TORQUE_CALIBRATE = 128  # written to torque_enable: makes the present position the centre, 2048
-MULTI_TURN_PHASE_BIT = 0x10  # of `phase`: present_position counts turns instead of wrapping
+# Bits of `phase` (Feetech, "Magnetic Encoded STS Servo - Memory Table", "Servo Phase").
+MULTI_TURN_PHASE_BIT = 0x10  # present_position counts turns instead of wrapping
+FINE_SPEED_PHASE_BIT = 0x04  # unit of goal_velocity: 1 step per second; without it, 50
+MIRROR_PHASE_BITS = 0x81  # direction of the motor (bit 0) and of the position (bit 7)
 
 # Register 6. The codes 5, 6 and 7 are left out because the sources disagree: 76 800, 57 600 and
 # 38 400 baud in the vendor's SDK, 57 600, 38 400 and 19 200 in rustypot and lerobot.
@@ -56,6 +59,8 @@ _STS = _BOTH | {
     "cw_dead_zone": Item(26, 1, (0, 32), 1, scale=STS_RAD_PER_TICK, unit="rad"),
     "ccw_dead_zone": Item(27, 1, (0, 32), 1, scale=STS_RAD_PER_TICK, unit="rad"),
     "protection_current": Item(28, 2, (0, 2047), initial=500, scale=0.0065, unit="A"),
+    # A factor; more than 1 makes a tick larger than a step of the encoder.
+    "angular_resolution": Item(30, 1, (1, 100), initial=1),
     # present = actual - offset; on a Dynamixel the sign is the opposite
     "homing_offset": Item(31, 2, (-2047, 2047), sign_bit=11, scale=STS_RAD_PER_TICK, unit="rad"),
     "operating_mode": Item(33, 1, (0, 3), initial=POSITION_MODE),

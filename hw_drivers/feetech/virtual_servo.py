@@ -7,6 +7,8 @@ import math
 from hw_drivers.bus.registers import Item, Model
 from hw_drivers.feetech.models import (
     BAUD_RATES,
+    FINE_SPEED_PHASE_BIT,
+    MIRROR_PHASE_BITS,
     MULTI_TURN_PHASE_BIT,
     POSITION_MODE,
     SRAM_START,
@@ -18,6 +20,7 @@ from v2a.errors import BusError
 
 _TABLE_BYTES = 256  # an address is one byte; an unknown register reads 0
 _VELOCITY_MODE = 1
+_COARSE_SPEED_UNIT = 50
 _VOLTAGE_ALARM, _HEAT_ALARM, _OVERLOAD_ALARM = 1 << 0, 1 << 2, 1 << 5
 
 
@@ -89,12 +92,13 @@ class VirtualFeetech(VirtualServo):
         self._set("registered_instruction", 0)
 
     def reboot(self) -> None:
-        """Reset the RAM, and with it the alarms that have lost their cause."""
+        """Reset the SRAM, as after a loss of power. The goal becomes the present position."""
         for name, item in self.model.items.items():
             if item.address >= SRAM_START and item.limits:
                 self._set(name, item.initial)
         self._pending, self._overloaded = None, False
         self._set("goal_position", self["present_position"])
+        self._rest()
         self._watch_health()
 
     def _make_here_the_centre(self) -> None:
@@ -119,12 +123,20 @@ class VirtualFeetech(VirtualServo):
             self._set("torque_enable", 0)
 
     def _drive(self, dt_s: float) -> None:
-        limits = Limits(self._limit("goal_velocity"), self._limit("acceleration"))
+        limits = Limits(
+            self._limit("goal_velocity") * self._speed_unit, self._limit("acceleration")
+        )
         mode = self._get("operating_mode", POSITION_MODE)
         if mode == POSITION_MODE:
             self._go(self._goal_rad(), limits, dt_s)
         elif mode == _VELOCITY_MODE:
-            self._spin(self._si("goal_velocity"), limits, dt_s)
+            self._spin(self._si("goal_velocity") * self._speed_unit, limits, dt_s)
+
+    @property
+    def _speed_unit(self) -> int:
+        """The unit of goal_velocity, in steps per second."""
+        fine = self._get("phase", FINE_SPEED_PHASE_BIT) & FINE_SPEED_PHASE_BIT
+        return 1 if fine else _COARSE_SPEED_UNIT
 
     def _goal_rad(self) -> float:
         """The goal, clipped to the position limits. Two limits of 0 mean no limits."""
@@ -136,11 +148,17 @@ class VirtualFeetech(VirtualServo):
 
     def _ticks(self, position_rad: float) -> int:
         """An encoder wraps unless it counts turns. A potentiometer has ends."""
-        ticks = super()._ticks(position_rad) - self._get("homing_offset")
+        ticks = super()._ticks(self._direction * position_rad) - self._get("homing_offset")
         turn = self.model.turn_ticks
         if "phase" not in self.model.items:
             return max(0, min(turn - 1, ticks))
         return ticks if self._get("phase") & MULTI_TURN_PHASE_BIT else ticks % turn
 
     def _rad(self, ticks: float) -> float:
-        return super()._rad(ticks + self._get("homing_offset"))
+        return self._direction * super()._rad(ticks + self._get("homing_offset"))
+
+    @property
+    def _direction(self) -> int:
+        """-1 if both mirror bits of `phase` are set, so that motor and position run backwards."""
+        mirrored = self._get("phase") & MIRROR_PHASE_BITS == MIRROR_PHASE_BITS
+        return -1 if mirrored else 1

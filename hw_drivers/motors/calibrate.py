@@ -17,19 +17,19 @@ from hw_drivers.family import Family
 from hw_drivers.motors import options
 from hw_drivers.motors.joint_range import Range, Sweep, place_range
 from hw_drivers.motors.settings import changes, read_settings, write_settings
-from hw_drivers.motors.torque_off import signals_wait
 from hw_drivers.motors.where import load_robot
 from hw_drivers.robot.config import JointConfig, RobotConfig
 from hw_drivers.robot.joint_calibration import (
     REGISTERS,
     Calibration,
     check_ranges,
-    read_servo,
+    read_servos,
     save_calibration,
 )
 from hw_drivers.robot.robot import Robot
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, ConfigError
+from v2a.signals import one_signal_ends_it, signals_held
 from v2a.terminal import LiveLines, columns
 
 _PERIOD_NS: Final = 20_000_000
@@ -64,10 +64,10 @@ def calibrate(robot_yaml: Path, yes: bool) -> None:
         if not _agreed(config, robot.bus, wanted, yes):
             click.echo("nothing was written")
             return
-        with undone_on_failure(robot.bus, config.bus.family, wanted):
+        with one_signal_ends_it(), undone_on_failure(robot.bus, config.bus.family, wanted):
             for servo_id, settings in wanted.items():
                 write_settings(robot.bus, config.bus.family, servo_id, settings)
-            joints = {joint.name: read_servo(robot.bus, joint.id) for joint in config.joints}
+            joints = read_servos(robot.bus, config)
             save_calibration(config.calibration, Calibration(robot=config.name, joints=joints))
     click.echo(f"written and read back; kept in {config.calibration}")
     _advise(robot_yaml, config, ranges, check_ranges(config.joints, joints))
@@ -190,7 +190,7 @@ def undone_on_failure(
     try:
         yield
     except BaseException:
-        with signals_wait():
+        with signals_held():
             for servo_id, settings in before.items():
                 try:
                     write_settings(bus, family, servo_id, settings)

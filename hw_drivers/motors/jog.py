@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Final, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import click
 
@@ -20,14 +18,14 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, open_bus
 from hw_drivers.motors.settings import needed_changes
-from hw_drivers.motors.torque_off import signals_wait, torque_off
 from hw_drivers.motors.where import Where
 from hw_drivers.robot.alarm_advice import describe
 from hw_drivers.robot.command_lines import reboot_line
 from hw_drivers.robot.config import JointConfig
-from hw_drivers.robot.torque import hold_still
+from hw_drivers.robot.torque import hold_all, hold_still, read_hold, torque_off
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.signals import one_signal_ends_it, signals_held
 
 _SPEED_RAD_S: Final = 0.5  # as fast as a hand can be taken away
 _LARGEST_STEP_RAD: Final = 0.2
@@ -36,7 +34,6 @@ _SETTLE_S: Final = 1.0  # for the last bit of the way
 _NEAR_TICKS: Final = 8
 _KEY_BYTES: Final = 4096  # all that a terminal holds
 _KEYS: Final = {"+": 1, "=": 1, "-": -1}  # = is + without shift
-_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -67,15 +64,16 @@ def jog(where: Where, joint: str | None, servo_id: int | None, step_rad: float, 
     wanted = where.ids([joint] if joint else [], [] if servo_id is None else [servo_id])
     if len(wanted) != 1:
         raise click.UsageError("name one servo: JOINT of a ROBOT.YAML, or --id")
-    servo = pick(where, wanted[0], clock)
-    with contextlib.closing(open_bus([servo], clock)) as bus:
+    servos = pick(where, wanted[0], clock)
+    servo = servos[0]
+    with contextlib.closing(open_bus(servos, clock)) as bus:
         mover = Mover.find(bus, servo, clock, where.joint(servo.id))
         click.echo(f"{servo}; {mover.shown(mover.goal)}, range {mover.low} to {mover.high}")
         if not arm:
             click.echo("torque stays off; --arm to move it")
             return
         click.echo(f"+ and - move it by {step_rad} rad, q ends")
-        with _signals_end_it(), Keys() as keys, torque(mover):
+        with one_signal_ends_it(), Keys() as keys, torque(mover):
             for way in ways(keys):
                 ticks = round(way * mover.direction * step_rad / mover.rad_per_tick)
                 wanted_tick, reached = mover.step(ticks, keys.waiting)
@@ -85,18 +83,25 @@ def jog(where: Where, joint: str | None, servo_id: int | None, step_rad: float, 
     click.echo("torque is off")
 
 
-def pick(where: Where, servo_id: int, clock: Clock) -> Servo:
-    """The servo with this id. Raises BusError that lists the servos found, or its faults."""
+def pick(where: Where, servo_id: int, clock: Clock) -> list[Servo]:
+    """The servo with this id, and its shadow if robot.yaml names one.
+
+    Raises BusError that lists the servos found, or the faults of those two.
+    """
     if where.protocol:
         options.check_id(where.protocol, servo_id)
+    if where.role(servo_id).shadow_of is not None:
+        raise click.UsageError(f"{where.name(servo_id)} moves with its joint: jog the joint")
+    joint = where.joint(servo_id)
+    ids = [servo.id for servo in joint.servos] if joint else [servo_id]
     found = where.find(clock)
-    if faults := [str(fault) for fault in found.faults if fault.concerns(servo_id)]:
+    if faults := [str(f) for f in found.faults if any(f.concerns(each) for each in ids)]:
         raise BusError("\n".join(faults))
-    for servo in found.servos:
-        if servo.id == servo_id:
-            return servo
-    listed = "\n  ".join(map(str, found.servos))
-    raise BusError(f"expected id {servo_id}, found:\n  {listed}")
+    there = {servo.id: replace(servo, role=where.role(servo.id)) for servo in found.servos}
+    if missing := [where.name(each) for each in ids if each not in there]:
+        listed = "\n  ".join(map(str, found.servos))
+        raise BusError(f"expected {', '.join(missing)}, found:\n  {listed}")
+    return [there[each] for each in ids]
 
 
 def ways(keys: Keys) -> Iterator[int]:
@@ -166,8 +171,9 @@ class Mover:
             place = servo.place
             reboot = reboot_line(place.port, place.protocol, place.baud, servo.id)
             raise BusError(f"id {servo.id}: {describe(bus, family, servo.id, status, reboot)}")
-        for name, now, wanted in needed_changes(bus, family, servo.id):
-            if name != "return_delay_time":  # this one costs time, and nothing else
+        required = {setting.register for setting in family.settings if setting.required}
+        for name, now, wanted in needed_changes(bus, family, servo.id, servo.role):
+            if name in required:
                 raise BusError(
                     f"id {servo.id}: {name} {now}, expected {wanted}; run {servo.setup_line}"
                 )
@@ -207,7 +213,13 @@ class Mover:
 
     def hold(self) -> None:
         """Switch torque on where the servo is. Its watchdog stays off: keys may take long."""
-        self.goal = hold_still(self.bus, self.servo.place.family, self.servo.id, _SPEED_RAD_S)
+        family = self.servo.place.family
+        if self.joint is None:
+            self.goal = hold_still(self.bus, family, self.servo.id, _SPEED_RAD_S)
+            return
+        slow = [s._replace(velocity_limit_rad_s=_SPEED_RAD_S) for s in self.joint.servos]
+        holds = [read_hold(self.bus, family, servo) for servo in slow]
+        self.goal = hold_all(self.bus, family, holds)[self.servo.id]
 
     def step(self, ticks: int, superseded: Callable[[], bool] = lambda: False) -> tuple[int, int]:
         """Move by `ticks` at the limited speed, within the range, and return (wanted, reached).
@@ -243,8 +255,9 @@ class Mover:
         return self.bus.read(servo_id, "present_position")
 
     def let_go(self) -> None:
-        """Switch torque off. Raises BusError if the servo does not confirm."""
-        if why := torque_off(self.bus, (self.servo.id,)).get(self.servo.id):
+        """Switch torque off, in the shadow as well. Raises BusError if one does not confirm."""
+        if faults := torque_off(self.bus, tuple(self.bus.models), {}):
+            why = "; ".join(map(str, faults.values()))
             raise BusError(f"torque may still be on: {why}; cut its power")
 
 
@@ -255,20 +268,5 @@ def torque(mover: Mover) -> Iterator[None]:
         mover.hold()
         yield
     finally:
-        with signals_wait():
+        with signals_held():
             mover.let_go()
-
-
-@contextlib.contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """Inside this context a deadly signal ends the program in order, with the shell's exit code."""
-    before = {number: signal.signal(number, _end) for number in _ENDS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

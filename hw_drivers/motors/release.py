@@ -12,10 +12,11 @@ from hw_drivers.bus.port import SerialPort
 from hw_drivers.bus.registers import Model
 from hw_drivers.motors import options
 from hw_drivers.motors.find import TIMEOUT_S, Place, notes
-from hw_drivers.motors.torque_off import signals_wait, torque_off
 from hw_drivers.motors.where import Where
+from hw_drivers.robot.torque import torque_off
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.signals import signals_held
 
 CUT_THE_POWER = "cut the motors' power"
 
@@ -38,8 +39,9 @@ def release(where: Where, ids: tuple[int, ...], yes: bool) -> None:
         port = SerialPort(place.port, place.baud)
         with contextlib.closing(place.family.bus(port, clock, models, TIMEOUT_S)) as bus:
             _announce(bus, where, yes)
-            with signals_wait():
-                unconfirmed |= torque_off(bus, tuple(models))
+            with signals_held():
+                faults = torque_off(bus, tuple(models), {})
+            unconfirmed |= {servo_id: str(fault) for servo_id, fault in faults.items()}
     for servo_id in sorted({*models, *unconfirmed}):
         why = unconfirmed.get(servo_id)
         said = f"NOT CONFIRMED: {why}" if why else "torque is off"
@@ -59,10 +61,10 @@ def _servos(
     """
     if where.protocol is not None and where.baud is not None and where.joints:
         place = Place(where.port, where.protocol, where.baud)
-        wanted = [joint for joint in where.joints if not ids or joint.id in ids]
+        wanted = [servo for servo in where.servos if not ids or servo.id in ids]
         if not wanted:
             raise BusError(f"{where.robot_yaml}: no joint has id {', '.join(map(str, ids))}")
-        return place, {joint.id: joint.servo_model for joint in wanted}, {}
+        return place, {servo.id: servo.model for servo in wanted}, {}
     found = where.find(clock)
     for note in notes([found]):
         click.echo(f"note: {note}", err=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
 
 from hw_drivers.bus.registers import Model
-from hw_drivers.family import FAMILIES, Family, all_models, load_family
+from hw_drivers.family import FAMILIES, Family, Role, all_models, load_family
 from v2a.config import Strict
 
 
@@ -60,12 +61,41 @@ class BusConfig(Strict):
         return watchdog_s
 
 
+# A key of a joint -> the register that its servo needs for it.
+_REGISTER_OF_KEY = {"shadow_id": "secondary_id", "current_limit_a": "goal_current"}
+
+
+class ServoConfig(NamedTuple):
+    """One servo of a robot. `name` is the name of its joint, or "JOINT's shadow"."""
+
+    name: str
+    id: int
+    model: Model
+    role: Role
+    velocity_limit_rad_s: float
+    current_limit_a: float | None
+
+    @property
+    def goal_current(self) -> int | None:
+        """The register's value for `current_limit_a`, rounded down; None without a limit."""
+        if self.current_limit_a is None:
+            return None
+        return math.floor(self.current_limit_a / self.model.items["goal_current"].scale)
+
+
 class JointConfig(Strict):
-    """One joint: position_rad = direction * (tick - zero_tick) * the servo's radians per tick."""
+    """One joint: position_rad = direction * (tick - zero_tick) * the servo's radians per tick.
+
+    `shadow_id` names a second servo of the same model on the same joint. It obeys the commands to
+    `id`, its Secondary ID. `current_limit_a` makes the servo push no harder than that, in
+    current-based position mode: for a gripper.
+    """
 
     name: str
     model: str
     id: int = Field(ge=0)
+    shadow_id: int | None = Field(default=None, ge=0)
+    current_limit_a: PositiveFloat | None = None
     direction: Literal[1, -1] = 1
     # Without a value: the centre of the model's turn.
     zero_tick: int = Field(default=None, ge=0, validate_default=True)
@@ -80,14 +110,38 @@ class JointConfig(Strict):
             raise ValueError(f"unknown servo model, known are: {', '.join(known)}")
         return model
 
-    @field_validator("id")
+    @field_validator("id", "shadow_id")
     @classmethod
-    def _id_of_the_model(cls, servo_id: int, known_so_far: ValidationInfo) -> int:
-        if model := known_so_far.data.get("model"):
+    def _id_of_the_model(cls, servo_id: int | None, known_so_far: ValidationInfo) -> int | None:
+        model = known_so_far.data.get("model")
+        if model and servo_id is not None:
             _, highest = all_models()[model].items["id"].limits or (0, 0)
             if servo_id > highest:
                 raise ValueError(f"Input should be less than or equal to {highest}")
         return servo_id
+
+    @field_validator("shadow_id", "current_limit_a")
+    @classmethod
+    def _known_to_the_model(cls, value: float | None, known_so_far: ValidationInfo) -> float | None:
+        model, key = known_so_far.data.get("model"), known_so_far.field_name or ""
+        register = _REGISTER_OF_KEY[key]
+        if model and value is not None and register not in all_models()[model].items:
+            raise ValueError(f"a {model} has no register {register}; leave {key} out")
+        return value
+
+    @field_validator("current_limit_a")
+    @classmethod
+    def _within_the_register(
+        cls, current_limit_a: float | None, known_so_far: ValidationInfo
+    ) -> float | None:
+        model = known_so_far.data.get("model")
+        item = all_models()[model].items.get("goal_current") if model else None
+        if item is None or item.limits is None or current_limit_a is None:
+            return current_limit_a
+        highest_a = item.limits[1] * item.scale
+        if not item.scale <= current_limit_a <= highest_a:
+            raise ValueError(f"a {model} takes {item.scale:g} to {highest_a:g} A")
+        return current_limit_a
 
     @field_validator("zero_tick", mode="before")
     @classmethod
@@ -106,6 +160,17 @@ class JointConfig(Strict):
     def rad_per_tick(self) -> float:
         """Radians per raw unit of the servo's position."""
         return self.servo_model.rad_per_tick
+
+    @property
+    def servos(self) -> tuple[ServoConfig, ...]:
+        """The joint's servo, then its shadow if it has one."""
+        limited = self.current_limit_a is not None
+        model, limits = self.servo_model, (self.velocity_limit_rad_s, self.current_limit_a)
+        main = ServoConfig(self.name, self.id, model, Role(current_limited=limited), *limits)
+        if self.shadow_id is None:
+            return (main,)
+        name, role = f"{self.name}'s shadow", Role(self.id, limited)
+        return (main, ServoConfig(name, self.shadow_id, model, role, *limits))
 
     @model_validator(mode="after")
     def _limits_inside_one_turn(self) -> JointConfig:
@@ -137,6 +202,13 @@ class RobotConfig(Strict):
     # The file that `v2a motors calibrate` writes. Every connect compares the servos with it.
     calibration: Path | None = None
 
+    @property
+    def servos(self) -> tuple[ServoConfig, ...]:
+        """All servos: those of the joints, in the joints' order, then the shadows."""
+        by_joint = [joint.servos for joint in self.joints]
+        shadows = [servo for servos in by_joint for servo in servos[1:]]
+        return (*(servos[0] for servos in by_joint), *shadows)
+
     @field_validator("calibration")
     @classmethod
     def _relative_to_the_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
@@ -146,7 +218,7 @@ class RobotConfig(Strict):
     @model_validator(mode="after")
     def _unique(self) -> RobotConfig:
         for what in ("name", "id"):
-            values = [getattr(joint, what) for joint in self.joints]
+            values = [getattr(servo, what) for servo in self.servos]
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(f"joints must differ in {what}; more than once: {twice}")
         return self

@@ -1,7 +1,8 @@
 """A robot's calibration file: its servos, and each joint's range in ticks.
 
 Servos have no serial number. The homing offset and the position limits that calibration writes into
-them, exact to the tick, still tell one arm from another.
+them, exact to the tick, still tell one arm from another. The file also keeps the bits that turn a
+servo's direction round: with another direction, the same ticks are other angles.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
+from pydantic import Field
 
 from hw_drivers.bus.bus import ServoBus
+from hw_drivers.family import Family
 from hw_drivers.robot.config import JointConfig, RobotConfig
 from v2a.config import Strict, load_yaml
 from v2a.errors import BusError, ConfigError
@@ -21,7 +24,11 @@ REGISTERS = ("homing_offset", "min_position_limit", "max_position_limit")
 
 
 class ServoCalibration(Strict):
-    """A servo at the time of its calibration. `homing_offset` is None if it has none."""
+    """A servo at the time of its calibration. `homing_offset` is None if it has none.
+
+    `mirrors`: register -> the bits in it that turn the direction round. A file from before they
+    were kept holds for the factory's direction.
+    """
 
     id: int
     model_number: int
@@ -29,6 +36,7 @@ class ServoCalibration(Strict):
     homing_offset: int | None = None
     min_position_limit: int
     max_position_limit: int
+    mirrors: dict[str, int] = Field(default_factory=dict)
 
 
 class Calibration(Strict):
@@ -49,19 +57,27 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def read_servo(bus: ServoBus, servo_id: int) -> ServoCalibration:
+def read_servo(bus: ServoBus, family: Family, servo_id: int) -> ServoCalibration:
     """Read the servo's present values. Raises BusError if it does not answer."""
     pong = bus.ping(servo_id)
     if pong is None:
         raise BusError(f"servo {servo_id}: no answer to ping; check its cable, power and id")
     known = bus.models[servo_id].items
     registers = {name: bus.read(servo_id, name) for name in REGISTERS if name in known}
+    bits = family.mirrors.items()
     return ServoCalibration(
         id=servo_id,
         model_number=pong.model_number,
         firmware_version=pong.firmware_version,
+        mirrors={name: bus.read(servo_id, name) & mask for name, mask in bits if name in known},
         **registers,
     )
+
+
+def read_servos(bus: ServoBus, config: RobotConfig) -> dict[str, ServoCalibration]:
+    """Read every servo of the robot, by the name of its joint. A shadow is "JOINT's shadow"."""
+    servos = {servo.name: servo.id for servo in config.servos}
+    return {name: read_servo(bus, config.bus.family, i) for name, i in servos.items()}
 
 
 def check_calibration(
@@ -79,15 +95,21 @@ def check_calibration(
         if name not in found
     ]
     for name in stored.keys() & found.keys():
-        expected, is_now = stored[name].model_dump(), found[name].model_dump()
+        expected, is_now = _registers(stored[name]), _registers(found[name])
         different = [
-            f"{key} is {is_now[key]}, calibrated with {expected[key]}"
-            for key in expected
-            if is_now[key] != expected[key]
+            f"{key} is {now}, calibrated with {expected.get(key, 0)}"
+            for key, now in is_now.items()
+            if now != expected.get(key, 0)
         ]
         if different:
             faults.append(f"{name} (id {found[name].id}): {', '.join(different)}")
     return sorted(faults)
+
+
+def _registers(servo: ServoCalibration) -> dict[str, int | None]:
+    """All values by name. A bit that is not stored is 0, as from the factory."""
+    directions = {f"{name} (direction)": bits for name, bits in servo.mirrors.items()}
+    return servo.model_dump(exclude={"mirrors"}) | directions
 
 
 def check_ranges(
@@ -124,7 +146,7 @@ def calibration_faults(config: RobotConfig, bus: ServoBus) -> list[str]:
         stored = load_yaml(config.calibration, Calibration)
     except ConfigError as error:
         return [f"{error}; run v2a motors calibrate"]
-    found = {joint.name: read_servo(bus, joint.id) for joint in config.joints}
+    found = read_servos(bus, config)
     faults = check_calibration(stored.joints, found) or check_ranges(config.joints, stored.joints)
     if faults:
         faults.append(

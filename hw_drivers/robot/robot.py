@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus.block import Block, BlockReading, Reading
+from hw_drivers.bus.block import BlockReading, Reading
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.port import Port, SerialPort
 from hw_drivers.bus.reader import BlockReader
+from hw_drivers.bus.registers import Model
 from hw_drivers.robot.checks import check_limits, check_servos
 from hw_drivers.robot.config import BusConfig, JointConfig, RobotConfig
-from hw_drivers.robot.health import HEALTH_REGISTERS, Health, alarm_message, newest_health
-from hw_drivers.robot.torque import TorqueState, hold_still
+from hw_drivers.robot.health import Health, alarm_message, newest_health
+from hw_drivers.robot.torque import Hold, TorqueState, hold_all, read_hold, torque_off
+from hw_drivers.robot.watch import CYCLES, Turn, losses, plan_cycles, torque_states
 from v2a.clock import Clock
 from v2a.errors import BusError, SafetyFault
 
@@ -26,8 +28,6 @@ __all__ = ["BusConfig", "Health", "JointConfig", "JointState", "Reading", "Robot
 F64 = npt.NDArray[np.float64]
 
 _TIMEOUT_S = 0.02  # of a request to one servo: a cycle's budget may be shorter
-_TORQUE_OFF_TRIES = 3  # a byte lost to noise must not leave a joint stiff
-_HEALTH_EVERY = 10  # cycles: what warms up or runs down takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class JointState:
 class _Connection(NamedTuple):
     bus: ServoBus
     reader: BlockReader
-    cycle_block: Block
-    health_block: Block
+    turns: tuple[Turn, ...]
+    holds: tuple[Hold, ...]
 
 
 class Robot:
@@ -65,24 +65,46 @@ class Robot:
         self._port = port
         self._connection: _Connection | None = None
         joints = config.joints
+        self._servos = config.servos  # the joints' own, then the shadows
         self._ids = tuple(joint.id for joint in joints)
+        self._all_ids = tuple(servo.id for servo in self._servos)
+        joint_of = {servo.id: k for k, joint in enumerate(joints) for servo in joint.servos}
+        self._joint_of_shadow = tuple(joint_of[i] for i in self._all_ids[len(joints) :])
         self._zero_tick = np.array([joint.zero_tick for joint in joints])
         self._rad_per_tick = np.array([joint.rad_per_tick * joint.direction for joint in joints])
         self._lower_rad = np.array([joint.lower_rad for joint in joints])
         self._upper_rad = np.array([joint.upper_rad for joint in joints])
-        watchdog = self._family.watchdog
+        self._watchdog_of = tuple(self._watchdog_units(servo.model) for servo in self._servos)
         self._watched = tuple(
-            joint.id
-            for joint in joints
-            if watchdog and watchdog.register in joint.servo_model.items
+            i for i, units in zip(self._all_ids, self._watchdog_of, strict=True) if units
         )
+        self._armed = False
         self._watchdog_since_ns: int | None = None  # the last good read with the watchdog armed
         self._cycles = 0
         self._last: BlockReading | None = None
         self._last_health: BlockReading | None = None
-        self._alarms = ("",) * len(joints)
-        # What each joint confirmed last, by its name.
-        self.torque: dict[str, TorqueState] = {joint.name: "unknown" for joint in joints}
+        self._alarms = ("",) * len(self._servos)
+        self._lost = [""] * len(self._servos)  # torque or watchdog, in words
+        self._torque: dict[int, TorqueState] = dict.fromkeys(self._all_ids, "unknown")
+
+    def _watchdog_units(self, model: Model) -> int:
+        """The value that arms the watchdog of such a servo; 0 if it has none."""
+        watchdog = self._family.watchdog
+        if watchdog is None or watchdog.register not in model.items:
+            return 0
+        return math.ceil(self.config.bus.watchdog_s / watchdog.unit_s)
+
+    @property
+    def torque(self) -> dict[str, TorqueState]:
+        """What each joint said last about its torque, by its name.
+
+        `read_state` keeps it up to date. A joint with a shadow is off if both servos are.
+        """
+        states = {
+            j.name: {self._torque[servo.id] for servo in j.servos} for j in self.config.joints
+        }
+        worst: tuple[TorqueState, ...] = ("on", "unknown", "off")
+        return {name: next(w for w in worst if w in found) for name, found in states.items()}
 
     @property
     def bus(self) -> ServoBus:
@@ -104,26 +126,21 @@ class Robot:
         self.close()
         bus_config = self.config.bus
         port = self._port or SerialPort(bus_config.port, bus_config.baud)
-        models = {joint.id: joint.servo_model for joint in self.config.joints}
+        models = {servo.id: servo.model for servo in self._servos}
         bus = self._family.bus(port, self._clock, models, max(_TIMEOUT_S, bus_config.budget_s))
         try:
             check_servos(self.config, bus)
-            self._connection = self._prepare_reading(bus)
+            self._connection = self._prepare(bus)
         except BusError:
             bus.close()
             raise
 
-    def _prepare_reading(self, bus: ServoBus) -> _Connection:
+    def _prepare(self, bus: ServoBus) -> _Connection:
         bus.learn_return_delays()
-        registers = self._family.cycle_registers
-        cycle_block = self._block(bus, registers)
-        health_block = self._block(bus, (*dict.fromkeys((*registers, *HEALTH_REGISTERS.values())),))
-        return _Connection(bus, bus.cycle_reader(cycle_block), cycle_block, health_block)
-
-    def _block(self, bus: ServoBus, names: tuple[str, ...]) -> Block:
-        models = bus.models.values()
-        measured = [name for name in names if any(name in model.items for model in models)]
-        return bus.block(measured, self._ids)
+        turns = plan_cycles(bus, self._family, self._all_ids)
+        watchdogs = zip(self._servos, self._watchdog_of, strict=True)
+        holds = tuple(read_hold(bus, self._family, servo, units) for servo, units in watchdogs)
+        return _Connection(bus, bus.cycle_reader(turns[0].block), turns, holds)
 
     def read_state(self) -> JointState:
         """Read the positions of all joints with one request.
@@ -133,22 +150,58 @@ class Robot:
         """
         connected, t_ns = self._connected, self._clock.now_ns()
         self._check_watchdog(t_ns)
-        due = self._cycles % _HEALTH_EVERY == 0
+        turn = connected.turns[self._cycles % CYCLES]
         self._cycles += 1
-        block = connected.health_block if due else connected.cycle_block
-        found = connected.reader.read(block, self.config.bus.budget_s)
+        budget_s = self.config.bus.budget_s
+        found = connected.reader.read(turn.block, budget_s)
         self._last = found
-        if due:
+        if "present_temperature" in found.block:
             self._last_health = found
+        self._note_guards(found)
+        if turn.extra is not None:
+            left_s = budget_s - (self._clock.now_ns() - t_ns) / 1e9
+            self._note_guards(connected.reader.read(turn.extra, max(left_s, 0.0)))
         if found.error.any() or any(self._alarms):
             self._alarms = self._describe_alarms(found)
             if any(self._alarms):
-                raise BusError(alarm_message(self.config, self._alarms))
-        position_rad = found.block.raw("present_position", found.rows) - self._zero_tick
-        position_rad = position_rad * self._rad_per_tick
+                ids = [i for i, text in zip(self._all_ids, self._alarms, strict=True) if text]
+                texts = self._joint_alarms(self._alarms)
+                raise BusError(alarm_message(self.config, texts, ids))
+        if any(self._lost):
+            lost = zip(self.config.joints, self._joint_alarms(self._lost), strict=True)
+            raise BusError("; ".join(f"{joint.name} {text}" for joint, text in lost if text))
+        return self._joint_state(t_ns, found)
+
+    def _joint_state(self, t_ns: int, found: BlockReading) -> JointState:
+        joints = len(self._ids)
+        ticks = found.block.raw("present_position", found.rows)[:joints]
+        position_rad = (ticks - self._zero_tick) * self._rad_per_tick
+        valid, age_ns = found.valid[:joints], found.age_ns[:joints]
         if not found.all_valid:
-            position_rad = np.where(found.valid, position_rad, np.nan)
-        return JointState(t_ns, position_rad, found.valid, found.age_ns)
+            valid, age_ns = valid.copy(), age_ns.copy()
+            for shadow, joint in enumerate(self._joint_of_shadow, start=joints):
+                valid[joint] &= found.valid[shadow]
+                age_ns[joint] = max(age_ns[joint], found.age_ns[shadow])
+            position_rad = np.where(valid, position_rad, np.nan)
+        return JointState(t_ns, position_rad, valid, age_ns)
+
+    def _note_guards(self, found: BlockReading) -> None:
+        """Take what `found` says about torque and watchdogs. A loss stays until torque goes on."""
+        if "torque_enable" in found.block:
+            self._torque |= torque_states(self._servos, found)
+        if self._armed:
+            for at, text in losses(self._family, found, self._watchdog_of):
+                self._lost[at] = self._lost[at] or text
+
+    def _joint_alarms(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The texts of all servos by joint."""
+        joined = list(texts[: len(self._ids)])
+        shadows = zip(self._joint_of_shadow, self._servos[len(self._ids) :], strict=True)
+        for (joint, shadow), text in zip(shadows, texts[len(self._ids) :], strict=True):
+            if text:
+                of_shadow = f"its shadow (id {shadow.id}): {text}"
+                joined[joint] = "; ".join(filter(None, (joined[joint], of_shadow)))
+        return tuple(joined)
 
     def health(self) -> Health | None:
         """The newest voltage, temperature, current and alarms; None before the first `read_state`.
@@ -158,7 +211,9 @@ class Robot:
         """
         if self._last is None or self._last_health is None:
             return None
-        return newest_health(self._last, self._last_health, self._alarms)
+        texts = [alarm or lost for alarm, lost in zip(self._alarms, self._lost, strict=True)]
+        alarms = self._joint_alarms(texts)
+        return newest_health(self._last, self._last_health, alarms, self._joint_of_shadow)
 
     def write_goal(self, position_rad: F64) -> None:
         """Send the goals `position_rad` float64 [n], clipped to the joints' limits.
@@ -171,60 +226,50 @@ class Robot:
         ticks = self._zero_tick + np.rint(inside_rad / self._rad_per_tick).astype(np.int64)
         self.bus.sync_write("goal_position", self._ids, ticks.tolist())
 
-    def enable_torque(self) -> None:
+    def enable_torque(self, poll: Callable[[], None] = lambda: None) -> F64:
         """Hold every joint where it is, limit the servos' own speed, and arm their watchdogs.
 
-        Raises BusError, with all torque off, when a servo misbehaves or would refuse the limits.
+        Returns the goals that the servos now hold, float64 [n] rad. A joint that moved meanwhile is
+        held where it was when torque came on. `poll` is called between the steps, and may raise to
+        break off. Raises BusError when a servo misbehaves or would refuse the limits. After any
+        exception all torque is off.
         """
+        connected = self._connected
+        self._armed = False
+        self._lost = [""] * len(self._servos)
         try:
-            check_limits(self.config, self.bus)
-            for joint in self.config.joints:
-                self._enable(joint)
-        except BusError as fault:
+            check_limits(self.config, connected.holds)
+            self._torque = dict.fromkeys(self._all_ids, "unknown")
+            goals = hold_all(connected.bus, self._family, connected.holds, poll)
+        except BaseException as fault:
             try:
                 self.disable_torque()
             except BusError as stiff:
-                raise type(fault)(f"{fault}; {stiff}") from fault
+                if isinstance(fault, BusError):
+                    raise type(fault)(f"{fault}; {stiff}") from fault
+                raise
             raise
+        self._torque = dict.fromkeys(self._all_ids, "on")
+        self._armed = True
         self._watchdog_since_ns = self._clock.now_ns()
-
-    def _enable(self, joint: JointConfig) -> None:
-        self.torque[joint.name] = "unknown"
-        hold_still(self.bus, self._family, joint.id, joint.velocity_limit_rad_s)
-        self.torque[joint.name] = "on"
-        if joint.id in self._watched and (watchdog := self._family.watchdog):
-            units = math.ceil(self.config.bus.watchdog_s / watchdog.unit_s)
-            self.bus.write(joint.id, watchdog.register, units)
+        ticks = np.array([goals[servo_id] for servo_id in self._ids])
+        goal_rad: F64 = (ticks - self._zero_tick) * self._rad_per_tick
+        return goal_rad
 
     def disable_torque(self) -> None:
-        """Switch torque off in every joint that can be reached.
+        """Switch torque off in every servo that can be reached.
 
         Raises BusError that names the joints that did not confirm. Does nothing before `connect`.
         """
+        self._armed = False
+        self._lost = [""] * len(self._servos)
         self._watchdog_since_ns = None
-        faults: dict[JointConfig, BusError] = {}
-        stiff = self.config.joints if self._connection is not None else ()
-        if stiff:
-            with contextlib.suppress(BusError):  # the writes below report it
-                # All at once, before waiting for any answer.
-                self.bus.sync_write("torque_enable", self._ids, [0] * len(self._ids))
-        for _ in range(_TORQUE_OFF_TRIES):
-            faults = {joint: fault for joint in stiff if (fault := self._let_go(joint))}
-            stiff = tuple(faults)
-        if faults:
-            named = "; ".join(f"{joint.name}: {fault}" for joint, fault in faults.items())
+        if self._connection is None:
+            return
+        if faults := torque_off(self.bus, self._all_ids, self._torque):
+            name_of = {servo.id: servo.name for servo in self._servos}
+            named = "; ".join(f"{name_of[i]}: {fault}" for i, fault in faults.items())
             raise BusError(f"torque may still be on: {named}")
-
-    def _let_go(self, joint: JointConfig) -> BusError | None:
-        """Switch torque off and read it back. Return why that failed, None if torque is off."""
-        try:
-            self.bus.write(joint.id, "torque_enable", 0)
-            torque = self.bus.read(joint.id, "torque_enable")
-        except BusError as fault:
-            self.torque[joint.name] = "unknown"
-            return fault
-        self.torque[joint.name] = "on" if torque else "off"
-        return BusError("the servo keeps torque on") if torque else None
 
     def close(self) -> None:
         """Close the port. The servos keep torque and goals."""
@@ -260,8 +305,8 @@ class Robot:
         """
         alarmed = found.error & self._family.alarm_bits != 0
         if not alarmed.any():
-            return ("",) * len(self._ids)
-        status = self.bus.sync_read("hardware_error_status", self._ids)
+            return ("",) * len(self._servos)
+        status = self.bus.sync_read("hardware_error_status", self._all_ids)
         describe = self._family.describe_alarms
         return tuple(
             ((describe(raw) if valid else "no answer when asked for it") or "gone again")

@@ -12,6 +12,7 @@ import numpy as np
 
 import v2a.errors
 from runtime.config.robot_yaml import RunConfig
+from runtime.control.last_resort import has_watchdogs, last_resort_torque_off
 from runtime.control.loop import Verb
 from runtime.control.notes import LimitsRow, Note, RobotKind, Setup
 from runtime.control.process import VERBS
@@ -206,9 +207,18 @@ class ControlClient(ControlRecord):
 
     def _note_lost(self, how: str) -> str:
         """Record that the torque may still be on, and return what stops the arm now."""
+        robot = self._setup.config.robot
         then = "the servos have no watchdog and move on to their last goal"
-        if self._bus.family.watchdog:
+        if has_watchdogs(robot):
             then = f"the servos' watchdog stops them {self._bus.watchdog_s:g} s later"
+        elif self._setup.robot == "real":
+            torque = last_resort_torque_off(robot, self._clock)
+            stiff = [name for name, state in torque.items() if state != "off"]
+            if not stiff:
+                reason = f"the control process {how}: this process turned the torque off"
+                self.safety.changes.append(Change(self._clock.now_ns(), State.FAULT, reason))
+                return reason
+            then += f" in {', '.join(stiff)}"
         self.torque_fault = (
             f"the control process {how}: {then}, with torque on; "
             "start v2a again to turn it off, or cut the motors' power"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hw_drivers.robot.robot import JointConfig, Robot, RobotConfig
+from hw_drivers.family import Family
+from hw_drivers.robot.config import JointConfig, RobotConfig, ServoConfig
+from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.loopback import LoopbackPort
 from hw_drivers.virtual.servo import VirtualServo
@@ -34,13 +36,17 @@ class FollowingPort(LoopbackPort):
 
 def virtual_robot(config: RobotConfig, clock: Clock) -> Robot:
     """Make a robot like `config`, with each joint at rest as near to 0 rad as its limits allow."""
-    bus = config.bus.family.virtual_bus(_servo(config, joint) for joint in config.joints)
+    family = config.bus.family
+    servos = [_servo(family, joint, servo) for joint in config.joints for servo in joint.servos]
     config = config.model_copy(update={"calibration": None})  # a calibration is for real servos
-    return Robot(config, clock, FollowingPort(bus, clock))
+    return Robot(config, clock, FollowingPort(family.virtual_bus(servos), clock))
 
 
-def _servo(config: RobotConfig, joint: JointConfig) -> VirtualServo:
-    servo = config.bus.family.virtual_servo(joint.servo_model, joint.id)
+def _servo(family: Family, joint: JointConfig, config: ServoConfig) -> VirtualServo:
+    servo = family.virtual_servo(config.model, config.id)
+    for setting in family.settings:
+        if setting.register in config.model.items:
+            servo.sense(setting.register, setting.wanted(servo[setting.register], config.role))
     start_rad = min(max(0.0, joint.lower_rad), joint.upper_rad)
     servo.rest_at(joint.zero_tick + joint.direction * start_rad / joint.rad_per_tick)
     return servo

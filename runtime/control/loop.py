@@ -69,6 +69,7 @@ class Control(ControlRecord):
         self._request_lock = threading.Lock()
         # Last heartbeat of a policy in another process; None if the policy runs in this one.
         self.heard_ns: int | None = None
+        self.interrupted: Callable[[], bool] = lambda: False  # whether a signal ends the process
         self.facts = TickFacts()
         self._armed_ns = 0
         self._read_ns = 0
@@ -146,8 +147,7 @@ class Control(ControlRecord):
         self._bus_ns = 0
         self._serial_fault = None
         self._follow_epoch()
-        if self._estop is not None and (source := self._estop.pressed()):
-            self.safety.emergency_stop(now_ns, source)
+        self._poll_estop(now_ns)
         asked_before = self._request
         position_rad = self._read(now_ns)
         self._obey(now_ns, position_rad, asked_before)
@@ -162,6 +162,16 @@ class Control(ControlRecord):
             self._write(self._next_command(now_ns))
             self._note_ages(now_ns)
         self.safety.serial(now_ns, self._serial_fault)
+
+    def _poll_estop(self, now_ns: int) -> None:
+        if self._estop is not None and (source := self._estop.pressed()):
+            self.safety.emergency_stop(now_ns, source)
+
+    def _poll_stop(self) -> None:
+        """Raise SafetyFault if a stop was asked for. Arming calls this between its steps."""
+        self._poll_estop(self._clock.now_ns())
+        if self.interrupted():
+            raise SafetyFault("a signal broke off the arming")
 
     def _follow_epoch(self) -> None:
         if self._mailboxes.epoch.number != self._epoch:
@@ -200,8 +210,9 @@ class Control(ControlRecord):
             self._request = None  # now: a request from here on waits for the next tick
         start_ns = self._clock.now_ns()
         if request.verb == "arm" and position_rad is not None:
-            self.safety.arm(now_ns, position_rad)
-            self._robot.enable_torque()
+            self.safety.check_arming(position_rad)
+            # A joint may move until its torque is on, so the command starts at the goals written.
+            self.safety.arm(now_ns, self._robot.enable_torque(self._poll_stop))
             self._armed_ns = now_ns
         else:
             self._robot.disable_torque()

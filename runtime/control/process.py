@@ -70,6 +70,7 @@ class ControlServer:
         self._number = self._obeyed = 0
         self._done = threading.Event()
         self._end = False
+        control.interrupted = lambda: self._end
         self._told_change = control.safety.changes[-1]
         self._told_ns = 0
 

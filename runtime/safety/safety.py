@@ -108,7 +108,17 @@ class Safety(SafetyRecord):
         return self._command
 
     def arm(self, now_ns: int, present_rad: Vector) -> None:
-        """Hold the joints at `present_rad`, float64 [J] rad.
+        """Begin with `present_rad`, float64 [J] rad, as the last command: the goals in the servos.
+
+        Raises SafetyFault as `check_arming` does.
+        """
+        self.check_arming(present_rad)
+        self._command = self._limiter.inside(present_rad)
+        self._last_step = np.zeros_like(self._command)
+        self._change(now_ns, State.HOLD, "armed at the present position")
+
+    def check_arming(self, present_rad: Vector) -> None:
+        """Check that the joints may be held at `present_rad`, float64 [J] rad.
 
         Raises SafetyFault after a stop, if a joint is out of range, or if the workspace forbids
         this position.
@@ -125,9 +135,6 @@ class Safety(SafetyRecord):
             raise SafetyFault(f"can't arm: {self._where(outside, present_rad)}; move it by hand")
         if why_not := self._workspace(inside):
             raise SafetyFault(f"can't arm: {why_not}; move it by hand")
-        self._command = inside
-        self._last_step = np.zeros_like(inside)
-        self._change(now_ns, State.HOLD, "armed at the present position")
 
     def disarm(self, now_ns: int, reason: str) -> None:
         self._change(now_ns, State.DISARMED, reason)

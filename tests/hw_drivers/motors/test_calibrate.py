@@ -215,8 +215,8 @@ def test_a_servo_that_counts_turns_has_to_be_set_up_first(serve: Serve, tmp_path
     result = motors("calibrate", path, "--yes")
     assert result.exit_code == 6
     assert (
-        "elbow (id 2): phase 28, expected 12 (position within one turn); "
-        f"run {own_command()} motors setup --port"
+        "elbow (id 2): phase 28, expected 12 (position within one turn, speed in steps per "
+        f"second); run {own_command()} motors setup --port"
     ) in result.stderr
 
 

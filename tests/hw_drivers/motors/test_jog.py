@@ -15,18 +15,19 @@ import pytest
 from hw_drivers.bus.bus import Pong
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import RAD_PER_TICK
-from hw_drivers.dynamixel.packet import WRITE
+from hw_drivers.dynamixel.packet import SYNC_WRITE, WRITE
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.motors.find import Place, Servo
-from hw_drivers.motors.jog import Keys, Mover, _signals_end_it, torque
+from hw_drivers.motors.jog import Keys, Mover, torque
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.virtual.loopback import LoopbackPort
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from v2a.clock import FakeClock
 from v2a.errors import BusError
+from v2a.signals import ENDS, one_signal_ends_it
 
 pytestmark = pytest.mark.real_time
 
@@ -95,10 +96,11 @@ def test_a_feetech_servo_moves_too(serve: Serve) -> None:
 def goals(port: RecordingPort) -> list[int]:
     """What was written to the goal, in order."""
     packets = [exchange.sent for exchange in port.exchanges]
+    data_at = {WRITE: 10, SYNC_WRITE: 13}
     return [
-        int.from_bytes(packet[10:14], "little", signed=True)
+        int.from_bytes(packet[data_at[packet[7]] :][:4], "little", signed=True)
         for packet in packets
-        if packet[7] == WRITE and packet[8:10] == GOAL
+        if packet[7] in data_at and packet[8:10] == GOAL
     ]
 
 
@@ -173,12 +175,21 @@ def test_a_servo_that_is_gone_is_said_to_be_stiff(chain: VirtualDynamixelBus, mo
         chain.servos.clear()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Puts the signals' handlers back: after one has come, the others are ignored."""
+    before = {number: signal.getsignal(number) for number in ENDS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", sorted(ENDS))
 def test_a_signal_ends_it_in_order(
-    chain: VirtualDynamixelBus, mover: Mover, number: signal.Signals
+    handlers: None, chain: VirtualDynamixelBus, mover: Mover, number: int
 ) -> None:
     def killed() -> None:
-        with _signals_end_it(), torque(mover):
+        with one_signal_ends_it(), torque(mover):
             os.kill(os.getpid(), number)
             raise AssertionError("it goes on")
 
@@ -236,7 +247,7 @@ def test_the_terminal_is_left_as_it_was() -> None:
 
 
 def test_a_servo_that_keeps_torque_on_is_said(chain: VirtualDynamixelBus, mover: Mover) -> None:
-    said = "torque may still be on: servo 2: keeps torque on"
+    said = "torque may still be on: the servo keeps torque on"
     with pytest.raises(BusError, match=said), torque(mover):
         chain.servos[2].write = lambda address, data: 0  # type: ignore[method-assign]
 

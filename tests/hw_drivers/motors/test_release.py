@@ -84,7 +84,7 @@ def test_release_names_what_it_could_not_confirm(
     assert result.exit_code == 6
     lines = result.stdout.splitlines()
     assert "base (id 1): torque is off" in lines
-    assert "elbow (id 2): NOT CONFIRMED: servo 2: keeps torque on" in lines
+    assert "elbow (id 2): NOT CONFIRMED: the servo keeps torque on" in lines
     assert any(line.startswith("tip (id 3): NOT CONFIRMED: servo 3: no answer") for line in lines)
     assert "torque may still be on in elbow (id 2), tip (id 3): cut the motors' power" in (
         result.stderr
@@ -265,3 +265,37 @@ def test_the_servos_that_share_a_bus_keep_their_tables(serve: Serve, tmp_path: P
     at = ("--protocol", "feetech", "--baud", "1000000")
     assert motors("release", "--port", serve(line).path, *at).exit_code == 0
     assert not any(servo.torque_on for servo in line.servos.values())
+
+
+def test_a_shadow_and_a_gripper_are_set_up_examined_moved_and_released(
+    serve: Serve, tmp_path: Path
+) -> None:
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, i) for i in (1, 2, 3, 4)])
+    server = serve(chain, moves=True)
+    path = robot_yaml(tmp_path, server.path)
+    robot = yaml.safe_load(path.read_text())
+    robot["robot"]["joints"][0]["shadow_id"] = 4
+    robot["robot"]["joints"][2]["current_limit_a"] = 0.3
+    path.write_text(yaml.safe_dump(robot))
+    result = motors("doctor", path, "--hz", 2)
+    assert "id 4: secondary_id 255, expected 1" in result.stdout
+    assert "id 3: operating_mode 3, expected 5" in result.stdout
+    fixes = [line.partition(" motors ")[2] for line in result.stdout.splitlines() if "fix:" in line]
+    assert any(line.endswith("--shadow-of 1") for line in fixes)
+    assert any(line.endswith("--current-limited") for line in fixes)
+    for line in dict.fromkeys(fixes):
+        assert motors(*line.split(), "--yes").exit_code == 0, line
+    result = motors("doctor", path, "--hz", 2)
+    assert result.exit_code == 0, result.stdout
+    result = motors("jog", path, "base", "--arm", keys="+q")
+    assert result.exit_code == 0, result.stderr
+    for servo_id in (1, 4):
+        assert chain.servos[servo_id]["present_position"] == pytest.approx(2048 + 33, abs=9)
+    result = motors("jog", path, "tip", "--arm", keys="+q")
+    assert result.exit_code == 0, result.stderr
+    assert chain.servos[3]["goal_current"] == 300
+    stiffen(chain)
+    result = motors("release", path)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "base's shadow (id 4): torque is off"
+    assert not any(servo.torque_on for servo in chain.servos.values())

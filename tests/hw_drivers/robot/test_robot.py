@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,11 +122,13 @@ def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: Fake
 
 
 def test_limits_that_a_servo_would_refuse_keep_torque_off(
-    robot: Robot, chain: VirtualDynamixelBus
+    config: RobotConfig, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
+    robot = Robot(config, clock, LoopbackPort(chain))
     for servo_id, low in ((1, 2000), (3, 1900)):
         address = chain.servos[servo_id].model.items["min_position_limit"].address
         assert chain.servos[servo_id].write(address, low.to_bytes(4, "little")) == 0
+    robot.connect()
     with pytest.raises(BusError) as caught:
         robot.enable_torque()
     assert str(caught.value).splitlines() == [
@@ -215,15 +217,15 @@ def test_a_failed_enable_leaves_no_joint_stiff(robot: Robot, chain: VirtualDynam
 def test_an_enable_that_can_not_be_undone_says_why_it_failed_first(
     robot: Robot, chain: VirtualDynamixelBus
 ) -> None:
-    read = robot.bus.read
+    sync_write = robot.bus.sync_write
 
-    def unplugged(servo_id: int, name: str) -> int:
-        if servo_id == 3:
+    def unplugged(name: str, ids: tuple[int, ...], raw: Sequence[int]) -> None:
+        sync_write(name, ids, raw)
+        if (name, raw[0]) == ("torque_enable", 1):
             chain.servos.clear()
-        return read(servo_id, name)
 
-    robot.bus.read = unplugged  # type: ignore[method-assign]
-    with pytest.raises(BusError, match=r"^servo 3: no answer to read .+; torque may still be on: "):
+    robot.bus.sync_write = unplugged  # type: ignore[method-assign]
+    with pytest.raises(BusError, match=r"^servo 1: no answer to write .+; torque may still be on"):
         robot.enable_torque()
 
 
@@ -321,12 +323,13 @@ def test_a_joint_that_comes_free_is_no_faster_than_its_limit(
 
 
 def test_a_limit_above_the_servos_own_is_the_servos_own(
-    robot: Robot, chain: VirtualDynamixelBus
+    config: RobotConfig, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
-    velocity_limit = robot.bus.read(1, "velocity_limit")
-    robot.bus.write(1, "velocity_limit", 20)
+    assert chain.servos[1].write(44, (20).to_bytes(4, "little")) == 0  # velocity_limit
+    robot = Robot(config, clock, LoopbackPort(chain))
+    robot.connect()
     robot.enable_torque()
-    assert robot.bus.read(1, "profile_velocity") == 20 < velocity_limit
+    assert robot.bus.read(1, "profile_velocity") == 20
 
 
 def test_torque_goes_off_though_the_line_loses_answers_and_requests(

@@ -63,6 +63,21 @@ def test_the_virtual_robot_rests_in_its_range_and_follows_goals(protocol: str, m
     robot.disable_torque()
 
 
+def test_the_virtual_robot_has_shadows_and_current_limits() -> None:
+    data = robot_config("dynamixel2", "xm430-w350").model_dump(mode="json")
+    data["joints"][1] |= {"shadow_id": 3, "current_limit_a": 0.5}
+    clock = FakeClock()
+    robot = virtual_robot(RobotConfig.model_validate(data), clock)
+    robot.connect()
+    robot.enable_torque()
+    robot.write_goal(np.array([0.5, -0.5]))
+    for _ in range(20):
+        clock.sleep_until_ns(clock.now_ns() + 100_000_000)
+        robot.read_state()
+    positions = [robot.bus.read(servo_id, "present_position") for servo_id in (2, 3)]
+    assert positions[0] == positions[1] != 2048
+
+
 @pytest.mark.real_time
 @pytest.mark.parametrize(("protocol", "model"), [("feetech", "sts3215"), ("toy", "toy-1")])
 def test_v2a_run_dry_runs_a_robot_of_the_family(filmed: Path, protocol: str, model: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.control.grid import run_periodic
 from runtime.control.loop import Control
 from runtime.fit import check_fit
-from runtime.mailbox import ChunkMsg, Mailboxes
+from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.safety.safety import State
 from tests.runtime.conftest import K, make_chain, manifest, run_config, torques
 from v2a.clock import FakeClock
@@ -234,6 +234,59 @@ def test_disarming_lets_go_and_arming_again_is_possible() -> None:
     assert torques(rig.chain) == [True, True]
 
 
+def test_a_joint_that_moves_while_arming_is_commanded_where_it_is_held() -> None:
+    """It was read before torque came on, and may have been carried on since."""
+    rig = Rig()
+    sync_write = rig.robot.bus.sync_write
+
+    def carried_on(name: str, ids: tuple[int, ...], raw: Sequence[int]) -> None:
+        sync_write(name, ids, raw)
+        servo = rig.chain.servos[2]
+        if not servo.torque_on:
+            servo.set_present_rad(servo.setpoint_rad + 0.1)
+            servo.step(0.0)
+
+    rig.robot.bus.sync_write = carried_on  # type: ignore[method-assign]
+    rig.arm()
+    held_rad = (rig.chain.servos[2]["goal_position"] - 2048) * 2 * np.pi / 4096
+    assert held_rad > 0.2
+    np.testing.assert_allclose(rig.control.safety.command_rad, [0.0, held_rad], atol=1e-9)
+
+
+@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("source", ["estop", "signal"])
+def test_a_stop_at_any_step_of_the_arming_leaves_torque_off(step: int, source: str) -> None:
+    rig = Rig()
+    polls = []
+
+    def pressed() -> str | None:
+        polls.append(torques(rig.chain))
+        return "a button" if source == "estop" and len(polls) == step + 2 else None
+
+    class Button:
+        close = staticmethod(lambda: None)
+
+    Button.pressed = staticmethod(pressed)  # type: ignore[attr-defined]
+    rig.control._estop = Button()  # type: ignore[assignment]
+    rig.control.interrupted = lambda: source == "signal" and len(polls) == step + 2
+    rig.control.request("arm")
+    with pytest.raises(SafetyFault, match="by a button" if source == "estop" else "a signal"):
+        rig.tick()
+    assert torques(rig.chain) == [False, False]
+    assert polls[step + 1] == [step > 1] * 2  # torque comes on at the third step
+    assert not rig.control.safety.torque_on
+
+
+def test_a_servo_that_restarts_while_armed_is_a_fault_that_names_it() -> None:
+    rig = Rig()
+    rig.arm()
+    rig.chain.servos[2].reboot()
+    with pytest.raises(SafetyFault, match="tip: lost its torque: it restarted or was switched off"):
+        rig.tick(10)
+    assert rig.control.safety.state is State.FAULT
+    assert torques(rig.chain) == [False, False]
+
+
 def test_a_chunk_from_before_the_arming_is_not_followed() -> None:
     """Its picture may show the arm elsewhere: with torque off somebody may have moved it."""
     rig = Rig()
@@ -263,9 +316,10 @@ def test_a_disarm_that_is_asked_for_while_arming_is_obeyed_next() -> None:
     enable_torque = rig.robot.enable_torque
     asked = []
 
-    def enable_and_ask() -> None:
-        enable_torque()
+    def enable_and_ask(poll: Callable[[], None] = lambda: None) -> Vector:
+        goals_rad = enable_torque(poll)
         asked.append(rig.control.request("disarm"))
+        return goals_rad
 
     rig.robot.enable_torque = enable_and_ask  # type: ignore[method-assign]
     rig.arm()
@@ -305,9 +359,9 @@ def test_ticks_missed_while_arming_are_the_buss() -> None:
     rig = Rig()
     enable_torque = rig.robot.enable_torque
 
-    def slow() -> None:
+    def slow(poll: Callable[[], None] = lambda: None) -> Vector:
         rig.clock.advance_ns(25_000_000)
-        enable_torque()
+        return enable_torque(poll)
 
     rig.robot.enable_torque = slow  # type: ignore[method-assign]
     rig.arm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,6 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_drivers.feetech.models import MODELS as FEETECH
+from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
+from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.virtual.pty import PtyServer
 from runtime.control.client import ControlClient
 from runtime.control.loop import Verb
 from runtime.control.notes import RobotKind
@@ -230,6 +235,27 @@ def test_no_watchdog_is_promised_for_servos_that_have_none() -> None:
         os.kill(policy.control.pid, signal.SIGKILL)
         error = str(policy.join())
         assert "the servos have no watchdog and move on to their last goal, with torque on" in error
+
+
+def test_servos_without_a_watchdog_are_let_go_by_the_policys_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    robot = run_config().robot.model_dump()
+    robot["bus"]["protocol"] = "feetech"
+    for joint in robot["joints"]:
+        joint["model"] = "sts3215"
+    bus = VirtualFeetechBus([VirtualFeetech(FEETECH["sts3215"], servo_id) for servo_id in (1, 2)])
+    with contextlib.closing(PtyServer(bus, moves=True)) as server:
+        robot["bus"]["port"] = server.path
+        with running(kind="real", robot=robot, control={"serial_faults_max": 200}) as policy:
+            policy.ask("arm")
+            assert all(servo.torque_on for servo in bus.servos.values())
+            os.kill(policy.control.pid, signal.SIGKILL)
+            error = str(policy.join())
+            assert error.endswith("died (exit code -9): this process turned the torque off")
+            assert policy.control.torque_fault is None
+            assert policy.control.safety.state is State.FAULT
+        assert not any(servo.torque_on for servo in bus.servos.values())
 
 
 def broken(position_rad: Vector) -> str | None:

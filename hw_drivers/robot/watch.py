@@ -1,0 +1,87 @@
+"""What each cycle reads besides positions, and what shows that a servo lost its torque.
+
+A servo that restarts comes back without torque, without a watchdog and without a limit to its
+speed. It answers as before, so only these registers tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from hw_drivers.bus.block import NO_RAW, Block, BlockReading
+from hw_drivers.bus.bus import ServoBus
+from hw_drivers.family import Family
+from hw_drivers.robot.config import ServoConfig
+from hw_drivers.robot.health import HEALTH_REGISTERS
+from hw_drivers.robot.torque import TorqueState
+
+CYCLES = 10  # what warms up or runs down takes seconds
+_HEALTH_AT, _GUARDS_AT = 0, (3, 7)
+# A request of its own costs about as much time as so many bytes more from each servo.
+_OWN_REQUEST_BYTES = 24
+
+LOST_TORQUE = "lost its torque: it restarted or was switched off; check its power and cables"
+STOPPED_ITSELF = "stopped itself: its watchdog heard no request for too long"
+LOST_WATCHDOG = "lost its watchdog: it restarted; check its power and cables"
+
+
+class Turn(NamedTuple):
+    """What one of `CYCLES` cycles reads: a block with the positions, and another block or None."""
+
+    block: Block
+    extra: Block | None = None
+
+
+def plan_cycles(bus: ServoBus, family: Family, ids: tuple[int, ...]) -> tuple[Turn, ...]:
+    """Spread health, torque and watchdog over `CYCLES` cycles.
+
+    Raises BusError if the servos do not share the registers of a block.
+    """
+    cycle = family.cycle_registers
+    turns = [Turn(_block(bus, cycle, ids))] * CYCLES
+    turns[_HEALTH_AT] = Turn(_block(bus, (*cycle, *HEALTH_REGISTERS.values()), ids))
+    guards = ["torque_enable", *([family.watchdog.register] if family.watchdog else [])]
+    for at, guard in zip(_GUARDS_AT, guards, strict=False):
+        if any(guard in bus.models[i].items for i in ids):
+            plain, together = turns[at].block, _block(bus, (*cycle, guard), ids)
+            apart = together.size - plain.size > _OWN_REQUEST_BYTES
+            turns[at] = Turn(plain, _block(bus, (guard,), ids)) if apart else Turn(together)
+    return tuple(turns)
+
+
+def _block(bus: ServoBus, names: Sequence[str], ids: tuple[int, ...]) -> Block:
+    models = [bus.models[servo_id] for servo_id in ids]
+    known = [name for name in dict.fromkeys(names) if any(name in m.items for m in models)]
+    return bus.block(known, ids)
+
+
+def torque_states(servos: Sequence[ServoConfig], found: BlockReading) -> dict[int, TorqueState]:
+    """Servo id -> what it says about its torque in `found`, which has that register."""
+    raws = found.raw("torque_enable").tolist()
+    return {servo.id: _state(raw) for servo, raw in zip(servos, raws, strict=True)}
+
+
+def _state(raw: int) -> TorqueState:
+    if raw == NO_RAW:
+        return "unknown"
+    return "on" if raw else "off"
+
+
+def losses(family: Family, found: BlockReading, armed: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Yield (servo's place, what it lost) for servos that should have torque.
+
+    `armed` has the value of each servo's watchdog, 0 without one.
+    """
+    if "torque_enable" in found.block:
+        for at, raw in enumerate(found.raw("torque_enable").tolist()):
+            if raw == 0:
+                yield at, LOST_TORQUE
+    watchdog = family.watchdog
+    if watchdog and watchdog.register in found.block:
+        values = zip(found.raw(watchdog.register).tolist(), armed, strict=True)
+        for at, (raw, units) in enumerate(values):
+            if units and raw == watchdog.tripped:
+                yield at, STOPPED_ITSELF
+            elif units and raw not in (units, NO_RAW):
+                yield at, LOST_WATCHDOG
