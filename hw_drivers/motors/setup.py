@@ -10,7 +10,7 @@ import click
 
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.registers import Model
-from hw_drivers.family import Family
+from hw_drivers.family import PLAIN, Family, Role
 from hw_drivers.motors import options
 from hw_drivers.motors.find import Look, Servo, look_at_all, no_answer_message, open_bus, places
 from hw_drivers.motors.settings import Change, check_settings, lock, needed_changes, write_settings
@@ -62,6 +62,8 @@ class Plan:
 )
 @click.option("--from-id", type=int, help="Its id now; needed where there are several servos.")
 @click.option("--from-baud", type=click.IntRange(min=1), help="Look at no other rate than this.")
+@click.option("--shadow-of", type=click.IntRange(0, 252), help="The joint's servo that it copies.")
+@click.option("--current-limited", is_flag=True, help="For a joint with `current_limit_a`.")
 @options.protocol
 @options.yes
 def setup(
@@ -70,6 +72,8 @@ def setup(
     new_baud: int,
     from_id: int | None,
     from_baud: int | None,
+    shadow_of: int | None,
+    current_limited: bool,
     protocol: str | None,
     yes: bool,
 ) -> None:
@@ -87,7 +91,7 @@ def setup(
         raise BusError(no_answer_message(to_do))
     servo = choose(looks, from_id)
     refuse_taken_id(servo, new_id, new_baud, servos)
-    plan = make_plan(servo, new_id, new_baud, clock)
+    plan = make_plan(servo, new_id, new_baud, clock, Role(shadow_of, current_limited))
     click.echo(str(servo))
     if not plan.all_changes:
         click.echo("is already as it should be")
@@ -126,8 +130,11 @@ def refuse_taken_id(servo: Servo, new_id: int, new_baud: int, servos: Sequence[S
             raise BusError(f"id {new_id} is taken by {other}; choose another than {taken}")
 
 
-def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
-    """Compare the servo with what it should be. Raises BusError for an impossible id or rate."""
+def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock, role: Role = PLAIN) -> Plan:
+    """Compare the servo with what it should be in `role`.
+
+    Raises BusError for an id, a rate or a role that its model cannot have.
+    """
     with contextlib.closing(open_bus([servo], clock)) as bus:
         model, family = bus.models[servo.id], servo.place.family
         lowest, highest = model.items["id"].limits or (0, 0)
@@ -135,8 +142,14 @@ def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
             raise BusError(f"ids of a {model.name} go from {lowest} to {highest}, got {new_id}")
         if new_baud not in (known := baud_codes(model, family)):
             raise BusError(f"a {model.name} knows no {new_baud} baud; choose from {[*known]}")
+        for asked, register in (
+            (role.shadow_of is not None, "secondary_id"),
+            (role.current_limited, "goal_current"),
+        ):
+            if asked and register not in model.items:
+                raise BusError(f"a {model.name} has no {register}")
         torque_on = bool(bus.read(servo.id, "torque_enable"))
-        needed = tuple(needed_changes(bus, family, servo.id))
+        needed = tuple(needed_changes(bus, family, servo.id, role))
         return Plan(servo, model, new_id, new_baud, torque_on, needed)
 
 

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Sequence
 
 from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.bus.registers import Model, find_model
-from hw_drivers.family import Family
+from hw_drivers.family import PLAIN, Family, Role
 from hw_drivers.robot.config import RobotConfig, ServoConfig
 from hw_drivers.robot.joint_calibration import calibration_faults, limits_outside
 from hw_drivers.robot.torque import Hold
 from v2a.errors import BusError, PortError
 
 
-def setup_line(port: str, protocol: str, baud: int, servo_id: int) -> str:
-    """The command that corrects a servo's settings and keeps its id and rate."""
+def setup_line(port: str, protocol: str, baud: int, servo_id: int, role: Role = PLAIN) -> str:
+    """The command that corrects the settings of a servo in `role`, and keeps its id and rate."""
     where = f"--port {port} --protocol {protocol} --from-baud {baud} --from-id {servo_id}"
-    return f"v2a motors setup {where} --baud {baud} --id {servo_id}"
+    shadow = "" if role.shadow_of is None else f" --shadow-of {role.shadow_of}"
+    limited = " --current-limited" if role.current_limited else ""
+    return f"v2a motors setup {where} --baud {baud} --id {servo_id}{shadow}{limited}"
 
 
 def check_servos(config: RobotConfig, bus: ServoBus) -> None:
@@ -78,7 +80,7 @@ def _faults(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> Iterator[
             at = config.bus
             yield (
                 f"{who}answers a ping, but: {error}; if it answers no read at all, run "
-                f"{setup_line(at.port, at.protocol, at.baud, servo.id)}"
+                f"{setup_line(at.port, at.protocol, at.baud, servo.id, servo.role)}"
             )
 
 
@@ -101,7 +103,7 @@ def _wrong_registers(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> 
         if now != (wanted := setting.wanted(now, servo.role)):
             yield (
                 f"{setting.register} {now}, expected {wanted} ({setting.meaning_in(servo.role)}); "
-                f"run {setup_line(at.port, at.protocol, at.baud, servo.id)}"
+                f"run {setup_line(at.port, at.protocol, at.baud, servo.id, servo.role)}"
             )
 
 

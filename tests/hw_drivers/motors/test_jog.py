@@ -11,7 +11,7 @@ import pytest
 
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import RAD_PER_TICK
-from hw_drivers.dynamixel.packet import WRITE
+from hw_drivers.dynamixel.packet import SYNC_WRITE, WRITE
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
@@ -90,10 +90,11 @@ def test_a_feetech_servo_moves_too(serve: Serve) -> None:
 def goals(port: RecordingPort) -> list[int]:
     """What was written to the goal, in order."""
     packets = [exchange.sent for exchange in port.exchanges]
+    data_at = {WRITE: 10, SYNC_WRITE: 13}
     return [
-        int.from_bytes(packet[10:14], "little", signed=True)
+        int.from_bytes(packet[data_at[packet[7]] :][:4], "little", signed=True)
         for packet in packets
-        if packet[7] == WRITE and packet[8:10] == GOAL
+        if packet[7] in data_at and packet[8:10] == GOAL
     ]
 
 
