@@ -207,7 +207,10 @@ def make_it_answer(servo: Servo, clock: Clock) -> None:
 
 
 def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
-    """Compare the servo with what it should be. Raises BusError for an impossible id or rate."""
+    """Compare the servo with what it should be in its role.
+
+    Raises BusError for an id, a rate or a role that its model cannot have.
+    """
     with contextlib.closing(open_bus([servo], clock)) as bus:
         model, family = bus.models[servo.id], servo.place.family
         lowest, highest = model.items["id"].limits or (0, 0)
@@ -215,8 +218,8 @@ def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
             raise BusError(f"ids of a {model.name} go from {lowest} to {highest}, got {new_id}")
         if new_baud not in (known := baud_codes(model, family)):
             raise BusError(f"a {model.name} knows no {new_baud} baud; choose from {[*known]}")
-        torque_on = bool(bus.read(servo.id, "torque_enable"))
         refuse_role(servo, model)
+        torque_on = bool(bus.read(servo.id, "torque_enable"))
         needed = tuple(needed_changes(bus, family, servo.id, servo.role))
         name = lock_of(bus, family, servo.id)
         unlocked = name is not None and not bus.read(servo.id, name)
@@ -228,7 +231,7 @@ def refuse_role(servo: Servo, model: Model) -> None:
     role = servo.role
     needs = {"secondary_id": role.shadow_of is not None, "goal_current": role.current_limited}
     if lacks := [name for name, needed in needs.items() if needed and name not in model.items]:
-        raise BusError(f"{servo}: a {model.name} has no register {', '.join(lacks)}")
+        raise BusError(f"a {model.name} has no {' and no '.join(lacks)}")
 
 
 def baud_codes(model: Model, family: Family) -> dict[int, int]:

@@ -17,6 +17,7 @@ from v2a.errors import BusError
 # What a servo has confirmed about its torque; unknown is everything else.
 TorqueState = Literal["on", "off", "unknown"]
 
+_PATIENCE_S = 0.1  # for a reading while arming: some adapters hold an answer back for 16 ms
 _TORQUE_OFF_TRIES = 3  # a byte lost to noise must not leave a joint stiff
 
 
@@ -150,7 +151,9 @@ class _Arming:
 
     def read(self, *names: str) -> BlockReading:
         there = [n for n in names if any(n in self._bus.models[i].items for i in self._ids)]
-        return self._reader.read(self._bus.block(there, self._ids), self._bus.timeout_s)
+        return self._reader.read(
+            self._bus.block(there, self._ids), max(_PATIENCE_S, self._bus.timeout_s)
+        )
 
     def prepare(self, found: BlockReading) -> None:
         # A tripped watchdog would refuse the goals.

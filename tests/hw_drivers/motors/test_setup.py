@@ -13,9 +13,12 @@ from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.robot.robot import Robot, RobotConfig
 from hw_drivers.virtual.wire_timing import Reply
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from tests.hw_drivers.virtual.conftest import PatientPort
+from v2a.clock import MonotonicClock
+from v2a.errors import BusError
 
 pytestmark = pytest.mark.real_time
 
@@ -233,3 +236,42 @@ def test_the_range_of_ids_is_that_of_the_family() -> None:
             assert model.items["id"].limits == (0, family.packets.max_id)
     result = motors("jog", "--port", "/dev/ttyNONE", "--id", 253, "--protocol", "dynamixel2")
     assert "ids of dynamixel2 servos go from 0 to 252, got 253" in result.stderr
+
+
+def test_the_line_of_a_shadow_and_a_current_limit_makes_them_so(serve: Serve) -> None:
+    """The line that connect prints is carried out as it stands."""
+    model = DYNAMIXELS["xm430-w350"]
+    chain = VirtualDynamixelBus([VirtualDynamixel(model, servo_id) for servo_id in (1, 2, 3)])
+    path = serve(chain).path
+    limits = {"lower_rad": -1.0, "upper_rad": 1.0, "velocity_limit_rad_s": 1.0}
+    joint = {"model": model.name, **limits}
+    config = RobotConfig.model_validate(
+        {
+            "name": "arm",
+            "bus": {"protocol": "dynamixel2", "port": path, "baud": 1_000_000},
+            "joints": [
+                {**joint, "name": "shoulder", "id": 1, "shadow_id": 2},
+                {**joint, "name": "gripper", "id": 3, "current_limit_a": 0.3},
+            ],
+        }
+    )
+    robot = Robot(config, MonotonicClock())
+    with pytest.raises(BusError) as caught:
+        robot.connect()
+    lines = [line.partition("run v2a motors ")[2] for line in str(caught.value).splitlines()]
+    commands = [line.split() for line in lines if line]
+    assert len(commands) == 2
+    for words in commands:
+        result = motors(*words, "--yes")
+        assert result.exit_code == 0, result.stderr
+    assert (chain.servos[2]["secondary_id"], chain.servos[3]["operating_mode"]) == (1, 5)
+    robot.connect()
+    robot.close()
+
+
+def test_a_role_that_the_model_can_not_have_is_refused(serve: Serve) -> None:
+    chain = VirtualDynamixelBus([VirtualDynamixel(DYNAMIXELS["xl430-w250"], 1)])
+    path = serve(chain).path
+    result = motors("setup", "--port", path, "--id", 1, "--current-limited", "--yes", *AT_1M)
+    assert result.exit_code == 6
+    assert "a xl430-w250 has no goal_current" in result.stderr
