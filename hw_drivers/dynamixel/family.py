@@ -48,7 +48,7 @@ FAMILY: Final = Family(
         Setting(
             "operating_mode",
             POSITION_MODE,
-            "position mode",
+            "position mode; a joint in mode 5 needs a `current_limit_a`",
             of_role=lambda role: _CURRENT_LIMITED if role.current_limited else None,
         ),
         # e-manual, "Drive Mode(10)": bit 0 reverses the direction. Bit 2 turns profile_velocity

@@ -25,12 +25,14 @@ _BAR_CHARACTERS: Final = 40
 class Cycles:
     """The measured cycles. `ms` float64 [n] is the duration of each reading of all servos.
 
+    `end_ms` float64 [n] is when each reading ended, from the start of the first.
     `repeated` counts the readings in which a servo had to be asked again, `lost` those in which a
     servo stayed silent. `wire_ms` is the time that the bytes of one reading take on the wire,
     `goal_ms` the time of the goals that a robot sends after it.
     """
 
     ms: npt.NDArray[np.float64]
+    end_ms: npt.NDArray[np.float64]
     repeated: int
     lost: int
     wire_ms: float
@@ -56,13 +58,15 @@ def measure(
     )
     block = bus.block(names, ids)
     reader = bus.cycle_reader(block)
-    took_ms = np.zeros(CYCLES)
+    took_ms, end_ms = np.zeros(CYCLES), np.zeros(CYCLES)
+    first_ns = clock.now_ns()
     n_bytes, requests, lost = [0] * CYCLES, [0] * CYCLES, 0
     for k in range(CYCLES):
         port.exchanges.clear()
         start_ns = clock.now_ns()
         found = reader.read(block, _BUDGET_S)
-        took_ms[k] = (clock.now_ns() - start_ns) * 1e-6
+        end_ns = clock.now_ns()
+        took_ms[k], end_ms[k] = (end_ns - start_ns) * 1e-6, (end_ns - first_ns) * 1e-6
         lost += not found.all_valid
         requests[k] = len(port.exchanges)
         n_bytes[k] = sum(len(e.sent) + len(e.received) for e in port.exchanges)
@@ -70,6 +74,7 @@ def measure(
     ms_per_byte = port.ns_per_byte * 1e-6
     return Cycles(
         took_ms,
+        end_ms,
         sum(count > usual for count in requests),
         lost,
         float(np.median(n_bytes)) * ms_per_byte,

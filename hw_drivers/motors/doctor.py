@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import click
@@ -129,7 +129,9 @@ def examine(where: Where, hz: float, clock: Clock) -> tuple[list[Finding], Cycle
     ]
     read = [pair for look in looks if look.servos for pair in _read_registers(look, clock)]
     findings += [finding for _, _, faults in read for finding in faults]
-    findings += judge_servos([(servo, registers) for servo, registers, _ in read])
+    findings += judge_servos(
+        [(replace(servo, role=where.role(servo.id)), registers) for servo, registers, _ in read]
+    )
     most = max(looks, key=lambda look: len(look.servos))
     more, cycles = _examine_timing(most, latency_timer_ms, hz, clock)
     return findings + more, cycles

@@ -130,7 +130,7 @@ def _return_delay(servo: Servo, found: Registers) -> str:
 def _settings(servo: Servo, found: Registers) -> str:
     if servo.model is None:
         return ""
-    wanted = wanted_settings(servo.place.family, servo.model, found)
+    wanted = wanted_settings(servo.place.family, servo.model, found, servo.role)
     return ", ".join(
         f"{name} {found[name]}, expected {raw}"
         for name, raw in wanted.items()

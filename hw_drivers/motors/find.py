@@ -14,7 +14,7 @@ import click
 from hw_drivers.bus.bus import Pong, ServoBus
 from hw_drivers.bus.port import RateError, SerialPort
 from hw_drivers.bus.registers import Model, find_model
-from hw_drivers.family import FAMILIES, Family, load_family
+from hw_drivers.family import FAMILIES, PLAIN, Family, Role, load_family
 from hw_drivers.motors.answer_check import Verdict, judge
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.robot.command_lines import doctor_line, setup_line
@@ -56,6 +56,7 @@ class Servo:
     id: int
     pong: Pong
     mute: bool = False  # it answers a ping, and no read: its status return level is 0
+    role: Role = PLAIN  # what robot.yaml asks of it
 
     @property
     def model_number(self) -> int:
@@ -75,7 +76,8 @@ class Servo:
     @property
     def setup_line(self) -> str:
         """The command that corrects its settings."""
-        return setup_line(self.place.port, self.place.protocol, self.place.baud, self.id)
+        place = self.place
+        return setup_line(place.port, place.protocol, place.baud, self.id, role=self.role)
 
     def __str__(self) -> str:
         where = f"{self.place.protocol} at {self.place.baud} baud"

@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import click
@@ -22,7 +22,7 @@ from hw_drivers.motors.where import Where
 from hw_drivers.robot.alarm_advice import describe
 from hw_drivers.robot.command_lines import reboot_line
 from hw_drivers.robot.config import JointConfig
-from hw_drivers.robot.torque import TorqueState, hold_still, torque_off
+from hw_drivers.robot.torque import TorqueState, hold_all, hold_still, read_hold, torque_off
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
 from v2a.signals import one_signal_ends_it, signals_held
@@ -64,8 +64,9 @@ def jog(where: Where, joint: str | None, servo_id: int | None, step_rad: float, 
     wanted = where.ids([joint] if joint else [], [] if servo_id is None else [servo_id])
     if len(wanted) != 1:
         raise click.UsageError("name one servo: JOINT of a ROBOT.YAML, or --id")
-    servo = pick(where, wanted[0], clock)
-    with contextlib.closing(open_bus([servo], clock)) as bus:
+    servos = pick(where, wanted[0], clock)
+    servo = servos[0]
+    with contextlib.closing(open_bus(servos, clock)) as bus:
         mover = Mover.find(bus, servo, clock, where.joint(servo.id))
         click.echo(f"{servo}; {mover.shown(mover.goal)}, range {mover.low} to {mover.high}")
         if not arm:
@@ -82,18 +83,25 @@ def jog(where: Where, joint: str | None, servo_id: int | None, step_rad: float, 
     click.echo("torque is off")
 
 
-def pick(where: Where, servo_id: int, clock: Clock) -> Servo:
-    """The servo with this id. Raises BusError that lists the servos found, or its faults."""
+def pick(where: Where, servo_id: int, clock: Clock) -> list[Servo]:
+    """The servo with this id, and its shadow if robot.yaml names one.
+
+    Raises BusError that lists the servos found, or the faults of those two.
+    """
     if where.protocol:
         options.check_id(where.protocol, servo_id)
+    if where.role(servo_id).shadow_of is not None:
+        raise click.UsageError(f"{where.name(servo_id)} moves with its joint: jog the joint")
+    joint = where.joint(servo_id)
+    ids = [servo.id for servo in joint.servos] if joint else [servo_id]
     found = where.find(clock)
-    if faults := [str(fault) for fault in found.faults if fault.concerns(servo_id)]:
+    if faults := [str(f) for f in found.faults if any(f.concerns(each) for each in ids)]:
         raise BusError("\n".join(faults))
-    for servo in found.servos:
-        if servo.id == servo_id:
-            return servo
-    listed = "\n  ".join(map(str, found.servos))
-    raise BusError(f"expected id {servo_id}, found:\n  {listed}")
+    there = {servo.id: replace(servo, role=where.role(servo.id)) for servo in found.servos}
+    if missing := [where.name(each) for each in ids if each not in there]:
+        listed = "\n  ".join(map(str, found.servos))
+        raise BusError(f"expected {', '.join(missing)}, found:\n  {listed}")
+    return [there[each] for each in ids]
 
 
 def ways(keys: Keys) -> Iterator[int]:
@@ -163,8 +171,9 @@ class Mover:
             place = servo.place
             reboot = reboot_line(place.port, place.protocol, place.baud, servo.id)
             raise BusError(f"id {servo.id}: {describe(bus, family, servo.id, status, reboot)}")
-        for name, now, wanted in needed_changes(bus, family, servo.id):
-            if name != "return_delay_time":  # this one costs time, and nothing else
+        required = {setting.register for setting in family.settings if setting.required}
+        for name, now, wanted in needed_changes(bus, family, servo.id, servo.role):
+            if name in required:
                 raise BusError(
                     f"id {servo.id}: {name} {now}, expected {wanted}; run {servo.setup_line}"
                 )
@@ -204,7 +213,13 @@ class Mover:
 
     def hold(self) -> None:
         """Switch torque on where the servo is. Its watchdog stays off: keys may take long."""
-        self.goal = hold_still(self.bus, self.servo.place.family, self.servo.id, _SPEED_RAD_S)
+        family = self.servo.place.family
+        if self.joint is None:
+            self.goal = hold_still(self.bus, family, self.servo.id, _SPEED_RAD_S)
+            return
+        slow = [s._replace(velocity_limit_rad_s=_SPEED_RAD_S) for s in self.joint.servos]
+        holds = [read_hold(self.bus, family, servo) for servo in slow]
+        self.goal = hold_all(self.bus, family, holds)[self.servo.id]
 
     def step(self, ticks: int, superseded: Callable[[], bool] = lambda: False) -> tuple[int, int]:
         """Move by `ticks` at the limited speed, within the range, and return (wanted, reached).
@@ -245,8 +260,9 @@ class Mover:
         return "on" if self.bus.read(self.servo.id, "torque_enable") else "off"
 
     def let_go(self) -> None:
-        """Switch torque off. Raises BusError if the servo does not confirm."""
-        if why := torque_off(self.bus, (self.servo.id,)).get(self.servo.id):
+        """Switch torque off, in the shadow as well. Raises BusError if one does not confirm."""
+        if faults := torque_off(self.bus, tuple(self.bus.models), {}):
+            why = "; ".join(map(str, faults.values()))
             raise BusError(f"torque may still be on: {why}; cut its power")
 
 

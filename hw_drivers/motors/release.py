@@ -40,8 +40,8 @@ def release(where: Where, ids: tuple[int, ...], yes: bool) -> None:
         with contextlib.closing(place.family.bus(port, clock, models, TIMEOUT_S)) as bus:
             _announce(bus, where, yes)
             with signals_held():
-                faults = torque_off(bus, tuple(models))
-                unconfirmed |= {servo_id: str(why) for servo_id, why in faults.items()}
+                faults = torque_off(bus, tuple(models), {})
+            unconfirmed |= {servo_id: str(fault) for servo_id, fault in faults.items()}
     for servo_id in sorted({*models, *unconfirmed}):
         why = unconfirmed.get(servo_id)
         said = f"NOT CONFIRMED: {why}" if why else "torque is off"
@@ -61,12 +61,10 @@ def _servos(
     """
     if where.protocol is not None and where.baud is not None and where.joints:
         place = Place(where.port, where.protocol, where.baud)
-        wanted = [joint for joint in where.joints if not ids or joint.id in ids]
+        wanted = [servo for servo in where.servos if not ids or servo.id in ids]
         if not wanted:
             raise BusError(f"{where.robot_yaml}: no joint has id {', '.join(map(str, ids))}")
-        models = {joint.id: joint.servo_model for joint in wanted}
-        shadows = {j.shadow_id: j.servo_model for j in wanted if j.shadow_id is not None}
-        return place, models | shadows, {}
+        return place, {servo.id: servo.model for servo in wanted}, {}
     found = where.find(clock)
     for note in notes([found]):
         click.echo(f"note: {note}", err=True)

@@ -10,7 +10,7 @@ import click
 
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.registers import Model
-from hw_drivers.family import Family
+from hw_drivers.family import PLAIN, Family, Role
 from v2a.errors import BusError, PortError
 
 
@@ -27,24 +27,28 @@ def read_settings(bus: ServoBus, servo_id: int, names: Mapping[str, object]) -> 
     return {name: bus.read(servo_id, name) for name in names}
 
 
-def wanted_settings(family: Family, model: Model, now: Mapping[str, int]) -> dict[str, int]:
+def wanted_settings(
+    family: Family, model: Model, now: Mapping[str, int], role: Role = PLAIN
+) -> dict[str, int]:
     """The registers that v2a needs, and their correct values, given the values `now`.
 
     Registers that the model lacks, or that are missing in `now`, are left out.
     """
     return {
-        setting.register: setting.wanted(now[setting.register])
+        setting.register: setting.wanted(now[setting.register], role)
         for setting in family.settings
         if setting.register in model.items and setting.register in now
     }
 
 
-def needed_changes(bus: ServoBus, family: Family, servo_id: int) -> list[Change]:
+def needed_changes(
+    bus: ServoBus, family: Family, servo_id: int, role: Role = PLAIN
+) -> list[Change]:
     """The changes that give the servo the settings that v2a needs."""
     model = bus.models[servo_id]
     names = [s.register for s in family.settings if s.register in model.items]
     now = {name: bus.read(servo_id, name) for name in names}
-    wanted = wanted_settings(family, model, now)
+    wanted = wanted_settings(family, model, now, role)
     return [Change(name, now[name], raw) for name, raw in wanted.items() if now[name] != raw]
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from hw_drivers.bus.registers import Model
-from hw_drivers.family import Family
+from hw_drivers.family import PLAIN, Family, Role
 from hw_drivers.motors import options
 from hw_drivers.motors.find import (
     Look,
@@ -89,6 +89,17 @@ class Plan:
     help="Its id now; needed where there are several servos.",
 )
 @click.option("--from-baud", type=click.IntRange(min=1), help="Look at no other rate than this.")
+@click.option(
+    "--shadow-of",
+    type=options.SERVO_ID,
+    metavar="ID",
+    help="Let it obey the commands to that servo, too: two servos drive one joint.",
+)
+@click.option(
+    "--current-limited",
+    is_flag=True,
+    help="Current-based position mode, for a joint with `current_limit_a`: a gripper.",
+)
 @options.protocol
 @options.yes
 def setup(
@@ -97,6 +108,8 @@ def setup(
     new_baud: int,
     from_id: int | None,
     from_baud: int | None,
+    shadow_of: int | None,
+    current_limited: bool,
     protocol: str | None,
     yes: bool,
 ) -> None:
@@ -113,7 +126,7 @@ def setup(
         click.echo(f"note: {note}", err=True)
     if not any(found.servos or found.faults for found in looks):
         raise BusError(no_answer_message([look.place for look in looks if not look.cut_short]))
-    servo = choose(looks, from_id)
+    servo = replace(choose(looks, from_id), role=Role(shadow_of, current_limited))
     refuse_taken_id(servo, new_id, new_baud, looks)
     click.echo(str(servo))
     if servo.mute:
@@ -162,7 +175,8 @@ def choose(looks: Sequence[Look], from_id: int | None) -> Servo:
 
 def refuse_taken_id(servo: Servo, new_id: int, new_baud: int, looks: Sequence[Look]) -> None:
     """Raise BusError if another servo already has the new id at the new rate."""
-    others = [other for found in looks for other in found.servos if other != servo]
+    me = replace(servo, role=PLAIN)
+    others = [other for found in looks for other in found.servos if other != me]
     taken = ", ".join(str(other.id) for other in others)
     for other in others:
         if (other.id, other.place.baud) == (new_id, new_baud):
@@ -193,7 +207,10 @@ def make_it_answer(servo: Servo, clock: Clock) -> None:
 
 
 def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
-    """Compare the servo with what it should be. Raises BusError for an impossible id or rate."""
+    """Compare the servo with what it should be in its role.
+
+    Raises BusError for an id, a rate or a role that its model cannot have.
+    """
     with contextlib.closing(open_bus([servo], clock)) as bus:
         model, family = bus.models[servo.id], servo.place.family
         lowest, highest = model.items["id"].limits or (0, 0)
@@ -201,11 +218,20 @@ def make_plan(servo: Servo, new_id: int, new_baud: int, clock: Clock) -> Plan:
             raise BusError(f"ids of a {model.name} go from {lowest} to {highest}, got {new_id}")
         if new_baud not in (known := baud_codes(model, family)):
             raise BusError(f"a {model.name} knows no {new_baud} baud; choose from {[*known]}")
+        refuse_role(servo, model)
         torque_on = bool(bus.read(servo.id, "torque_enable"))
-        needed = tuple(needed_changes(bus, family, servo.id))
+        needed = tuple(needed_changes(bus, family, servo.id, servo.role))
         name = lock_of(bus, family, servo.id)
         unlocked = name is not None and not bus.read(servo.id, name)
         return Plan(servo, model, new_id, new_baud, torque_on, unlocked, needed)
+
+
+def refuse_role(servo: Servo, model: Model) -> None:
+    """Raise BusError if the model cannot be a shadow, or limit its current."""
+    role = servo.role
+    needs = {"secondary_id": role.shadow_of is not None, "goal_current": role.current_limited}
+    if lacks := [name for name, needed in needs.items() if needed and name not in model.items]:
+        raise BusError(f"a {model.name} has no {' and no '.join(lacks)}")
 
 
 def baud_codes(model: Model, family: Family) -> dict[int, int]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 from pydantic import BaseModel
 
+from hw_drivers.family import PLAIN, Role
 from hw_drivers.motors.find import Look, Servo, find_first
-from hw_drivers.robot.config import JointConfig, RobotConfig
+from hw_drivers.robot.config import JointConfig, RobotConfig, ServoConfig
 from v2a.clock import Clock
 from v2a.config import load_yaml, suggest
 from v2a.errors import BusError, ConfigError
@@ -37,18 +38,35 @@ class Where:
     robot_yaml: Path | None = None
     joints: tuple[JointConfig, ...] = ()
 
+    @property
+    def servos(self) -> tuple[ServoConfig, ...]:
+        """All servos of the robot.yaml, those of the joints first, then their shadows."""
+        by_joint = [joint.servos for joint in self.joints]
+        shadows = (servo for servos in by_joint for servo in servos[1:])
+        return (*(servos[0] for servos in by_joint), *shadows)
+
     def joint(self, servo_id: int) -> JointConfig | None:
-        """The joint that this servo moves; None without a robot.yaml."""
-        return next((joint for joint in self.joints if joint.id == servo_id), None)
+        """The joint that this servo moves, be it as its shadow; None without a robot.yaml."""
+        moved = (j for j in self.joints if servo_id in (servo.id for servo in j.servos))
+        return next(moved, None)
+
+    def servo(self, servo_id: int) -> ServoConfig | None:
+        """What the robot.yaml says of this servo; None without one."""
+        return next((servo for servo in self.servos if servo.id == servo_id), None)
+
+    def role(self, servo_id: int) -> Role:
+        """What the robot.yaml asks of this servo beyond a plain joint's."""
+        servo = self.servo(servo_id)
+        return servo.role if servo else PLAIN
 
     def name(self, servo_id: int) -> str:
         """The servo as messages call it: `elbow (id 3)`, or `id 3` without a robot.yaml."""
-        joint = self.joint(servo_id)
-        return f"{joint.name} (id {servo_id})" if joint else f"id {servo_id}"
+        servo = self.servo(servo_id)
+        return f"{servo.name} (id {servo_id})" if servo else f"id {servo_id}"
 
     def ids(self, names: Iterable[str], ids: Iterable[int] = ()) -> list[int]:
         """The ids of the joints called `names`, and `ids`. Raises ConfigError, UsageError."""
-        known = {joint.name: joint.id for joint in self.joints}
+        known = {servo.name: servo.id for servo in self.servos}
         names = [*names]
         if names and self.robot_yaml is None:
             raise click.UsageError(f"without a ROBOT.YAML, name servos by --id; got {names[0]}")
@@ -67,7 +85,7 @@ class Where:
         found = find_first(self.port, self.protocol, self.baud, clock)
         if not self.joints:
             return found
-        mine = tuple(servo for servo in found.servos if self.joint(servo.id))
+        mine = tuple(servo for servo in found.servos if self.servo(servo.id))
         if not mine and not found.faults:
             raise BusError(f"{found.place}: none of the joints of {self.robot_yaml} answers")
         return Look(found.place, mine, found.faults, found.cut_short)
@@ -75,7 +93,7 @@ class Where:
     def missing(self, servos: Sequence[Servo]) -> list[str]:
         """The joints whose servo is not among `servos`."""
         there = {servo.id for servo in servos}
-        return [self.name(joint.id) for joint in self.joints if joint.id not in there]
+        return [self.name(servo.id) for servo in self.servos if servo.id not in there]
 
 
 def where_is(

@@ -55,10 +55,10 @@ class Volts(NamedTuple):
 
 
 def advice(alarms: str, then: str, volts: Volts | None = None) -> str:
-    """What removes `alarms`, words such as 'overheating, overload', and what to do then."""
+    """What removes the alarms that the text `alarms` names, and what to do then."""
     measured = {_VOLTAGE: volts.advice} if volts and volts.advice else {}
     known = CAUSES | measured
-    found = [known.get(alarm, "remove its cause") for alarm in alarms.split(", ")]
+    found = [cause for alarm, cause in known.items() if alarm in alarms] or ["remove its cause"]
     return f"{'; '.join(dict.fromkeys(found))}; then {then}"
 
 

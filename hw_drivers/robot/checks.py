@@ -62,7 +62,7 @@ def _faults(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> Iterator[
         yield f"{who}is {found}, expected {servo.model.name}; correct `model`, or swap it"
     elif lacking := _lacking(family, servo.model, pong):
         yield (
-            f"{who}its firmware {pong.firmware_version} has no {', '.join(lacking)}; "
+            f"{who}its firmware {pong.firmware} has no {', '.join(lacking)}; "
             "update it with the vendor's tool"
         )
     else:
@@ -74,7 +74,7 @@ def _faults(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> Iterator[
             at = config.bus
             yield (
                 f"{who}answers a ping, but: {error}; if it answers no read at all, run "
-                f"{setup_line(at.port, at.protocol, at.baud, servo.id)}"
+                f"{setup_line(at.port, at.protocol, at.baud, servo.id, role=servo.role)}"
             )
 
 
@@ -98,7 +98,7 @@ def _wrong_registers(bus: ServoBus, config: RobotConfig, servo: ServoConfig) -> 
         if now != (wanted := setting.wanted(now, servo.role)):
             yield (
                 f"{setting.register} {now}, expected {wanted} ({setting.meaning_in(servo.role)}); "
-                f"run {setup_line(at.port, at.protocol, at.baud, servo.id)}"
+                f"run {setup_line(at.port, at.protocol, at.baud, servo.id, role=servo.role)}"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from hw_drivers.family import PLAIN, Role
 from v2a.own_command import own_command
 
 
@@ -15,18 +16,23 @@ def setup_line(
     *,
     new_id: int | None = None,
     new_baud: int | None = None,
+    role: Role = PLAIN,
 ) -> str:
     """The command that corrects a servo's settings. It keeps its id and rate, or gives new ones."""
     new_id = servo_id if new_id is None else new_id
+    shadow = "" if role.shadow_of is None else f" --shadow-of {role.shadow_of}"
+    limited = " --current-limited" if role.current_limited else ""
     return (
         f"{own_command()} motors setup --port {shlex.quote(port)} --protocol {protocol} "
         f"--from-baud {baud} --from-id {servo_id} --baud {new_baud or baud} --id {new_id}"
+        f"{shadow}{limited}"
     )
 
 
-def reboot_line(port: str, protocol: str, baud: int, servo_id: int) -> str:
-    """The command that restarts a servo, which ends a hardware error once its cause is gone."""
-    return f"{_command('reboot', port, protocol, baud)} --id {servo_id}"
+def reboot_line(port: str, protocol: str, baud: int, *ids: int) -> str:
+    """The command that restarts servos, which ends a hardware error once its cause is gone."""
+    named = " ".join(f"--id {servo_id}" for servo_id in ids)
+    return f"{_command('reboot', port, protocol, baud)} {named}".rstrip()
 
 
 def release_line(port: str, protocol: str, baud: int) -> str:

@@ -84,13 +84,16 @@ def with_shadows(
     return Reading(value[:joints], valid[:joints], age_ns[:joints])
 
 
-def alarm_message(config: RobotConfig, alarms: Sequence[str]) -> str:
-    """One line that names each joint with an alarm, and says what to do about it."""
+def alarm_message(config: RobotConfig, alarms: Sequence[str], ids: Sequence[int]) -> str:
+    """One line that names each joint with an alarm, and says what to do about it.
+
+    `alarms` are the texts of the joints, empty without an alarm, and `ids` the servos with one.
+    """
     bus = config.bus
-    named = [
-        f"{joint.name} (id {joint.id}): {words}; "
-        f"{advice(words, f'run {reboot_line(bus.port, bus.protocol, bus.baud, joint.id)}')}"
-        for joint, words in zip(config.joints, alarms, strict=True)
-        if words
-    ]
+    named = []
+    for joint, words in zip(config.joints, alarms, strict=True):
+        if words:
+            mine = [servo.id for servo in joint.servos if servo.id in ids]
+            reboot = reboot_line(bus.port, bus.protocol, bus.baud, *mine)
+            named.append(f"{joint.name} (id {joint.id}): {words}; {advice(words, f'run {reboot}')}")
     return f"hardware error: {'; '.join(named)}"

@@ -26,6 +26,8 @@ from v2a.errors import BusError, SafetyFault
 __all__ = ["BusConfig", "Health", "JointConfig", "JointState", "Reading", "Robot", "RobotConfig"]
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 _TIMEOUT_S = 0.02  # of a request to one servo: a cycle's budget may be shorter
 
@@ -84,7 +86,7 @@ class Robot:
         self._last: BlockReading | None = None
         self._last_health: BlockReading | None = None
         self._alarms = ("",) * len(self._servos)
-        self._lost = [""] * len(self._servos)  # torque or watchdog, in words
+        self._lost: dict[int, str] = {}  # place of a servo -> what it lost, in words
         self._torque: dict[int, TorqueState] = dict.fromkeys(self._all_ids, "unknown")
 
     def _watchdog_units(self, model: Model) -> int:
@@ -155,33 +157,40 @@ class Robot:
         budget_s = self.config.bus.budget_s
         found = connected.reader.read(turn.block, budget_s)
         self._last = found
-        if "present_temperature" in found.block:
+        if turn.health:
             self._last_health = found
-        self._note_guards(found)
+        if turn.guards:
+            self._note_guards(found)
         if turn.extra is not None:
             left_s = budget_s - (self._clock.now_ns() - t_ns) / 1e9
             self._note_guards(connected.reader.read(turn.extra, max(left_s, 0.0)))
         if found.error.any() or any(self._alarms):
             self._alarms = self._describe_alarms(found)
             if any(self._alarms):
-                raise BusError(alarm_message(self.config, self._joint_alarms(self._alarms)))
-        if any(self._lost):
-            lost = zip(self.config.joints, self._joint_alarms(self._lost), strict=True)
+                ids = [i for i, text in zip(self._all_ids, self._alarms, strict=True) if text]
+                texts = self._joint_alarms(self._alarms)
+                raise BusError(alarm_message(self.config, texts, ids))
+        if self._lost:
+            lost = zip(self.config.joints, self._joint_alarms(self._lost_texts), strict=True)
             raise BusError("; ".join(f"{joint.name} {text}" for joint, text in lost if text))
-        return self._joint_state(t_ns, found)
-
-    def _joint_state(self, t_ns: int, found: BlockReading) -> JointState:
-        joints = len(self._ids)
-        ticks = found.block.raw("present_position", found.rows)[:joints]
+        ticks, valid = found.block.raw("present_position", found.rows), found.valid
+        age_ns = found.age_ns
+        if self._joint_of_shadow:
+            ticks = ticks[: len(self._ids)]
+            valid, age_ns = self._with_shadows(valid, age_ns)
         position_rad = (ticks - self._zero_tick) * self._rad_per_tick
-        valid, age_ns = found.valid[:joints], found.age_ns[:joints]
         if not found.all_valid:
-            valid, age_ns = valid.copy(), age_ns.copy()
-            for shadow, joint in enumerate(self._joint_of_shadow, start=joints):
-                valid[joint] &= found.valid[shadow]
-                age_ns[joint] = max(age_ns[joint], found.age_ns[shadow])
             position_rad = np.where(valid, position_rad, np.nan)
         return JointState(t_ns, position_rad, valid, age_ns)
+
+    def _with_shadows(self, valid: Mask, age_ns: I64) -> tuple[Mask, I64]:
+        """`valid` and `age_ns` of all servos by joint: a joint is as good as its worse servo."""
+        joints = len(self._ids)
+        by_joint = valid[:joints].copy(), age_ns[:joints].copy()
+        for shadow, joint in enumerate(self._joint_of_shadow, start=joints):
+            by_joint[0][joint] &= valid[shadow]
+            by_joint[1][joint] = max(by_joint[1][joint], age_ns[shadow])
+        return by_joint
 
     def _note_guards(self, found: BlockReading) -> None:
         """Take what `found` says about torque and watchdogs. A loss stays until torque goes on."""
@@ -189,7 +198,11 @@ class Robot:
             self._torque |= torque_states(self._servos, found)
         if self._armed:
             for at, text in losses(self._family, found, self._watchdog_of):
-                self._lost[at] = self._lost[at] or text
+                self._lost.setdefault(at, text)
+
+    @property
+    def _lost_texts(self) -> tuple[str, ...]:
+        return tuple(self._lost.get(at, "") for at in range(len(self._servos)))
 
     def _joint_alarms(self, texts: Sequence[str]) -> tuple[str, ...]:
         """The texts of all servos by joint."""
@@ -209,8 +222,12 @@ class Robot:
         """
         if self._last is None or self._last_health is None:
             return None
-        texts = [alarm or lost for alarm, lost in zip(self._alarms, self._lost, strict=True)]
-        alarms = self._joint_alarms(texts)
+        alarms = self._alarms
+        if self._lost:
+            both = zip(alarms, self._lost_texts, strict=True)
+            alarms = tuple(alarm or lost for alarm, lost in both)
+        if self._joint_of_shadow:
+            alarms = self._joint_alarms(alarms)
         return newest_health(self._last, self._last_health, alarms, self._joint_of_shadow)
 
     def write_goal(self, position_rad: F64) -> None:
@@ -238,7 +255,7 @@ class Robot:
         """
         connected = self._connected
         self._armed = False
-        self._lost = [""] * len(self._servos)
+        self._lost = {}
         try:
             self.check_limits()
             self._torque = dict.fromkeys(self._all_ids, "unknown")
@@ -270,7 +287,7 @@ class Robot:
         Raises BusError that names the joints that did not confirm. Does nothing before `connect`.
         """
         self._armed = False
-        self._lost = [""] * len(self._servos)
+        self._lost = {}
         self._watchdog_since_ns = None
         if self._connection is None:
             return

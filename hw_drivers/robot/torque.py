@@ -12,11 +12,12 @@ from hw_drivers.bus.block import BlockReading
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
 from hw_drivers.robot.config import ServoConfig
-from v2a.errors import BusError, PortError
+from v2a.errors import BusError
 
 # What a servo has confirmed about its torque; unknown is everything else.
 TorqueState = Literal["on", "off", "unknown"]
 
+_PATIENCE_S = 0.1  # for a reading while arming: some adapters hold an answer back for 16 ms
 _TORQUE_OFF_TRIES = 3  # a byte lost to noise must not leave a joint stiff
 
 
@@ -102,14 +103,12 @@ def hold_all(
 
 
 def torque_off(
-    bus: ServoBus, ids: tuple[int, ...], states: dict[int, TorqueState] | None = None
+    bus: ServoBus, ids: tuple[int, ...], states: dict[int, TorqueState]
 ) -> dict[int, BusError]:
     """Switch torque off in all servos that can be reached, and read it back.
 
-    Keeps what each servo said in `states`. Returns id -> why that servo did not confirm. A servo
-    that acknowledges no write still counts as off once a read says so.
+    Keeps what each servo said in `states`. Returns id -> why that servo did not confirm.
     """
-    states = {} if states is None else states
     faults: dict[int, BusError] = {}
     with contextlib.suppress(BusError):  # the writes below report it
         # All at once, before waiting for any answer.
@@ -117,29 +116,26 @@ def torque_off(
     for _ in range(_TORQUE_OFF_TRIES):
         faults = {i: fault for i in ids if (fault := _let_go(bus, i, states))}
         ids = tuple(faults)
-    return {
-        i: fault
-        for i, fault in faults.items()
-        if isinstance(fault, PortError) or not _reads_off(bus, i, states)
-    }
+    return faults
 
 
 def _let_go(bus: ServoBus, servo_id: int, states: dict[int, TorqueState]) -> BusError | None:
-    """Switch torque off and read it back. Return why that failed, None if torque is off."""
+    """Switch torque off and read it back. Return why that failed, None if torque is off.
+
+    What is read decides: some servos are set up to answer no writes.
+    """
+    unheard: BusError | None = None
     try:
         bus.write(servo_id, "torque_enable", 0)
+    except BusError as fault:
+        unheard = fault
+    try:
         torque = bus.read(servo_id, "torque_enable")
     except BusError as fault:
         states[servo_id] = "unknown"
-        return fault
+        return unheard or fault
     states[servo_id] = "on" if torque else "off"
-    return BusError(f"servo {servo_id}: keeps torque on") if torque else None
-
-
-def _reads_off(bus: ServoBus, servo_id: int, states: dict[int, TorqueState]) -> bool:
-    with contextlib.suppress(BusError):
-        states[servo_id] = "on" if bus.read(servo_id, "torque_enable") else "off"
-    return states.get(servo_id) == "off"
+    return (unheard or BusError("the servo keeps torque on")) if torque else None
 
 
 class _Arming:
@@ -155,7 +151,9 @@ class _Arming:
 
     def read(self, *names: str) -> BlockReading:
         there = [n for n in names if any(n in self._bus.models[i].items for i in self._ids)]
-        return self._reader.read(self._bus.block(there, self._ids), self._bus.timeout_s)
+        return self._reader.read(
+            self._bus.block(there, self._ids), max(_PATIENCE_S, self._bus.timeout_s)
+        )
 
     def prepare(self, found: BlockReading) -> None:
         # A tripped watchdog would refuse the goals.

@@ -27,10 +27,15 @@ LOST_WATCHDOG = "lost its watchdog: it restarted; check its power and cables"
 
 
 class Turn(NamedTuple):
-    """What one of `CYCLES` cycles reads: a block with the positions, and another block or None."""
+    """What one of `CYCLES` cycles reads: a block with the positions, and another block or None.
+
+    `health` and `guards`: whether the first block has voltages, or torque or watchdogs.
+    """
 
     block: Block
     extra: Block | None = None
+    health: bool = False
+    guards: bool = False
 
 
 def plan_cycles(bus: ServoBus, family: Family, ids: tuple[int, ...]) -> tuple[Turn, ...]:
@@ -40,13 +45,15 @@ def plan_cycles(bus: ServoBus, family: Family, ids: tuple[int, ...]) -> tuple[Tu
     """
     cycle = family.cycle_registers
     turns = [Turn(_block(bus, cycle, ids))] * CYCLES
-    turns[_HEALTH_AT] = Turn(_block(bus, (*cycle, *HEALTH_REGISTERS.values()), ids))
+    whole = _block(bus, (*cycle, *HEALTH_REGISTERS.values()), ids)
+    turns[_HEALTH_AT] = Turn(whole, health=True)
     guards = ["torque_enable", *([family.watchdog.register] if family.watchdog else [])]
     for at, guard in zip(_GUARDS_AT, guards, strict=False):
         if any(guard in bus.models[i].items for i in ids):
             plain, together = turns[at].block, _block(bus, (*cycle, guard), ids)
             apart = together.size - plain.size > _OWN_REQUEST_BYTES
-            turns[at] = Turn(plain, _block(bus, (guard,), ids)) if apart else Turn(together)
+            alone = Turn(plain, _block(bus, (guard,), ids))
+            turns[at] = alone if apart else Turn(together, guards=True)
     return tuple(turns)
 
 

@@ -42,7 +42,7 @@ from v2a.spans import SpanRing
 
 BEAT_S = 0.02
 START_S = 60.0  # the first import of numpy after a Jetson boots takes long
-END_S = 5.0  # three torque-off tries for each of 14 silent servos take 0.9 s
+END_S = 5.0  # three torque-off tries for each of 14 silent servos take 1.7 s
 
 
 class ControlClient(ControlRecord):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import select
+import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import serial
 
-from hw_drivers.bus.port import SerialPort, shorten_latency_timer, stable_path
+from hw_drivers.bus.line_rate import get_baud
+from hw_drivers.bus.port import RateError, SerialPort, shorten_latency_timer, stable_path
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.dynamixel.packet import make_ping, make_sync_read
@@ -96,6 +100,63 @@ def test_a_forbidden_port_names_the_group(monkeypatch: pytest.MonkeyPatch, pty: 
     monkeypatch.setattr(os, "open", forbidden)  # as root, no file mode would do
     with pytest.raises(PortError, match="no permission; add yourself: sudo usermod -aG dialout"):
         SerialPort(pty.path, 1_000_000)
+
+
+def refuse_bother(fd: int, when: int, attributes: list[Any]) -> None:
+    """tcsetattr() as glibc has it since 2.42 (pyserial/pyserial#805)."""
+    if attributes[4] == 0o010000:
+        raise termios.error(22, "Invalid argument")
+    TCSETATTR(fd, when, attributes)
+
+
+TCSETATTR = termios.tcsetattr
+
+
+@pytest.mark.parametrize("baud", [128_000, 250_000, 1_000_000, 4_500_000])
+def test_every_rate_is_set_also_where_the_c_library_knows_it_not(
+    pty: PtyServer, monkeypatch: pytest.MonkeyPatch, baud: int
+) -> None:
+    monkeypatch.setattr(termios, "tcsetattr", refuse_bother)
+    port = SerialPort(pty.path, baud)
+    far_end = os.open(pty.path, os.O_RDWR | os.O_NOCTTY)
+    assert get_baud(far_end) == baud
+    os.close(far_end)
+    port.close()
+
+
+def refused_rate(*_args: object, **_options: object) -> None:
+    raise termios.error(22, "Invalid argument")
+
+
+@pytest.mark.parametrize(
+    ("what", "baud"),
+    [
+        (refused_rate, 4_000_000),
+        (lambda *_args, **_options: (_ for _ in ()).throw(ValueError("Invalid baud")), 4_000_000),
+        (
+            lambda *_args, **_options: (_ for _ in ()).throw(
+                serial.SerialException("Could not configure port: (22, 'Invalid argument')")
+            ),
+            4_000_000,
+        ),
+    ],
+)
+def test_a_rate_that_is_refused_is_told_from_a_port_that_is_gone(
+    pty: PtyServer, monkeypatch: pytest.MonkeyPatch, what: Any, baud: int
+) -> None:
+    monkeypatch.setattr(serial.Serial, "open", what)
+    with pytest.raises(RateError, match=r"this adapter cannot do 4000000 baud \(.+\); use another"):
+        SerialPort(pty.path, baud)
+
+
+def test_a_driver_that_sets_another_rate_is_found_out(
+    pty: PtyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hw_drivers.bus.port.get_baud", lambda _fd: 921_600)
+    with pytest.raises(RateError, match=r"cannot do 1000000 baud .its driver sets 921600 instead"):
+        SerialPort(pty.path, 1_000_000)
+    monkeypatch.setattr("hw_drivers.bus.port.get_baud", lambda _fd: 1_008_000)
+    SerialPort(pty.path, 1_000_000).close()
 
 
 @pytest.mark.parametrize("use", ["write", "read", "reset_input"])

@@ -9,6 +9,7 @@ import shlex
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from hw_drivers.motors.doctor_checks import (
     check_name,
     check_places,
     judge_servos,
+    registers_to_read,
 )
 from hw_drivers.motors.doctor_timing import check_answers, check_headroom, check_timing
 from hw_drivers.motors.find import Place, Servo
@@ -152,6 +154,49 @@ def one(servo: Servo, **registers: int) -> dict[str, Finding]:
     return {finding.check: finding for finding in judge_servos([(servo, registers)])}
 
 
+def test_what_was_not_read_is_not_vouched_for() -> None:
+    place = Place("/dev/arm", "dynamixel2", 1_000_000)
+    known = Servo(place, 1, Pong(XL330.number, 52))
+    strange, silent = Servo(place, 2, Pong(9999, 1)), Servo(place, 3, Pong(XL330.number, 52))
+    registers = {name: XL330.items[name].initial for name in registers_to_read(place.family)}
+    found = {f.check: f for f in judge_servos([(known, registers), (strange, {}), (silent, {})])}
+    for check in ("settings", "hardware error", "watchdog", "voltage", "temperature"):
+        assert found[check].ok is None, check
+        assert found[check].found.endswith("id 2, 3: not read"), check
+    assert found["voltage"].found.startswith("5.0 V")
+    assert found["watchdog"].found.startswith("id 1: have one")
+    alone = {f.check: f for f in judge_servos([(strange, {})])}
+    assert {f.found for f in alone.values() if f.ok is None} == {"id 2: not read"}
+    assert not [f for f in alone.values() if f.ok and f.check not in ("firmware",)]
+
+
+@pytest.mark.real_time
+def test_a_servo_that_refuses_a_register_takes_nothing_from_the_others(serve: Serve) -> None:
+    class Deaf(VirtualDynamixel):
+        """Answers no read of its temperature."""
+
+        def read(self, address: int, size: int) -> tuple[int, bytes]:
+            refuses = address == XL330.items["present_temperature"].address
+            return (7, b"") if refuses else super().read(address, size)
+
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, 1), Deaf(XL330, 2)])
+    exit_code, report = examined(serve(chain).path, *AT_1M)
+    assert exit_code == 6
+    (unread,) = bad(report)["registers"]
+    assert unread["found"].startswith("id 2: servo 2: refused to read present_temperature")
+    shown = {f["check"]: f for f in report["findings"]}
+    assert shown["temperature"]["found"] == "25 C at most; id 2: not read"
+    assert (shown["temperature"]["ok"], shown["voltage"]["ok"]) == (None, True)
+    assert report["cycle"]["cycles"] == 200
+
+
+def test_each_of_two_firmwares_is_named() -> None:
+    place = Place("/dev/arm", "feetech", 1_000_000)
+    servos = [Servo(place, i, Pong(777, 3, minor)) for i, minor in ((1, 10), (2, 9), (3, 9))]
+    findings = {f.check: f for f in judge_servos([(servo, {}) for servo in servos])}
+    assert findings["firmware"].found == "sts3215: 3.9, 3.10"
+
+
 def test_what_is_judged_from_registers() -> None:
     place = Place("/dev/arm", "dynamixel2", 1_000_000)
     servo = Servo(place, 1, Pong(XL330.number, 52))
@@ -214,7 +259,7 @@ PLACE = Place("/dev/arm", "dynamixel2", 57_600)
 
 
 def test_headroom_and_answers() -> None:
-    cycles = Cycles(np.full(200, 9.0), repeated=0, lost=0, wire_ms=1.2, goal_ms=0.5)
+    cycles = Cycles(np.full(200, 9.0), np.zeros(200), repeated=0, lost=0, wire_ms=1.2, goal_ms=0.5)
     assert check_headroom(cycles, PLACE, (1, 2), 100.0).ok
     tight = check_headroom(cycles, PLACE, (1, 2), 110.0)
     assert not tight.ok
@@ -223,19 +268,32 @@ def test_headroom_and_answers() -> None:
     wire = check_headroom(dataclasses.replace(cycles, wire_ms=8.8), PLACE, (1, 2), 110.0)
     assert len(re.findall("--from-baud 57600 --from-id [12] --baud 1000000", wire.fix)) == 2
     assert check_answers(cycles, PLACE).ok
-    assert not check_answers(Cycles(cycles.ms, 1, 0, 1.2, 0.5), PLACE).ok
+    assert not check_answers(Cycles(cycles.ms, cycles.end_ms, 1, 0, 1.2, 0.5), PLACE).ok
 
 
-def test_an_adapter_that_holds_answers_back_is_found_by_timing_alone() -> None:
-    ticks = Cycles(np.array([16.1, 15.9, 16.0, 16.0, 31.9] * 40), 0, 0, wire_ms=1.2, goal_ms=0.5)
-    found = check_timing(ticks, "/dev/arm", None)
+def timed(end_ms: npt.NDArray[np.float64], wire_ms: float = 1.2) -> Cycles:
+    return Cycles(np.diff(end_ms, prepend=0.0), end_ms, 0, 0, wire_ms, goal_ms=0.5)
+
+
+@pytest.mark.parametrize("period_ms", [5, 8, 16])
+@pytest.mark.parametrize("busy_ms", [0.3, 3.0])
+def test_an_adapter_that_holds_answers_back_is_found_by_timing_alone(
+    period_ms: int, busy_ms: float
+) -> None:
+    late_ms = np.random.default_rng(period_ms).exponential(busy_ms * period_ms / 16, 200)
+    found = check_timing(timed(np.arange(1, 201) * period_ms + late_ms), "/dev/arm", None)
     assert not found.ok
-    assert "readings take 16.0 ms again and again, their bytes 1.20 ms" in found.found
+    assert f"at the ticks of a timer of {period_ms} ms" in found.found
     assert "setserial /dev/arm low_latency" in found.fix
-    busy = Cycles(np.linspace(2.0, 30.0, 200), 0, 0, wire_ms=1.2, goal_ms=0.5)  # no pattern
-    assert check_timing(busy, "/dev/arm", None).ok
-    slow = Cycles(np.full(200, 16.0), 0, 0, wire_ms=15.5, goal_ms=0.5)  # the wire itself
-    assert check_timing(slow, "/dev/arm", None).ok
+
+
+def test_what_is_slow_without_a_timer_is_not_taken_for_one() -> None:
+    rng = np.random.default_rng(1)
+    for typical_ms in (4.5, 8.0, 15.9):
+        slow = timed(np.cumsum(typical_ms + rng.exponential(1.0, 200)))
+        assert check_timing(slow, "/dev/arm", None).ok
+    wire = timed(np.linspace(16.0, 3200.0, 200), wire_ms=15.5)  # the wire itself takes that long
+    assert check_timing(wire, "/dev/arm", None).ok
 
 
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=300))

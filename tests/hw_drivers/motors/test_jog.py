@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
+import signal
+import termios
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -11,13 +15,13 @@ import pytest
 from hw_drivers.bus.bus import Pong
 from hw_drivers.dynamixel.bus import DynamixelBus
 from hw_drivers.dynamixel.models import RAD_PER_TICK
-from hw_drivers.dynamixel.packet import WRITE
+from hw_drivers.dynamixel.packet import SYNC_WRITE, WRITE
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.motors.find import Place, Servo
-from hw_drivers.motors.jog import Mover, torque
+from hw_drivers.motors.jog import Keys, Mover, torque
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.virtual.loopback import LoopbackPort
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
@@ -92,10 +96,11 @@ def test_a_feetech_servo_moves_too(serve: Serve) -> None:
 def goals(port: RecordingPort) -> list[int]:
     """What was written to the goal, in order."""
     packets = [exchange.sent for exchange in port.exchanges]
+    data_at = {WRITE: 10, SYNC_WRITE: 13}
     return [
-        int.from_bytes(packet[10:14], "little", signed=True)
+        int.from_bytes(packet[data_at[packet[7]] :][:4], "little", signed=True)
         for packet in packets
-        if packet[7] == WRITE and packet[8:10] == GOAL
+        if packet[7] in data_at and packet[8:10] == GOAL
     ]
 
 
@@ -170,8 +175,19 @@ def test_a_servo_that_is_gone_is_said_to_be_stiff(chain: VirtualDynamixelBus, mo
         chain.servos.clear()
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Puts the signals' handlers back: after one has come, the others are ignored."""
+    before = {number: signal.getsignal(number) for number in ENDS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", sorted(ENDS))
-def test_a_signal_ends_it_in_order(chain: VirtualDynamixelBus, mover: Mover, number: int) -> None:
+def test_a_signal_ends_it_in_order(
+    handlers: None, chain: VirtualDynamixelBus, mover: Mover, number: int
+) -> None:
     def killed() -> None:
         with one_signal_ends_it(), torque(mover):
             os.kill(os.getpid(), number)
@@ -181,6 +197,59 @@ def test_a_signal_ends_it_in_order(chain: VirtualDynamixelBus, mover: Mover, num
         killed()
     assert caught.value.code == 128 + number
     assert not chain.servos[2].torque_on
+
+
+@pytest.fixture
+def keyboard() -> Iterator[tuple[int, Keys]]:
+    """A terminal: where a person types, and what jog reads."""
+    typed, read = pty.openpty()
+    with Keys(read) as keys:
+        yield typed, keys
+    os.close(typed)
+    os.close(read)
+
+
+def test_a_held_key_moves_no_further_than_a_step_after_its_release(
+    mover: Mover, keyboard: tuple[int, Keys]
+) -> None:
+    typed, keys = keyboard
+    with torque(mover):
+        os.write(typed, b"+" * 60)  # two seconds of a held key, all waiting at once
+        assert keys.next() == "+"
+        assert not keys.waiting()
+        before = mover.goal
+        wanted, reached = mover.step(33, keys.waiting)
+        assert (mover.goal, wanted) == (before + 33, before + 33)
+        assert reached == pytest.approx(wanted, abs=8)
+        assert not keys.waiting()
+
+
+def test_the_newest_key_wins_at_once(mover: Mover, keyboard: tuple[int, Keys]) -> None:
+    typed, keys = keyboard
+    with torque(mover):
+        before = mover.goal
+        os.write(typed, b"-")
+        mover.step(130, keys.waiting)  # another key has been pressed since
+        assert mover.goal - before <= 7  # one period of 20 ms
+        assert keys.next() == "-"
+        os.write(typed, b"++-+q+++")
+        assert keys.next() == "q"  # the end is never lost among others
+
+
+def test_the_terminal_is_left_as_it_was() -> None:
+    typed, read = pty.openpty()
+    before = termios.tcgetattr(read)
+    with Keys(read):
+        assert termios.tcgetattr(read) != before
+    assert termios.tcgetattr(read) == before
+    os.close(typed)
+    os.close(read)
+
+
+def test_a_servo_that_keeps_torque_on_is_said(chain: VirtualDynamixelBus, mover: Mover) -> None:
+    said = "torque may still be on: the servo keeps torque on"
+    with pytest.raises(BusError, match=said), torque(mover):
+        chain.servos[2].write = lambda address, data: 0  # type: ignore[method-assign]
 
 
 def test_another_mode_or_id_is_refused(serve: Serve, chain: VirtualDynamixelBus) -> None:

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from hw_drivers.bus.port import SerialPort
+from hw_drivers.bus.port import RateError, SerialPort
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.motors import find
+from hw_drivers.motors.cli import COMMANDS
 from hw_drivers.virtual.faults import PlantedFault
 from hw_drivers.virtual.wire_timing import Reply
 from tests.hw_drivers.motors.conftest import Serve, motors, settings_of
+from v2a.clock import Clock
 
 pytestmark = pytest.mark.real_time
 
@@ -144,6 +147,84 @@ def test_servos_at_another_rate_than_the_one_asked_are_not_heard(
     assert "asked: dynamixel2 at 57600 baud" in result.stderr
 
 
+def test_rates_that_the_adapter_refuses_take_nothing_from_the_others(
+    serve: Serve, chain: VirtualDynamixelBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = serve(chain).path
+    real = SerialPort.__init__
+
+    def open_some(port: SerialPort, path: str, baud: int) -> None:
+        if baud not in (1_000_000, 57_600):
+            raise RateError(f"{path}: this adapter cannot do {baud} baud")
+        real(port, path, baud)
+
+    monkeypatch.setattr(SerialPort, "__init__", open_some)
+    result = motors("scan", "--port", path, "--protocol", "dynamixel2")
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 4
+    assert "note: " + path + ": this adapter cannot do 4500000 baud" in result.stderr
+    found = scan_json(path, "--protocol", "dynamixel2")
+    assert [s["id"] for s in found["servos"]] == [1, 2, 3]
+    assert len(found["not_asked"]) == 6
+    # The one rate that was asked for could not be asked.
+    result = motors("scan", "--port", path, "--protocol", "dynamixel2", "--baud", 4_000_000)
+    assert result.exit_code == 6
+    assert "cannot do 4000000 baud" in result.stderr
+    # What only needs the servos goes on without those rates.
+    assert motors("monitor", "--port", path, "--seconds", 0).exit_code == 0
+    result = motors("setup", "--port", path, "--from-id", 2, "--id", 2, "--yes")
+    assert result.exit_code == 0, result.stderr
+    result = motors("doctor", "--port", path, "--hz", 2, "--json")
+    unasked = [f for f in json.loads(result.stdout)["findings"] if f["check"] == "not asked"]
+    assert result.exit_code == 0, result.stdout
+    assert unasked
+    assert all(finding["ok"] is None for finding in unasked)
+
+
+def test_what_was_found_before_the_port_vanished_is_listed(
+    serve: Serve, chain: VirtualDynamixelBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(chain)
+    real = find.look
+
+    def look(place: find.Place, clock: Clock) -> find.Look:
+        if place.baud == 57_600:
+            server.hang_up()
+        return real(place, clock)
+
+    monkeypatch.setattr(find, "look", look)
+    result = motors("scan", "--port", server.path, "--protocol", "dynamixel2", "--json")
+    found = json.loads(result.stdout)
+    assert [servo["id"] for servo in found["servos"]] == [1, 2, 3]
+    assert len(found["not_asked"]) == 1  # the port, not each of its other rates
+    assert result.exit_code == 6
+    assert "no such serial port" in result.stderr
+
+
+def test_two_servos_with_one_id_do_not_stop_work_on_another(
+    serve: Serve, chain: VirtualDynamixelBus
+) -> None:
+    twin = VirtualDynamixel(DYNAMIXELS["xl330-m288"], 2)
+    path = serve(Twins(chain, twin, in_turn)).path
+    result = motors("jog", "--port", path, "--id", 1, *AT_1M)
+    assert result.exit_code == 0, result.stderr
+    result = motors("jog", "--port", path, "--id", 2, *AT_1M)
+    assert result.exit_code == 6
+    assert "two servos have this id" in result.stderr
+    # The advised line is whole, and the id that it gives is free.
+    assert "--from-baud 1000000 --from-id 2 --baud 1000000 --id 4" in result.stderr
+
+
+def test_a_feetech_servo_shows_its_minor_firmware(serve: Serve) -> None:
+    line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], 1)])
+    line.servos[1].sense("firmware_minor_version", 10)
+    at = ("--protocol", "feetech", "--baud", "1000000")
+    path = serve(line).path
+    assert " 3.10 " in motors("scan", "--port", path, *at).stdout
+    (servo,) = scan_json(path, *at)["servos"]
+    assert (servo["firmware"], servo["firmware_minor"]) == (3, 10)
+
+
 def test_a_port_in_use_is_not_shared(serve: Serve, chain: VirtualDynamixelBus) -> None:
     server = serve(chain)
     other = SerialPort(server.path, 1_000_000)
@@ -175,7 +256,7 @@ def test_a_servo_of_an_unknown_model_is_listed_as_such(
 
 def test_help_names_every_command() -> None:
     shown = motors("--help").stdout
-    for name in ("scan", "setup", "calibrate", "monitor", "doctor", "jog", "simulate"):
+    for name in COMMANDS:
         assert f"  {name} " in shown
         assert motors(name, "--help").exit_code == 0
     assert "Did you mean 'scan'?" in motors("scn").stderr

@@ -8,12 +8,17 @@ import pytest
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
+from hw_drivers.family import FAMILIES, load_family
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.models import MULTI_TURN_PHASE_BIT
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
+from hw_drivers.robot.robot import Robot, RobotConfig
+from hw_drivers.virtual.wire_timing import Reply
 from tests.hw_drivers.motors.conftest import XL330, Serve, motors, settings_of
 from tests.hw_drivers.virtual.conftest import PatientPort
+from v2a.clock import MonotonicClock
+from v2a.errors import BusError
 
 pytestmark = pytest.mark.real_time
 
@@ -128,3 +133,145 @@ def test_an_unknown_model_is_left_alone(serve: Serve) -> None:
     chain = VirtualDynamixelBus([VirtualDynamixel(DYNAMIXELS["xl430-w250"], 1)])
     chain.servos[1].sense("model_number", 9999)
     assert "unknown: id 1: model number 9999" in refused(serve, chain, "--id", 2)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_dynamixel_that_answers_no_writes_is_mended(serve: Serve, level: int) -> None:
+    """At level 1 it answers pings and reads, at 0 only pings: no plan can be read before."""
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, 1)])
+    assert chain.servos[1].write(68, bytes((level,))) == 0
+    result = motors("setup", "--port", serve(chain).path, "--id", 4, "--yes", *AT_1M)
+    assert result.exit_code == 0, result.stderr
+    servo = chain.servos[4]
+    assert (servo["status_return_level"], servo["return_delay_time"]) == (2, 0)
+    assert ("answers pings, and no reads" in result.stdout) == (level == 0)
+
+
+def test_without_a_yes_a_silent_servo_stays_silent(serve: Serve) -> None:
+    chain = VirtualDynamixelBus([VirtualDynamixel(XL330, 1)])
+    assert chain.servos[1].write(68, b"\0") == 0
+    result = motors("setup", "--port", serve(chain).path, "--id", 4, *AT_1M, keys="n\n")
+    assert result.exit_code == 1
+    assert chain.servos[1]["status_return_level"] == 0
+
+
+FEETECH = ("--protocol", "feetech", "--from-baud", "1000000")
+
+
+def test_a_feetech_servo_that_answers_no_writes_is_mended_and_locked(serve: Serve) -> None:
+    line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], 1)])
+    servo = line.servos[1]
+    for address, raw in ((55, 0), (8, 0), (33, 1), (55, 1), (40, 1)):
+        servo.write(address, bytes((raw,)))
+    result = motors("setup", "--port", serve(line).path, "--id", 6, "--yes", *FEETECH)
+    assert result.exit_code == 0, result.stderr
+    found = {name: servo[name] for name in ("id", "status_return_level", "operating_mode", "lock")}
+    assert found == {"id": 6, "status_return_level": 1, "operating_mode": 0, "lock": 1}
+
+
+def test_an_eeprom_that_was_left_open_is_locked(serve: Serve) -> None:
+    line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], 1)])
+    line.servos[1].write(55, b"\0")
+    result = motors("setup", "--port", serve(line).path, "--id", 1, "--yes", *FEETECH)
+    assert result.exit_code == 0, result.stderr
+    assert ["lock", "0", "1"] in [row.split() for row in result.stdout.splitlines()]
+    assert line.servos[1]["lock"] == 1
+
+
+class Failing(VirtualFeetechBus):
+    """Falls silent for `missing` requests, from the `after`-th on that comes once it is unlocked.
+
+    It does not hear them either: as a servo whose plug lost contact.
+    """
+
+    def __init__(self, servo: VirtualFeetech, after: int, missing: int) -> None:
+        super().__init__([servo])
+        self.servo, self.after, self.missing = servo, after, missing
+        self.heard = 0
+
+    def replies(self, data: bytes, baud: int | None = None) -> list[Reply]:
+        self.heard += self.heard > 0 or not self.servo["lock"]
+        if self.after < self.heard <= self.after + self.missing:
+            return []
+        return super().replies(data, baud)
+
+
+@pytest.mark.parametrize("after", range(0, 12))
+@pytest.mark.parametrize("missing", [1, 8])
+def test_the_eeprom_is_locked_however_setup_ends(serve: Serve, after: int, missing: int) -> None:
+    servo = VirtualFeetech(FEETECHS["sts3215"], 1)
+    for address, raw in ((55, 0), (7, 250), (33, 1), (55, 1)):
+        servo.write(address, bytes((raw,)))
+    line = Failing(servo, after, missing)
+    result = motors("setup", "--port", serve(line).path, "--id", 6, "--yes", *FEETECH)
+    assert servo["lock"] == 1 or "EEPROM of servo" in result.stderr, result.stderr
+    if missing == 1:
+        assert servo["lock"] == 1, result.stderr
+    if result.exit_code == 0:
+        assert (servo["id"], servo["operating_mode"], servo["return_delay_time"]) == (6, 0, 0)
+
+
+def test_a_servo_that_is_gone_for_good_has_its_lock_named(serve: Serve) -> None:
+    servo = VirtualFeetech(FEETECHS["sts3215"], 1)
+    line = Failing(servo, 2, 10_000)
+    result = motors("setup", "--port", serve(line).path, "--id", 6, "--yes", *FEETECH)
+    assert result.exit_code == 6
+    assert (
+        "the EEPROM of servo 6 may still be unlocked; run the same command again" in result.stderr
+    )
+
+
+@pytest.mark.parametrize("command", ["setup", "jog"])
+@pytest.mark.parametrize("servo_id", ["254", "-1"])
+def test_ids_have_one_range_in_all_commands(command: str, servo_id: str) -> None:
+    result = motors(command, "--port", "/dev/ttyNONE", "--id", servo_id)
+    assert result.exit_code == 2
+    assert "is not in the range 0<=x<=253" in result.stderr
+
+
+def test_the_range_of_ids_is_that_of_the_family() -> None:
+    for name in FAMILIES:
+        family = load_family(name)
+        for model in family.tables:
+            assert model.items["id"].limits == (0, family.packets.max_id)
+    result = motors("jog", "--port", "/dev/ttyNONE", "--id", 253, "--protocol", "dynamixel2")
+    assert "ids of dynamixel2 servos go from 0 to 252, got 253" in result.stderr
+
+
+def test_the_line_of_a_shadow_and_a_current_limit_makes_them_so(serve: Serve) -> None:
+    """The line that connect prints is carried out as it stands."""
+    model = DYNAMIXELS["xm430-w350"]
+    chain = VirtualDynamixelBus([VirtualDynamixel(model, servo_id) for servo_id in (1, 2, 3)])
+    path = serve(chain).path
+    limits = {"lower_rad": -1.0, "upper_rad": 1.0, "velocity_limit_rad_s": 1.0}
+    joint = {"model": model.name, **limits}
+    config = RobotConfig.model_validate(
+        {
+            "name": "arm",
+            "bus": {"protocol": "dynamixel2", "port": path, "baud": 1_000_000},
+            "joints": [
+                {**joint, "name": "shoulder", "id": 1, "shadow_id": 2},
+                {**joint, "name": "gripper", "id": 3, "current_limit_a": 0.3},
+            ],
+        }
+    )
+    robot = Robot(config, MonotonicClock())
+    with pytest.raises(BusError) as caught:
+        robot.connect()
+    lines = [line.partition("run v2a motors ")[2] for line in str(caught.value).splitlines()]
+    commands = [line.split() for line in lines if line]
+    assert len(commands) == 2
+    for words in commands:
+        result = motors(*words, "--yes")
+        assert result.exit_code == 0, result.stderr
+    assert (chain.servos[2]["secondary_id"], chain.servos[3]["operating_mode"]) == (1, 5)
+    robot.connect()
+    robot.close()
+
+
+def test_a_role_that_the_model_can_not_have_is_refused(serve: Serve) -> None:
+    chain = VirtualDynamixelBus([VirtualDynamixel(DYNAMIXELS["xl430-w250"], 1)])
+    path = serve(chain).path
+    result = motors("setup", "--port", path, "--id", 1, "--current-limited", "--yes", *AT_1M)
+    assert result.exit_code == 6
+    assert "a xl430-w250 has no goal_current" in result.stderr

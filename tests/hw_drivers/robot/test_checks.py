@@ -58,8 +58,8 @@ def refusal(robot: Robot) -> str:
 @pytest.mark.parametrize(
     ("protocol", "register", "raw", "expected"),
     [
-        ("dynamixel2", "operating_mode", 4, "expected 3 (position mode)"),
-        ("dynamixel2", "operating_mode", 5, "expected 3 (position mode)"),
+        ("dynamixel2", "operating_mode", 4, "expected 3 (position mode; a joint in"),
+        ("dynamixel2", "operating_mode", 5, "expected 3 (position mode; a joint in"),
         ("dynamixel2", "drive_mode", 1 << 2, "expected 0 (speed as a velocity"),
         ("dynamixel2", "drive_mode", 0b1001, "expected 1 (speed as a velocity"),
         ("dynamixel2", "secondary_id", 1, "expected 255 (obeys no id but its own)"),

@@ -110,7 +110,8 @@ def test_connect_lists_everything_that_is_wrong(config: RobotConfig, clock: Fake
         "arm on /dev/ttyUSB0 is not as configured:",
         "  yaw (id 1): hardware error: overload; free the joint, or lighten its load; then run "
         f"{own_command()} motors reboot {at} --baud 1000000 --id 1",
-        f"  yaw (id 1): operating_mode 1, expected 3 (position mode); run {setup}",
+        f"  yaw (id 1): operating_mode 1, expected 3 (position mode; a joint in mode 5 needs a "
+        f"`current_limit_a`); run {setup}",
         "  yaw (id 1): drive_mode 4, expected 0 (speed as a velocity, torque by command); "
         f"run {setup}",
         "  elbow (id 2): is xm430-w350, expected xl430-w250; correct `model`, or swap it",

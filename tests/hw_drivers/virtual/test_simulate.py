@@ -79,6 +79,17 @@ def test_feetech_servos(tmp_path: Path) -> None:
     ]
 
 
+def test_servos_of_two_models_share_a_bus(tmp_path: Path) -> None:
+    link = tmp_path / "koch"
+    options = ("--model", "xl430-w250", "--ids", "1,2", "--model", "xl330-m288", "--ids", "3-6")
+    with simulator(link, *options) as process:
+        assert "xl430-w250 with ids 1, 2 and xl330-m288 with ids 3, 4, 5, 6" in first_line(process)
+        port, handler = PatientPort(str(link)), sdk.PacketHandler(2.0)
+        assert port.openPort()
+        assert [handler.ping(port, k)[0] for k in range(1, 7)] == [1060] * 2 + [1200] * 4
+        port.closePort()
+
+
 def test_a_planted_fault_is_met_at_once(tmp_path: Path) -> None:
     link = tmp_path / "arm"
     with simulator(link, *XL330, "--fault", "crc", "--every", "1") as process:
@@ -133,6 +144,18 @@ def test_a_path_that_is_taken_is_left_alone(tmp_path: Path) -> None:
         (("--model", "xl330-m288", "--ids", "one"), "'one' is no id; write them as 1,2,3 or 1-7"),
         (("--model", "xl330-m288", "--ids", "253"), "dynamixel2 ids go from 0 to 252, got [253]"),
         (("--model", "xl330-m288", "--ids", "1", "--fault", "bad"), "'bad' is not one of 'drop'"),
+        (
+            ("--model", "xl330-m288", "--ids", "1", "--model", "xl430-w250"),
+            "each --model needs its --ids: got 2 of one and 1 of the other",
+        ),
+        (
+            ("--model", "xl330-m288", "--ids", "1-3", "--model", "xl430-w250", "--ids", "3"),
+            "name each id once, not [3] twice",
+        ),
+        (
+            ("--model", "xl330-m288", "--ids", "1", "--model", "sts3215", "--ids", "2"),
+            "it speaks feetech, and a bus has one protocol",
+        ),
     ],
 )
 def test_a_wrong_option_says_what_is_right(
