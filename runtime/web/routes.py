@@ -19,8 +19,8 @@ from runtime.web.view import View, snapshot
 from v2a.clock import Clock
 
 FRESH_NS: Final = 50_000_000  # requests within this time get the same answer
-# A press waits this long for the final outcome. Three torque-off tries for each of 14 silent servos,
-# with 20 ms for each write and each reading, take 1.7 s.
+# A press waits this long for the final outcome. Three torque-off tries for each of 14 silent
+# servos, with 20 ms for each write and each reading, take 1.7 s.
 CONFIRM_S: Final = 3.0
 # Files that need no token, as they hold nothing about the run: path -> file, content type.
 _FILES: Final = {
