@@ -26,7 +26,7 @@ from runtime.safety.estop import Estop
 from runtime.safety.motion_limiter import Limits
 from runtime.safety.safety import Safety, State
 from v2a.clock import Clock
-from v2a.errors import BusError, PortError, SafetyFault, V2AError
+from v2a.errors import BusError, PortError, SafetyFault
 from v2a.spans import STAGE_INDEX, SpanRing
 
 TICK, BUS_READ, BUS_WRITE = (STAGE_INDEX[s] for s in ("tick", "bus_read", "bus_write"))
@@ -143,13 +143,15 @@ class Control(ControlRecord):
         try:
             self._cycle(now_ns)
         except BaseException as fault:
-            if self.safety.state is not State.TORQUE_OFF:
+            stopped = self.safety.state is State.TORQUE_OFF
+            if not stopped:
                 self.safety.fault(now_ns, str(fault) or type(fault).__name__)
+            reason = self.safety.changes[-1].reason
             self.close()
-            if self.torque_fault is not None and isinstance(fault, V2AError):
-                # The fault's own text may say that torque is off.
-                text = f"{self.torque_fault}; cut the motors' power; before: {fault}"
-                raise type(fault)(text) from fault
+            if stopped and self.torque_fault is not None:  # `fault` says that torque is off
+                raise SafetyFault(
+                    f"{reason}, but {self.torque_fault}; cut the motors' power"
+                ) from fault
             raise
         self.ticks += 1
         self.add(self.facts)

@@ -83,7 +83,8 @@ def test_a_servo_that_does_not_answer_makes_the_stop_unconfirmed(
     page.end.send(b"stop")
     with pytest.raises(SafetyFault) as caught:
         page.rig.tick()
-    assert str(caught.value).startswith("torque may still be on: ")
+    said = "emergency stop by the live page, but torque may still be on: "
+    assert str(caught.value).startswith(said)
     assert "cut the motors' power" in str(caught.value)
     last = page.last_words()
     assert (last.confirmed, last.final, last.state) == (False, True, State.FAULT)
