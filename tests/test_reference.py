@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tools.reference import FOLDER, MARKER, PAGES, Model, models_of, tables
+from tools.reference import (
+    FOLDER,
+    MARKER,
+    PAGES,
+    SERVOS,
+    SERVOS_MARKER,
+    Model,
+    models_of,
+    tables,
+)
+from tools.servo_tables import servo_tables
 
 ROOTS = [root for roots in PAGES.values() for root in roots]
 EVERY = list(dict.fromkeys(model for root in ROOTS for model in models_of(root)))
@@ -14,6 +24,11 @@ EVERY = list(dict.fromkeys(model for root in ROOTS for model in models_of(root))
 def test_the_tables_of_the_page_are_those_of_the_models(name: str) -> None:
     _, _, written = (FOLDER / name).read_text(encoding="utf-8").partition(MARKER)
     assert written == tables(PAGES[name]), "run python -m tools.reference"
+
+
+def test_the_tables_of_servos_are_those_of_the_registers() -> None:
+    _, _, written = SERVOS.read_text(encoding="utf-8").partition(SERVOS_MARKER)
+    assert written == servo_tables(), "run python -m tools.reference"
 
 
 @pytest.mark.parametrize("model", EVERY)

@@ -23,6 +23,7 @@ from runtime.replay.result import ReplayResult
 from runtime.robot_file.check import RobotCheck
 from runtime.summary_model import RunSummary
 from runtime.web.live_status import LiveStatus
+from tools.servo_tables import servo_tables
 from v2a.measured import Measured
 
 Model = type[Measured]
@@ -32,6 +33,10 @@ PAGES: Final[dict[str, tuple[Model, ...]]] = {
     "profile.md": (Profile, ProfileComparison, EngineComparison, Sweep, ReplayResult),
     "summary.md": (RunSummary, LiveStatus, Header, RecordingInfo, RobotCheck),
 }
+SERVOS: Final = FOLDER / "servos.md"
+SERVOS_MARKER: Final = (
+    "<!-- From here on made by `python -m tools.reference`: change the register tables. -->\n"
+)
 MARKER: Final = "<!-- From here on made by `python -m tools.reference`: change the models. -->\n"
 UNITS: Final = {  # end of a key -> unit
     **{"ms": "ms", "s": "s", "seconds": "s", "ns": "ns", "rad": "rad"},
@@ -45,6 +50,8 @@ def main() -> None:
         path = FOLDER / name
         by_hand, _, _ = path.read_text(encoding="utf-8").partition(MARKER)
         path.write_text(by_hand + MARKER + tables(models), encoding="utf-8")
+    by_hand, _, _ = SERVOS.read_text(encoding="utf-8").partition(SERVOS_MARKER)
+    SERVOS.write_text(by_hand + SERVOS_MARKER + servo_tables(), encoding="utf-8")
 
 
 def tables(models: tuple[Model, ...]) -> str:
