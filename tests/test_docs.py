@@ -98,3 +98,21 @@ def test_the_robot_yaml_of_the_page_is_valid_complete_and_true_about_defaults(
     # A section of which nothing is left is empty: leave it out, too.
     file.write_text(re.sub(r"^\w+:\n(?! )", "", without_defaults + "\n", flags=re.MULTILINE))
     assert load_yaml(file, RunConfig) == config
+
+
+def test_a_clone_alone_has_every_video_that_a_command_plays() -> None:
+    """Only `make` and the export of a released policy may need more than the repository."""
+    text = "\n".join([*blocks("sh run").values(), *blocks("sh").values()])
+    played = set(re.findall(r"file:(\S+\.mp4)", text))
+    assert "demo/clip.mp4" in played
+    assert [path for path in played if not (REPOSITORY / path).is_file()] == []
+
+
+def test_the_clip_is_small_and_as_fast_as_the_demos_policy_wants() -> None:
+    cv2 = pytest.importorskip("cv2")
+    clip = REPOSITORY / "demo" / "clip.mp4"
+    assert clip.stat().st_size < 300_000
+    capture = cv2.VideoCapture(str(clip))
+    assert capture.get(cv2.CAP_PROP_FPS) == 20.0
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) / 20.0 > 6.0  # the longest command of the docs
+    capture.release()

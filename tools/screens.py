@@ -1,6 +1,6 @@
 """Makes the screenshots of the report in docs/ from a profile's folder:
 
-    v2a profile demo/bundle --camera file:../shared/video/robotwin_empty_cup_place.mp4 \\
+    v2a profile demo/bundle --camera file:demo/clip.mp4 \\
         -o runs/screens
     python -m tools.screens runs/screens
 
