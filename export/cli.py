@@ -16,6 +16,7 @@ from export.pipeline.bundle import Source, bundle_from_policy
 from export.release.bundle import ReleasedFile, released_policy
 from export.release.config import ExtraAllowed, unused_options
 from export.release.golden import Result, compare_golden, load_golden
+from export.release.options import load_policy_file
 from v2a.config import load_yaml
 from v2a.errors import ConfigError, V2AError
 from v2a.terminal import Bar
@@ -61,7 +62,7 @@ def _source(policy: Path, checkpoint: Path | None) -> Source:
     if _RELEASED_KEY in (load_yaml(policy, ExtraAllowed).model_extra or {}):
         if checkpoint is not None:
             raise ConfigError(f"{policy}: a released policy; name its 'checkpoints' in this file")
-        for option in unused_options(load_yaml(policy, ReleasedFile)):
+        for option in unused_options(load_policy_file(policy, ReleasedFile)):
             click.echo(f"note: {policy}: {option} is not used", err=True)
         return released_policy(policy)
     if checkpoint is None:

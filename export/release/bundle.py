@@ -15,11 +15,12 @@ from export.release.checkpoints import load_released
 from export.release.config import ReleaseConfig, StreamConfig
 from export.release.image_encoder import SiglipEncoder
 from export.release.instructions import Instruction, read_instructions
+from export.release.options import load_policy_file
 from export.release.rates import Channels, split_of
 from export.release.slots import is_gripper, slot_name
 from export.release.weight_files import files_of
 from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest
-from v2a.config import Strict, load_yaml
+from v2a.config import Strict
 
 
 class CheckpointPaths(Strict):
@@ -66,7 +67,7 @@ def released_policy(file: Path) -> Source:
 
     Raises ConfigError, with one line per fault, if file, checkpoints and instructions don't match.
     """
-    config = load_yaml(file, ReleasedFile)
+    config = load_policy_file(file, ReleasedFile)
     named = config.checkpoints
     paths = {name: file.parent / path for name, path in named if path is not None}
     policy = load_released(config, paths["policy"], paths["dit"], paths["vae"])

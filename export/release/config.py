@@ -28,6 +28,7 @@ WAN_TEXT_TOKENS = 512
 """As released (`llama_vec` in scripts/agilex_model.py): Wan pads every text to its `text_len` and
 also reads the padding."""
 
+Solver = Literal["dpmsolver++ order 2 (diffusers 0.27.2 defaults)", "dpmsolver++"]
 Extraction = Literal["sobel", "scharr", "laplace", "fft", "fft+sobel", "sobel+fft", "moft"]
 
 
@@ -161,7 +162,7 @@ class ReleaseConfig(ExtraAllowed):
     denoise_steps: Positive
     prediction_type: Literal["sample"] = "sample"
     beta_schedule: Literal["squaredcos_cap_v2"] = "squaredcos_cap_v2"
-    solver: str = "dpmsolver++ order 2 (diffusers 0.27.2 defaults)"
+    solver: Solver = "dpmsolver++ order 2 (diffusers 0.27.2 defaults)"
     agilex_state_indices: Annotated[tuple[int, ...], MinLen(1)]
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from export.pipeline.onnx_from_torch import onnx_from_torch, save
 from export.pipeline.split import Graph, Stage
 from export.release.checkpoints import load_released
 from export.release.config import ReleaseConfig, unused_options
+from export.release.options import load_policy_file
 from export.release.policy import ReleasedPolicy
 from export.release.stages import (
     FILTER_INPUT,
@@ -28,7 +29,6 @@ from export.release.stages import (
 from export.release.weight_files import read_weights
 from runtime.engines import Engine, load
 from v2a.bundle import TensorSpec
-from v2a.config import load_yaml
 from v2a.errors import ConfigError
 
 MAX_ABS_ERROR = 2e-4
@@ -77,7 +77,7 @@ def load_golden(folder: Path) -> Golden:
 
     Raises ConfigError, with one line per fault, if a part is missing or parts don't match.
     """
-    config = load_yaml(folder / "config.json", ReleaseConfig)
+    config = load_policy_file(folder / "config.json", ReleaseConfig)
     policy = load_released(
         config,
         folder / "policy.safetensors",
