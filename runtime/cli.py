@@ -25,11 +25,13 @@ from runtime.supervisor import Runtime
 from runtime.web.guard import HERE
 from runtime.web.start import page_address, web_sink, with_button
 from runtime.workers import Workers, build_workers
+from v2a.bounds import looser_than_default
 from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import CameraEnded
+from v2a.option_types import FiniteRange
 from v2a.spans import Tracer
 from v2a.terminal import Bar
 
@@ -53,7 +55,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option(
     "--require-rt", is_flag=True, help="Refuse to run without real-time priority and locked memory."
 )
-@click.option("--seconds", type=click.FloatRange(min=0.0), help="End the run after this time.")
+@click.option("--seconds", type=FiniteRange(min=0.0), help="End the run after this time.")
 @click.option(
     "--record",
     type=click.Path(path_type=Path),
@@ -107,6 +109,8 @@ def run(
             with runtime:
                 started = True
                 if arm or dry_run:
+                    for loose in looser_than_default(config):
+                        click.echo(f"warning: {loose}", err=True)
                     runtime.arm()
                 else:
                     click.echo("torque is off; add --arm to let the policy move it", err=True)

@@ -15,6 +15,7 @@ from v2a.terminal import LiveLines
 PERIOD_S = 1.0
 # A few lost frames need no warning. A camera that is too slow repeats far more than this share.
 REPEATED_SHARE_MAX = 0.1
+SILENT_S = 0.5  # without a tick for this long, the state on the screen may be out of date
 
 Row = Mapping[str, float]
 _QUANTILES: Final = ("p50_ms", "p99_ms", "max_ms")
@@ -81,20 +82,32 @@ class Status:
 def line(workers: Workers) -> str:
     """Format one line: safety state, chunks so far, joint positions."""
     safety, chunks = workers.control.safety.state.value, workers.system1.counts["chunks"]
-    return f"{safety:<9} chunks {chunks:<5} {joints(workers)}"
+    return f"{silence(workers) or safety:<9} chunks {chunks:<5} {joints(workers)}"
 
 
 def state(workers: Workers) -> str:
     """Format the safety state and the reason for its last change."""
     last = workers.control.safety.changes[-1]
-    return f"{last.state.value.upper()}  {last.reason}"
+    told = f"{last.state.value.upper()}  {last.reason}"
+    silent = silence(workers)
+    return f"{silent.upper()}  before: {told}" if silent else told
+
+
+def silence(workers: Workers) -> str:
+    """Say that the control process sends no ticks; empty if it does."""
+    told_ns = workers.control.told_ns
+    silent_s = 0.0 if told_ns is None else (workers.clock.now_ns() - told_ns) / 1e9
+    return f"no tick for {silent_s:.1f} s" if silent_s > SILENT_S else ""
 
 
 def joints(workers: Workers) -> str:
-    """Format the newest joint positions in rad."""
+    """Format the newest joint positions in rad, or say for how long there was no reading."""
     found = workers.mailboxes.state.get()
     if found is None:
         return "no reading yet"
+    age_s = (workers.clock.now_ns() - found.t_capture_ns) / 1e9
+    if age_s > workers.config.safety.state_age_max_s:
+        return f"no reading for {age_s:.1f} s"
     named = zip(workers.config.robot.joints, found.position_rad, strict=True)
     return "  ".join(f"{joint.name} {rad:+.3f}" for joint, rad in named) + " rad"
 

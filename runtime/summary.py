@@ -14,6 +14,7 @@ from runtime.recording.header import Header
 from runtime.recording.recorder import Recorder
 from runtime.summary_model import CpuTime, Dropped, RunSummary, Spread, StateChange
 from runtime.workers import Workers
+from v2a.bounds import looser_than_default
 from v2a.measured import Times, times_table
 from v2a.spans import COLUMNS
 
@@ -26,6 +27,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
     return RunSummary(
         robot=workers.config.robot.name,
         policy=workers.bundle.manifest.policy,
+        dry_run=control.dry_run,
         seconds=(workers.clock.now_ns() - since_ns) / 1e9,
         stages=times_table(recorder.stage_table()),
         gpu_stages=times_table(workers.tracer.gpu_table()),
@@ -49,6 +51,7 @@ def summarise(workers: Workers, recorder: Recorder, since_ns: int) -> RunSummary
             StateChange(t_s=(c.t_ns - since_ns) / 1e9, state=c.state.value, reason=c.reason)
             for c in list(control.safety.changes)
         ),
+        loose_limits=tuple(looser_than_default(workers.config)),
         torque_fault=control.torque_fault,
         recording_fault=recorder.fault,
         cpu=_cpu(),
@@ -61,6 +64,7 @@ def describe(workers: Workers, start_ns: int) -> Header:
     manifest = workers.bundle.manifest
     return Header(
         start_ns=start_ns,
+        dry_run=workers.control.dry_run,
         config=workers.config,
         policy=manifest.policy,
         bundle=str(workers.bundle.path),
@@ -91,6 +95,7 @@ def as_text(summary: RunSummary) -> str:
     jumps = summary.seam_jumps_rad
     realtime = ", ".join(f"{what} {given}" for what, given in summary.realtime.items())
     lines += [
+        f"{'dry run, ' if summary.dry_run else ''}"
         f"{summary.seconds:.1f} s, {summary.ticks} ticks; missed: {missed}",
         f"seams: {jumps.n}, jump p50 {jumps.p50:.4f} rad, max {jumps.max:.4f} rad",
         f"control: {realtime or 'a thread of this process'}",

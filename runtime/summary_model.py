@@ -61,6 +61,11 @@ class RunSummary(Measured):
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     robot: str = Field(description="`robot.name` of robot.yaml")
     policy: str = Field(description="name of the policy in the bundle")
+    dry_run: bool | None = Field(
+        default=None,
+        description="whether the robot was virtual, so that nothing moved; null: an older v2a, "
+        "which did not say",
+    )
     seconds: float = Field(description="length of the run, s")
     stages: dict[str, Times] = Field(description="stage -> how long it took on its thread")
     gpu_stages: dict[str, Times] = Field(
@@ -84,6 +89,9 @@ class RunSummary(Measured):
     counts: dict[str, dict[str, int]] = Field(description="worker -> event -> how often")
     dropped: Dropped = Field(description="what was lost")
     safety: tuple[StateChange, ...] = Field(description="changes of the safety state, oldest first")
+    loose_limits: tuple[str, ...] = Field(
+        default=(), description="each limit of robot.yaml that allows more than its default"
+    )
     torque_fault: str | None = Field(
         description="why torque may have been left on; null if it is off for certain"
     )

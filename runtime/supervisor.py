@@ -14,13 +14,14 @@ from pathlib import Path
 
 from runtime.control.loop import Verb
 from runtime.host.run_delay import ThreadTimes
-from runtime.recording.messages import ERROR, LogLine, Reset
+from runtime.recording.messages import ERROR, WARNING, LogLine, Reset
 from runtime.recording.recorder import Recorder
 from runtime.recording.sinks import SinkSpec
 from runtime.summary import describe, summarise
 from runtime.summary_model import RunSummary
 from runtime.threads import WorkerThreads
 from runtime.workers import WORKERS, Workers
+from v2a.bounds import looser_than_default
 from v2a.errors import SafetyFault
 
 # A thread waits for the GIL for about the switch interval. Python's default is 5 ms.
@@ -77,6 +78,9 @@ class Runtime:
 
         Raises SafetyFault if safety refuses, and the error of a worker that has failed.
         """
+        now_ns = self._workers.clock.now_ns()
+        for loose in looser_than_default(self._workers.config):
+            self._recorder.offer(LogLine(now_ns, WARNING, loose))
         self._ask("arm")
 
     def disarm(self) -> None:

@@ -19,6 +19,7 @@ from hw_drivers.motors.settings import needed_changes
 from hw_drivers.robot.torque import hold_still
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.option_types import FiniteRange
 
 _SPEED_RAD_S: Final = 0.5  # as fast as a hand can be taken away
 _LARGEST_STEP_RAD: Final = 0.2
@@ -36,7 +37,7 @@ _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 @click.option(
     "--step",
     "step_rad",
-    type=click.FloatRange(0.0, _LARGEST_STEP_RAD, min_open=True),
+    type=FiniteRange(0.0, _LARGEST_STEP_RAD, min_open=True),
     default=0.05,
     show_default=True,
     metavar="RAD",

@@ -18,6 +18,7 @@ from hw_drivers.motors import options
 from hw_drivers.motors.find import Servo, find_first, open_bus
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.option_types import FiniteRange
 from v2a.terminal import LiveLines, columns
 
 _PERIOD_NS: Final = 200_000_000
@@ -53,7 +54,7 @@ class _Watched(NamedTuple):
 @options.port
 @options.protocol
 @options.baud
-@click.option("--seconds", type=click.FloatRange(min=0.0), help="End by itself after so long.")
+@click.option("--seconds", type=FiniteRange(min=0.0), help="End by itself after so long.")
 @options.as_json
 def monitor(
     port: str, protocol: str | None, baud: int | None, seconds: float | None, as_json: bool

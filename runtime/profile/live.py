@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import click
 import numpy as np
 
-from hw_drivers.cameras.camera import open_camera
+from hw_drivers.cameras.camera import Camera, open_camera
+from runtime.fit import check_fit
 from runtime.policy.graphs import SUPPLIED
 from runtime.profile.budgets import Budgets
 from runtime.profile.from_recording import profile_of_recording
@@ -53,6 +54,8 @@ def measure(subject: Subject, seconds: float, folder: Path, budgets: Budgets | N
     """
     machine = describe_machine()
     clock = MonotonicClock()
+    check_fit(subject.config, subject.bundle.manifest)
+    _open_camera(subject, clock).close()  # a missing camera is an error now, not a minute later
     with progress("engines alone, twice each", len(SUPPLIED)) as step:
         isolated = measure_isolated(
             subject.bundle,
@@ -131,16 +134,25 @@ def _run(subject: Subject, seconds: float, folder: Path, clock: Clock, label: st
 
 
 def _workers(subject: Subject, clock: Clock) -> Workers:
-    config = subject.config
-    size = (config.camera.width, config.camera.height)
-    camera = open_camera(config.camera.source, size, config.camera.fps, clock)
+    camera = _open_camera(subject, clock)
     try:
         return build_workers(
-            subject.bundle, subject.robot, camera, config, clock, Tracer(), subject.engines()
+            subject.bundle,
+            subject.robot,
+            camera,
+            subject.config,
+            clock,
+            Tracer(),
+            subject.engines(),
         )
     except BaseException:
         camera.close()
         raise
+
+
+def _open_camera(subject: Subject, clock: Clock) -> Camera:
+    camera = subject.config.camera
+    return open_camera(camera.source, (camera.width, camera.height), camera.fps, clock)
 
 
 def _watch(

@@ -18,6 +18,11 @@ class Header(Measured):
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     start_ns: int = Field(description="start of the run on the machine's monotonic clock, ns")
+    dry_run: bool | None = Field(
+        default=None,
+        description="whether the robot was virtual, so that nothing moved; null: an older v2a, "
+        "which did not say",
+    )
     config: RunConfig = Field(description="all of robot.yaml, with its defaults")
     policy: str = Field(description="name of the policy in the bundle")
     bundle: str = Field(description="path of the bundle")

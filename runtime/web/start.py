@@ -52,6 +52,7 @@ def web_sink(address: Address, remote: bool, workers: Workers) -> SinkSpec:
         instruction=config.instruction,
         joints=tuple(joint.name for joint in config.robot.joints),
         temperature_max_c=config.safety.health.temperature_max_c,
+        dry_run=workers.control.dry_run,
     )
     options = {
         "address": address,
