@@ -116,14 +116,14 @@ def policy(port: str) -> None:
     wide, names = np.ones(2), JOINTS
     settings = config(port)
     safety = settings.safety.model_copy(
-        update={"hold_max_s": 1e3, "policy_silent_s": 1e3, "policy_lost_s": 1e3}
+        update={"hold_max_s": 600, "policy_silent_s": 5, "policy_lost_s": 10}
     )
     settings = settings.model_copy(update={"safety": safety})
     limits = Limits(names, -wide, wide, wide, 250 * wide)
     control = ControlClient("real", limits, settings, Mailboxes(), MonotonicClock(), SpanRing())
     with LivePage(Address("127.0.0.1", 0), remote=False) as page, contextlib.suppress(Exception):
         try:
-            page.start(control, About("two", "none", "none", names, 65.0))
+            page.start(control, About("two", "none", "none", names, 65.0, False))
             control.open()
             control.request("arm")
             control.run(lambda: False)

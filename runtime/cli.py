@@ -29,11 +29,13 @@ from runtime.supervisor import Runtime
 from runtime.web.guard import HERE
 from runtime.web.start import LivePage, about_run, page_address
 from runtime.workers import Workers, build_workers
+from v2a.bounds import looser_than_default
 from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
 from v2a.errors import CameraEnded, CameraError, V2AError
+from v2a.option_types import FiniteRange
 from v2a.output import expendable_stdout, lost
 from v2a.signals import one_signal_ends_it
 from v2a.spans import Tracer
@@ -57,7 +59,7 @@ from v2a.terminal import Bar
 @click.option(
     "--require-rt", is_flag=True, help="Refuse to run without real-time priority and locked memory."
 )
-@click.option("--seconds", type=click.FloatRange(min=0.0), help="End the run after this time.")
+@click.option("--seconds", type=FiniteRange(min=0.0), help="End the run after this time.")
 @click.option(
     "--record",
     type=click.Path(path_type=Path),
@@ -118,6 +120,8 @@ def run(
                 started = True
                 try:
                     if arm or dry_run:
+                        for loose in looser_than_default(config):
+                            click.echo(f"warning: {loose}", err=True)
                         runtime.arm()
                     else:
                         control = workers.control

@@ -17,6 +17,7 @@ PERIOD_S = 1.0
 # A few lost frames need no warning. A camera that is too slow repeats far more than this share.
 REPEATED_SHARE_MAX = 0.1
 RATE_SHARE_MIN = 0.75  # of camera.fps, and of the rate that the policy's history needs
+SILENT_S = 0.5  # without a tick for this long, the state on the screen may be out of date
 
 Row = Mapping[str, float]
 _QUANTILES: Final = ("p50_ms", "p99_ms", "max_ms")
@@ -113,7 +114,7 @@ def slow_camera(workers: Workers) -> str | None:
 def line(workers: Workers) -> str:
     """Format one line: safety state, chunks so far, joint positions."""
     safety, chunks = workers.control.safety.state.value, workers.system1.counts["chunks"]
-    return f"{safety:<9} chunks {chunks:<5} {joints(workers)}"
+    return f"{silence(workers) or safety:<9} chunks {chunks:<5} {joints(workers)}"
 
 
 def state(workers: Workers) -> str:
@@ -125,14 +126,26 @@ def state(workers: Workers) -> str:
     last = control.safety.changes[-1]
     unsure = not_off(control.torque) and not control.safety.torque_on
     more = f"; {describe_torque(control.torque)}" if unsure else ""
-    return f"{last.state.value.upper()}  {last.reason}{more}"
+    told = f"{last.state.value.upper()}  {last.reason}{more}"
+    silent = silence(workers)
+    return f"{silent.upper()}  before: {told}" if silent else told
+
+
+def silence(workers: Workers) -> str:
+    """Say that the control process sends no ticks; empty if it does."""
+    told_ns = workers.control.told_ns
+    silent_s = 0.0 if told_ns is None else (workers.clock.now_ns() - told_ns) / 1e9
+    return f"no tick for {silent_s:.1f} s" if silent_s > SILENT_S else ""
 
 
 def joints(workers: Workers) -> str:
-    """Format the newest joint positions in rad."""
+    """Format the newest joint positions in rad, or say for how long there was no reading."""
     found = workers.mailboxes.state.get()
     if found is None:
         return "no reading yet"
+    age_s = (workers.clock.now_ns() - found.t_capture_ns) / 1e9
+    if age_s > workers.config.safety.state_age_max_s:
+        return f"no reading for {age_s:.1f} s"
     named = zip(workers.config.robot.joints, found.position_rad, strict=True)
     return "  ".join(f"{joint.name} {rad:+.3f}" for joint, rad in named) + " rad"
 

@@ -22,6 +22,7 @@ from runtime.summary_model import (
     utc_text,
 )
 from runtime.workers import Workers
+from v2a.bounds import looser_than_default
 from v2a.clock import Clock
 from v2a.measured import Times, times_table
 from v2a.spans import COLUMNS
@@ -39,6 +40,7 @@ def summarise(workers: Workers, recorder: Recorder, start: Moment) -> RunSummary
         end=end,
         robot=workers.config.robot.name,
         policy=workers.bundle.manifest.policy,
+        dry_run=control.dry_run,
         seconds=(end.monotonic_ns - since_ns) / 1e9,
         stages=times_table(recorder.stage_table()),
         gpu_stages=times_table(workers.tracer.gpu_table()),
@@ -64,6 +66,7 @@ def summarise(workers: Workers, recorder: Recorder, start: Moment) -> RunSummary
             for c in list(control.safety.changes)
         ),
         torque=dict(control.torque),
+        loose_limits=tuple(looser_than_default(workers.config)),
         torque_fault=control.torque_fault,
         stop_latch=control.stop_latch,
         recording_fault=recorder.fault,
@@ -84,7 +87,7 @@ def describe(workers: Workers, start: Moment) -> Header:
     return Header(
         start_ns=start.monotonic_ns,
         start_utc_ns=start.utc_ns,
-        dry_run=workers.dry_run,
+        dry_run=workers.control.dry_run,
         config=workers.config,
         policy=manifest.policy,
         bundle=str(workers.bundle.path),
@@ -115,6 +118,7 @@ def as_text(summary: RunSummary) -> str:
     jumps = summary.seam_jumps_rad
     realtime = ", ".join(f"{what} {given}" for what, given in summary.realtime.items())
     lines += [
+        f"{'dry run, ' if summary.dry_run else ''}"
         f"{summary.seconds:.1f} s, {summary.ticks} ticks; missed: {missed}",
         f"seams: {jumps.n}, jump p50 {jumps.p50:.4f} rad, max {jumps.max:.4f} rad",
         f"control: {realtime or 'a thread of this process'}",

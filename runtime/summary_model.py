@@ -80,6 +80,11 @@ class RunSummary(Measured):
     end: Moment | None = absent("when this summary was made")
     robot: str = Field(description="`robot.name` of robot.yaml")
     policy: str = Field(description="name of the policy in the bundle")
+    dry_run: bool | None = Field(
+        default=None,
+        description="whether the robot was virtual, so that nothing moved; null: an older v2a, "
+        "which did not say",
+    )
     seconds: float = Field(description="length of the run, s")
     stages: dict[str, Times] = Field(description="stage -> how long it took on its thread")
     gpu_stages: dict[str, Times] = Field(
@@ -107,6 +112,9 @@ class RunSummary(Measured):
         default={},
         description="joint -> what its servo confirmed last: on, off or unknown; torque is off for "
         "certain only if all are off",
+    )
+    loose_limits: tuple[str, ...] = Field(
+        default=(), description="each limit of robot.yaml that allows more than its default"
     )
     torque_fault: str | None = Field(
         description="why torque may have been left on; null if no fault was seen"

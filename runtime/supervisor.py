@@ -21,6 +21,7 @@ from runtime.summary import describe, now, summarise
 from runtime.summary_model import RunSummary
 from runtime.threads import WorkerThreads
 from runtime.workers import WORKERS, Workers
+from v2a.bounds import looser_than_default
 from v2a.errors import CameraEnded, SafetyFault
 
 # A thread waits for the GIL for about the switch interval. Python's default is 5 ms.
@@ -94,6 +95,9 @@ class Runtime:
 
         Raises SafetyFault if safety refuses, and the error of a worker that has failed.
         """
+        now_ns = self._workers.clock.now_ns()
+        for loose in looser_than_default(self._workers.config):
+            self._recorder.offer(LogLine(now_ns, WARNING, loose))
         self._ask("arm")
 
     def disarm(self) -> None:
@@ -174,7 +178,8 @@ class Runtime:
             self._recorder.offer(LogLine(t_ns, WARNING, remark))
         now_ns, error = self._workers.clock.now_ns(), self._threads.error
         if error is not None:
-            level = INFO if isinstance(error, CameraEnded) and self._workers.dry_run else ERROR
+            as_planned = isinstance(error, CameraEnded) and self._workers.control.dry_run
+            level = INFO if as_planned else ERROR
             self._recorder.offer(LogLine(now_ns, level, str(error)))
         control = self._workers.control
         for fault in (control.torque_fault, control.stop_latch):

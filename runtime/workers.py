@@ -50,7 +50,6 @@ class Workers:
     system1: System1
     control: Control | ControlClient
     seed: int
-    dry_run: bool = False
 
     def prepare(self) -> None:
         """Warm the engines, encode the instruction, and connect the robot with torque off."""
@@ -234,5 +233,4 @@ def build_workers(
         system1=System1(graphs, boxes, config, tracer.ring("system1"), seed),
         control=control,
         seed=seed,
-        dry_run=robot == "virtual",
     )

@@ -247,11 +247,11 @@ def _hashed_graph(path: Path, graph: GraphSpec) -> GraphSpec:
 def _read_manifest(file: Path) -> Manifest:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{file}: no such file; give the folder of a bundle") from None
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{file}: is not JSON ({error}); {_EXPORT_AGAIN}") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:

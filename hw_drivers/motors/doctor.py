@@ -40,6 +40,7 @@ from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.motors.where import Where
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError, PortError
+from v2a.option_types import FiniteRange
 
 _MARKS: Final = {True: "ok ", False: "BAD", None: "-- "}
 
@@ -48,7 +49,7 @@ _MARKS: Final = {True: "ok ", False: "BAD", None: "-- "}
 @options.where
 @click.option(
     "--hz",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=FiniteRange(min=0.0, min_open=True),
     default=50.0,
     show_default=True,
     help="The control rate that the bus has to keep (control.rate_hz of robot.yaml).",

@@ -25,6 +25,7 @@ from hw_drivers.robot.config import JointConfig
 from hw_drivers.robot.torque import TorqueState, hold_all, hold_still, read_hold, torque_off
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.option_types import FiniteRange
 from v2a.signals import one_signal_ends_it, signals_held
 
 _SPEED_RAD_S: Final = 0.5  # as fast as a hand can be taken away
@@ -43,7 +44,7 @@ _KEYS: Final = {"+": 1, "=": 1, "-": -1}  # = is + without shift
 @click.option(
     "--step",
     "step_rad",
-    type=click.FloatRange(0.0, _LARGEST_STEP_RAD, min_open=True),
+    type=FiniteRange(0.0, _LARGEST_STEP_RAD, min_open=True),
     default=0.05,
     show_default=True,
     metavar="RAD",

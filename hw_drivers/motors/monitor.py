@@ -19,6 +19,7 @@ from hw_drivers.motors.find import Look, Servo, mute_notes, notes, open_bus
 from hw_drivers.motors.where import Where
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import BusError
+from v2a.option_types import FiniteRange
 from v2a.terminal import LiveLines, columns
 
 _PERIOD_NS: Final = 200_000_000
@@ -52,7 +53,7 @@ class _Watched(NamedTuple):
 
 @click.command()
 @options.where
-@click.option("--seconds", type=click.FloatRange(min=0.0), help="End by itself after so long.")
+@click.option("--seconds", type=FiniteRange(min=0.0), help="End by itself after so long.")
 @options.as_json
 def monitor(where: Where, seconds: float | None, as_json: bool) -> None:
     """Show position, velocity, current, voltage, temperature and alarms of the joints of

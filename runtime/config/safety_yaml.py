@@ -60,11 +60,22 @@ class GpioConfig(Strict):
     line: int = Field(ge=0, le=1023)
 
 
+_SOCKET_PATH_MAX = 107  # unix(7): sun_path has 108 bytes with the final 0
+
+
 class EstopConfig(Strict):
     """The sources of an emergency stop besides Ctrl-C. The control process reads them."""
 
-    socket: str | None = None  # path of a socket: any datagram to it stops the robot
+    # Path of a socket: any datagram to it stops the robot. The kernel allows 107 bytes.
+    socket: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None = None
     gpio: GpioConfig | None = None
+
+    @field_validator("socket")
+    @classmethod
+    def _short(cls, path: str | None) -> str | None:
+        if path is not None and len(path.encode(errors="surrogateescape")) > _SOCKET_PATH_MAX:
+            raise ValueError(f"a socket's path has at most {_SOCKET_PATH_MAX} bytes; shorten it")
+        return path
 
 
 class SafetyConfig(Strict):
@@ -123,8 +134,10 @@ class SafetyConfig(Strict):
         return f"{path.removesuffix('.py')}.py:{function}"
 
 
-def load_workspace(name: str | None) -> Workspace:
+def load_workspace(name: str | None, sample_rad: npt.NDArray[np.float64]) -> Workspace:
     """Load the function `name`, written `FILE.py:function`; None allows every position.
+
+    It is called once with `sample_rad`, float64 [J] rad, so that a wrong signature shows now.
 
     The file is executed under a name of its own, so it can replace no module of v2a, and nothing
     else of its folder can be imported. Raises ConfigError if it cannot be loaded.
@@ -141,10 +154,13 @@ def load_workspace(name: str | None) -> Workspace:
         found: Workspace = getattr(module, function)
         if not callable(found):
             raise TypeError(f"{function} is no function")
+        answer = found(sample_rad.copy())
+        if not (answer is None or isinstance(answer, str)):
+            raise TypeError(f"{function} returned {answer!r}, expected None or the reason as text")
     except (Exception, SystemExit) as error:  # the file is the user's, and may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"safety.workspace: {name}: {reason}; name it FILE.py:function, with a file beside "
-            "robot.yaml"
+            "robot.yaml; it takes the joint positions and returns None or a reason"
         ) from error
     return found

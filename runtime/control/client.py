@@ -36,12 +36,15 @@ from runtime.safety.motion_limiter import Limits
 from runtime.safety.safety import Change, SafetyRecord, State
 from v2a import __version__
 from v2a.clock import Clock
-from v2a.errors import SafetyFault, V2AError
+from v2a.errors import ConfigError, SafetyFault, V2AError
 from v2a.output import say
 from v2a.spans import SpanRing
 
 BEAT_S = 0.02
 START_S = 60.0  # the first import of numpy after a Jetson boots takes long
+# Longer than any tick. Arming takes several requests to each servo, which a slow adapter delays.
+CONTROL_LOST_S = 2.0
+ARMING_LOST_S = 10.0
 END_S = 5.0  # three torque-off tries for each of 14 silent servos take 1.7 s
 
 
@@ -61,6 +64,7 @@ class ControlClient(ControlRecord):
         ring: SpanRing,
     ) -> None:
         super().__init__(SafetyRecord())
+        self.dry_run = robot == "virtual"
         self.period_ns = config.control_period_ns
         self._setup = Setup(
             version=__version__, robot=robot, limits=LimitsRow.of(limits), config=config
@@ -95,7 +99,8 @@ class ControlClient(ControlRecord):
         """
         self._process, self._link = _spawn(self.page)
         self._opened = True
-        self._link.send_last(pack_json(SETUP, self._setup), START_S)
+        if not self._link.send_last(pack_json(SETUP, self._setup), START_S):
+            raise ConfigError("robot.yaml is too large to be sent to the control process")
         end_ns = self._clock.now_ns() + round(START_S * 1e9)
         while not self._ready:
             self._exchange()
@@ -114,6 +119,7 @@ class ControlClient(ControlRecord):
             while not stopping():
                 self._exchange()
                 self._raise_if_gone()
+                self._raise_if_silent()
             self._end_gently()
         finally:
             self.close()
@@ -198,6 +204,7 @@ class ControlClient(ControlRecord):
 
     def _tick(self, packet: bytes) -> None:
         tick = Tick.unpack(packet)
+        self.told_ns = self._clock.now_ns()
         self.ticks = tick.ticks
         dict.update(self.missed_ticks, zip(self.missed_ticks, tick.missed, strict=True))
         self.add(tick.facts)
@@ -241,6 +248,15 @@ class ControlClient(ControlRecord):
             raise SafetyFault(f"a signal ended the control process; {how}")
         code = self._process.wait(END_S)
         raise SafetyFault(self._note_lost(f"died (exit code {code})"))
+
+    def _raise_if_silent(self) -> None:
+        """Raise SafetyFault if ticks are missing: what we know of the arm is out of date."""
+        now_ns = self._clock.now_ns()
+        self.told_ns = self.told_ns or now_ns
+        silent_s = (now_ns - self.told_ns) / 1e9
+        if silent_s > (ARMING_LOST_S if self._waiting else CONTROL_LOST_S):
+            how = f"was lost: it has sent no tick for {silent_s:.1f} s"
+            raise SafetyFault(self._note_lost(how))
 
     def _note_lost(self, how: str) -> str:
         """Record that the torque may still be on, and return what stops the arm now."""

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -59,6 +59,8 @@ VERBS: Final[tuple[Verb | EndVerb, ...]] = ("arm", "disarm", "end", "end_gently"
 
 NOTE_PERIOD_NS = 200_000_000
 LAST_WORDS_S = 1.0
+CHANGES_MAX = 10  # in one note; the next note has the rest
+TEXT_MAX = 2000  # of an error
 SPANS_MAX = 4096  # fits into one packet; 200 ms at 1 kHz give 600 spans
 
 
@@ -101,7 +103,7 @@ class ControlServer:
         signal.pthread_sigmask(signal.SIG_BLOCK, CRASHES)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         self._control.open()
-        first = self.note().model_copy(update={"realtime": self._control.realtime, "ready": True})
+        first = self.note([]).model_copy(update={"realtime": self._control.realtime, "ready": True})
         self._link.send_last(pack_json(NOTE, first), LAST_WORDS_S)
         run_periodic(self, self._clock, self.stopping)
 
@@ -118,8 +120,6 @@ class ControlServer:
         """Read the policy's packets, run one tick of the loop, and send its result."""
         self.hear()
         self._control.tick(now_ns, late_ns)
-        if self._done.is_set():
-            self._obeyed = self._number
         self._tell(now_ns)
 
     def ended_gently(self, fault: Exception) -> bool:
@@ -133,14 +133,19 @@ class ControlServer:
         for packet in self._link.packets():
             _HEARD[packet[0]](self, packet)
 
-    def note(self) -> Note:
-        """Return the part of the loop's state that is sent only every 200 ms."""
-        control, changes = self._control, self._new_changes()
+    def note(self, changes: list[Change]) -> Note:
+        """Return the part of the loop's state that is sent only every 200 ms.
+
+        Its size is bounded, so that it always fits the link: see `CHANGES_MAX`, `EventCounts` and
+        `REASON_MAX`.
+        """
+        control = self._control
+        fault = control.torque_fault
         return Note(
             changes=tuple((c.t_ns, c.state, c.reason) for c in changes),
             counts=control.counts,
             safety_counts=control.safety.counts,
-            torque_fault=control.torque_fault,
+            torque_fault=fault and fault[:TEXT_MAX],
             stop_latch=control.stop_latch,
             torque=dict(control.torque),
             health=None if control.health is None else HealthRow.of(control.health),
@@ -156,9 +161,20 @@ class ControlServer:
         if self._control.page is not None:
             self._control.page.tell_last(self._control)
 
+    def last_notes(self) -> Iterator[Note]:
+        """Yield the notes that tell the rest of the changes, at least one."""
+        more = True
+        while more:
+            changes = self._new_changes()
+            yield self.note(changes)
+            self._told_change = changes[-1] if changes else self._told_change
+            more = bool(self._new_changes())
+
     def _new_changes(self) -> list[Change]:
+        """Return the oldest changes that were not told yet, at most `CHANGES_MAX`."""
         changes = reversed(self._control.safety.changes)
-        return [*takewhile(lambda change: change is not self._told_change, changes)][::-1]
+        untold = [*takewhile(lambda change: change is not self._told_change, changes)]
+        return untold[::-1][:CHANGES_MAX]
 
     def _beat(self, packet: bytes) -> None:
         beat = Heartbeat.unpack(packet)
@@ -214,11 +230,13 @@ class ControlServer:
         if control.page is not None:
             control.page.tell(control, now_ns)
         due = now_ns - self._told_ns >= NOTE_PERIOD_NS
-        if due or control.safety.changes[-1] is not self._told_change:
-            if not self._link.send(pack_json(NOTE, self.note())):
-                return  # the policy is behind; the next note says the same
-            self._told_change = control.safety.changes[-1]
+        changes = self._new_changes()
+        # If it does not arrive, the policy is behind, and the next note says the same.
+        if (due or changes) and self._link.send(pack_json(NOTE, self.note(changes))):
+            self._told_change = changes[-1] if changes else self._told_change
             self._told_ns = now_ns
+        if self._done.is_set() and self._told_change is control.safety.changes[-1]:
+            self._obeyed = self._number  # the policy knows the state that came of it
         missed = tuple(control.missed_ticks.values())
         state = self._mailboxes.state.get()
         self._link.send(Tick(control.ticks, self._obeyed, missed, control.facts, state).pack())
@@ -259,7 +277,11 @@ def main() -> None:
         served.tell_outcome()
         served.keep_stop(setup)
         link.send_last(served.spans(), LAST_WORDS_S)
-        last = served.note()
+        for last in served.last_notes():
+            if not link.send_last(pack_json(NOTE, last), LAST_WORDS_S):
+                break  # nobody listens
+        last = last.model_copy(update={"changes": ()})
+    text = text and text[:TEXT_MAX]
     last = last.model_copy(update={"ended": True, "error": error, "text": text})
     link.send_last(pack_json(NOTE, last), LAST_WORDS_S)
 

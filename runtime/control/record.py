@@ -28,12 +28,15 @@ class ControlRecord:
 
     def __init__(self, safety: SafetyRecord) -> None:
         self.safety = safety
+        self.dry_run = False  # whether the robot is virtual, so that nothing real moves
         self.realtime: dict[str, str] = {}  # what was asked of the kernel -> what it gave
         self.torque_fault: str | None = None  # why some torque may have been left on
         self.stop_latch: str | None = None  # what became of an emergency stop
         self.torque: dict[str, TorqueState] = {}  # joint -> what its servo confirmed last
         self.health: Health | None = None  # the newest report of the servos
         self.thread: ThreadTimes | None = None  # of a loop in another process
+        # When the control process last sent a tick; None for a loop in this process.
+        self.told_ns: int | None = None
         self.ticks = 0
         self.missed_ticks = Counter(late=0, bus=0, no_chunk=0)
         self.counts: Counter[str] = Counter()

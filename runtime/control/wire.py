@@ -89,7 +89,8 @@ class Link:
 
 def pack_json(kind: int, content: BaseModel) -> bytes:
     """A SETUP or a NOTE: see `runtime.control.notes`."""
-    return bytes([kind]) + json.dumps(content.model_dump(mode="json")).encode()
+    text = json.dumps(content.model_dump(mode="json"), ensure_ascii=False)
+    return bytes([kind]) + text.encode(errors="replace")
 
 
 def unpack_json(packet: bytes, kind: type[ModelT]) -> ModelT:

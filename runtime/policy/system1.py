@@ -20,7 +20,8 @@ class System1:
 
     The age of a condition is the time from its newest frame to the frame of the chunk. Above
     `soft_age_s` the chunk is stretched in time, so the robot moves slower. Above `hard_age_s` there
-    is no new chunk, so the robot finishes the last one and rests.
+    is no new chunk, so the robot finishes the last one and rests. The same holds for a frame older
+    than `camera.timeout_s` and for joint positions older than `safety.state_age_max_s`.
     """
 
     name = "system1"
@@ -40,6 +41,8 @@ class System1:
         self.ring = ring
         # A frame up to half a frame early counts, because the next one would be later than that.
         self._period_ns = round((config.system1.period_s - 0.5 / config.camera.fps) * 1e9)
+        self._frame_age_max_ns = round(config.camera.timeout_s * 1e9)
+        self._state_age_max_ns = round(config.safety.state_age_max_s * 1e9)
         self._soft_age_s = config.system2.soft_age_s
         self._hard_age_s = config.system2.hard_age_s
         self._trained_age_s = manifest.condition_age_max_s
@@ -54,6 +57,20 @@ class System1:
 
     def step(self, now_ns: int) -> ChunkMsg | None:
         """Return a chunk from the newest frame. Without one, return None and count the reason."""
+        self._follow_epoch()
+        frame, state = self._mailboxes.frame.get(), self._mailboxes.state.get()
+        if frame is None or frame.t_capture_ns < self._due_ns:
+            return None
+        if now_ns - frame.t_capture_ns > self._frame_age_max_ns:
+            self.counts["frame_too_old"] += 1
+            return None
+        if state is not None and now_ns - state.t_capture_ns > self._state_age_max_ns:
+            self.counts["state_too_old"] += 1
+            return None
+        return self.compute(now_ns)
+
+    def compute(self, now_ns: int) -> ChunkMsg | None:
+        """Return a chunk from the newest frame and state, however old both are."""
         self._follow_epoch()
         frame = self._mailboxes.frame.get()
         if frame is None or frame.t_capture_ns < self._due_ns:

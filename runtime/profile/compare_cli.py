@@ -12,7 +12,7 @@ from runtime.policy.graphs import SUPPLIED
 from runtime.profile.compare import compare_profiles, comparison_as_text
 from runtime.profile.files import read_profile
 from runtime.profile.live import progress
-from runtime.profile.options import PATH
+from runtime.profile.options import PATH, THREADS_MAX
 from runtime.profile.paired import EngineComparison, compare_engines, engine_comparison_as_text
 from runtime.recording.messages import to_json
 from v2a.bundle import MANIFEST, load_bundle
@@ -30,7 +30,7 @@ from v2a.errors import ConfigError
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, THREADS_MAX),
     help="Threads of each ONNX Runtime engine, for two bundles.  [default: 1]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")

@@ -13,6 +13,7 @@ from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from v2a.config import describe_fault
 from v2a.errors import ConfigError
+from v2a.files import new_folder as create_folder
 
 PROFILE_JSON: Final = "profile.json"
 _FIX: Final = "give a profile.json or its folder; v2a profile --run makes one from a recording"
@@ -38,7 +39,7 @@ def read_profile(path: Path) -> Profile:
     except ValidationError as error:
         fault = describe_fault(error.errors(include_url=False)[0], Profile)
         raise ConfigError(f"{path}: not a profile: {fault}; {_FIX}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a profile; {_FIX}") from error
 
 
@@ -66,6 +67,16 @@ def new_folder(kind: str) -> Path:
     n = 1
     while (folder := Path("runs") / f"{kind}-{n}").exists():
         n += 1
+    return folder
+
+
+def claim_folder(folder: Path) -> Path:
+    """Check that the recorder can create `folder`, before anything is measured. Return `folder`.
+
+    Raises ConfigError if it has content, or cannot be created.
+    """
+    create_folder(without_empty(folder), "record")
+    folder.rmdir()
     return folder
 
 

@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from runtime.camera_worker import camera_of
+from runtime.fit import check_fit
 from runtime.policy.graphs import SUPPLIED
 from runtime.profile.budgets import Budgets
 from runtime.profile.from_recording import profile_of_recording
@@ -53,6 +54,10 @@ def measure(subject: Subject, seconds: float, folder: Path, budgets: Budgets | N
     """
     machine = describe_machine()
     clock = MonotonicClock()
+    check_fit(subject.config, subject.bundle.manifest)
+    camera_of(
+        subject.config.camera, clock
+    ).close()  # a missing camera is an error now, not a minute later
     with progress("engines alone, twice each", len(SUPPLIED)) as step:
         isolated = measure_isolated(
             subject.bundle,
@@ -134,11 +139,16 @@ def _run(subject: Subject, seconds: float, folder: Path, clock: Clock, label: st
 
 
 def _workers(subject: Subject, clock: Clock) -> Workers:
-    config = subject.config
-    camera = camera_of(config.camera, clock)
+    camera = camera_of(subject.config.camera, clock)
     try:
         return build_workers(
-            subject.bundle, subject.robot, camera, config, clock, Tracer(), subject.engines()
+            subject.bundle,
+            subject.robot,
+            camera,
+            subject.config,
+            clock,
+            Tracer(),
+            subject.engines(),
         )
     except BaseException:
         camera.close()

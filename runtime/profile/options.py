@@ -10,7 +10,9 @@ from typing import Any, Final
 import click
 
 from runtime.engines import BACKENDS
+from v2a.option_types import FiniteRange
 
+THREADS_MAX: Final = 1024  # no board of this kind has more cores
 PATH: Final = click.Path(path_type=Path)
 
 _ROBOT = click.option(
@@ -23,7 +25,7 @@ _CAMERA = click.option(
 )
 _SECONDS = click.option(
     "--seconds",
-    type=click.FloatRange(min=0.5),
+    type=FiniteRange(min=0.5),
     default=20.0,
     show_default=True,
     help="Length of the measured run. Three runs of a third of it follow.",
@@ -37,11 +39,19 @@ _ENGINE = click.option(
 )
 _THREADS = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, THREADS_MAX),
     default=1,
     show_default=True,
     help="Threads of each ONNX Runtime engine.",
 )
+
+MEASURING: Final = {  # parameter -> option
+    "robot_yaml": "--robot",
+    "camera": "--camera",
+    "seconds": "--seconds",
+    "engine": "--engine",
+    "threads": "--threads",
+}
 
 Command = Callable[..., Any]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from runtime.profile.budgets import load_budgets
-from runtime.profile.files import new_folder, without_empty, write_profile
+from runtime.profile.files import claim_folder, new_folder, write_profile
 from runtime.profile.from_recording import profile_of_recording
 from runtime.profile.live import measure
-from runtime.profile.options import PATH, measuring_options
+from runtime.profile.options import MEASURING, PATH, measuring_options
 from runtime.profile.subject import choose_subject
 from runtime.profile.text import profile_as_text
 from runtime.recording.messages import to_json
@@ -60,10 +61,12 @@ def profile(
 
     \b
     Exit codes: 0 measured, 8 a budget of --budgets is broken, 2 bad input, 3 bad bundle,
-    4 engine, 5 camera, 6 bus.
+    4 engine, 5 camera, 6 bus, 7 safety, 1 a Python package is missing.
     """
     if (bundle is None) == (recording is None):
         raise click.UsageError("give either a BUNDLE or --run RECORDING")
+    if recording is not None:
+        _refuse_measuring_options()
     budgets = None if budgets_yaml is None else load_budgets(budgets_yaml)
     if recording is not None:
         run = recording
@@ -72,7 +75,7 @@ def profile(
     else:
         assert bundle is not None
         subject = choose_subject(load_bundle(bundle), robot_yaml, camera, engine, threads)
-        run = folder = without_empty(output or new_folder("profile"))
+        run = folder = claim_folder(output or new_folder("profile"))
         found = measure(subject, seconds, folder, budgets)
     write_profile(found, run, folder)
     shown = to_json(found.model_dump(exclude={"samples"}), indent=1)
@@ -80,3 +83,12 @@ def profile(
     click.echo(f"written to {folder}: report.html, profile.json, trace.perfetto-trace", err=True)
     if budgets is not None and not found.budgets.ok:
         raise OverBudget(found.budgets.verdict)
+
+
+def _refuse_measuring_options() -> None:
+    context = click.get_current_context()
+    for name, option in MEASURING.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{option} says how to measure, and --run measures nothing; leave it out"
+            )

@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError
 from runtime.config.robot_yaml import RunConfig
 from runtime.engines import BACKENDS
 from runtime.profile.compare import compare_profiles
+from runtime.profile.files import claim_folder
+from runtime.profile.options import THREADS_MAX
 from runtime.profile.subject import Subject
 from runtime.profile_model import BudgetedTimes, Profile
 from v2a.errors import ConfigError
@@ -53,8 +55,9 @@ class _Key:
     name: str
 
     def __call__(self, subject: Subject, value: str) -> Subject:
-        whole = subject.config.model_dump(mode="json")
-        whole[self.section][self.name] = float(value)
+        # What was not set follows from the rest: the bus budget from the rate.
+        whole = subject.config.model_dump(mode="json", exclude_unset=True)
+        whole.setdefault(self.section, {})[self.name] = _number(value)
         return replace(subject, config=RunConfig.model_validate(whole))
 
 
@@ -65,9 +68,16 @@ def _engine(subject: Subject, value: str) -> Subject:
 
 
 def _threads(subject: Subject, value: str) -> Subject:
-    if int(value) < 1:
-        raise ValueError("must be 1 or more")
+    if not value.isdecimal() or not 1 <= int(value) <= THREADS_MAX:
+        raise ValueError(f"must be a whole number, 1 to {THREADS_MAX}")
     return replace(subject, threads=int(value))
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError("must be a number") from None
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {
@@ -96,7 +106,11 @@ def points(axes: Sequence[str]) -> list[Point]:
         if name not in SETTINGS or not equals or not all(values.split(",")):
             known = ", ".join(SETTINGS)
             raise ConfigError(f"{axis}: write KEY=A,B; KEY is one of {known}")
+        if name in chosen:
+            raise ConfigError(f"{axis}: {name} is there twice; give all its values at once")
         chosen[name] = values.split(",")
+        if len(set(chosen[name])) < len(chosen[name]):
+            raise ConfigError(f"{axis}: a value is there twice; give each once")
     return [
         dict(zip(chosen, values, strict=True)) for values in itertools.product(*chosen.values())
     ]
@@ -109,6 +123,7 @@ def with_options(subject: Subject, point: Point) -> Subject:
             subject = SETTINGS[name](subject, value)
         except (ValueError, ValidationError) as fault:
             reason = fault.errors()[0]["msg"] if isinstance(fault, ValidationError) else str(fault)
+            reason = reason.removeprefix("Value error, ")
             raise ConfigError(f"{name}={value}: {reason}") from fault
     return subject
 
@@ -119,13 +134,17 @@ def run_sweep(
     """Call `measure` with the subject and the folder of each combination of `axes`.
 
     Each point gets a folder of its own in `folder`, and is compared with the first point. Raises
-    ConfigError for a faulty axis before anything is measured.
+    ConfigError for a faulty axis, or a folder with content, before anything is measured.
     """
-    planned = [(point, with_options(subject, point)) for point in points(axes)]
+    planned = [
+        (point, with_options(subject, point), folder / _folder_name(point))
+        for point in points(axes)
+    ]
+    for _, _, place in planned:
+        claim_folder(place)
     rows: list[SweepPoint] = []
     first: Profile | None = None
-    for point, chosen in planned:
-        place = folder / ",".join(f"{name}={value}" for name, value in point.items())
+    for point, chosen, place in planned:
         profile = measure(chosen, place)
         first = first or profile
         rows.append(
@@ -139,6 +158,10 @@ def run_sweep(
             )
         )
     return Sweep(points=tuple(rows))
+
+
+def _folder_name(point: Point) -> str:
+    return ",".join(f"{name}={value}" for name, value in point.items())
 
 
 def sweep_as_text(table: Sweep) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from runtime.profile.budgets import load_budgets
-from runtime.profile.files import new_folder, without_empty, write_profile
+from runtime.profile.files import new_folder, write_profile
 from runtime.profile.live import measure
 from runtime.profile.options import PATH, measuring_options
 from runtime.profile.subject import Subject, choose_subject
@@ -15,6 +15,7 @@ from runtime.profile.sweep import run_sweep, sweep_as_text
 from runtime.profile_model import Profile
 from runtime.recording.messages import to_json
 from v2a.bundle import load_bundle
+from v2a.errors import ConfigError
 
 
 @click.command()
@@ -53,7 +54,7 @@ def sweep(
 
     \b
     Exit codes: 0 measured, also over budget; 2 bad input, 3 bad bundle, 4 engine, 5 camera,
-    6 bus.
+    6 bus, 7 safety, 1 a Python package is missing.
     """
     budgets = None if budgets_yaml is None else load_budgets(budgets_yaml)
     subject = choose_subject(load_bundle(bundle), robot_yaml, camera, engine, threads)
@@ -61,12 +62,15 @@ def sweep(
 
     def measured(point: Subject, place: Path) -> Profile:
         click.echo(f"{place.name}:", err=True)
-        found = measure(point, seconds, without_empty(place), budgets)
+        found = measure(point, seconds, place, budgets)
         write_profile(found, place, place)
         return found
 
     table = run_sweep(subject, axes, measured, folder)
     text = to_json(table.model_dump(), indent=1)
-    (folder / "sweep.json").write_text(text + "\n", encoding="utf-8")
     click.echo(text if as_json else sweep_as_text(table))
+    try:
+        (folder / "sweep.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder}/sweep.json: {error.strerror}; the table is above") from error
     click.echo(f"written to {folder}: sweep.json, and a profile for each row", err=True)

@@ -23,7 +23,11 @@ class Header(Measured):
         description="the same moment as time since 1970 (UTC), ns; null in older recordings. "
         "Lockstep begins in 1970",
     )
-    dry_run: bool = Field(default=False, description="whether the robot was a virtual one")
+    dry_run: bool | None = Field(
+        default=None,
+        description="whether the robot was virtual, so that nothing moved; null: an older v2a, "
+        "which did not say",
+    )
     config: RunConfig = Field(description="all of robot.yaml, with its defaults")
     policy: str = Field(description="name of the policy in the bundle")
     bundle: str = Field(description="path of the bundle")

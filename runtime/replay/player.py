@@ -111,7 +111,7 @@ class Player:
         count = self._script.counts[step.seq]
         self._system1.skip(count - self._drawn.get(step.epoch, 0))
         self._drawn[step.epoch] = count + 1
-        made = self._system1.step(now_ns)
+        made = self._system1.compute(now_ns)  # the ages were judged in the run
         if made is None:
             raise _not_repeatable(f"chunk {step.seq}", self._system1.counts)
         return made

@@ -72,7 +72,8 @@ def check(robot_yaml: Path, bundle: Path | None, bus: bool | None, as_json: bool
     file says, and 7 if a joint stands where it can't be armed.
     """
     config = load_yaml(robot_yaml, RunConfig)
-    load_workspace(config.safety.workspace)
+    middle_rad = [(joint.lower_rad + joint.upper_rad) / 2 for joint in config.robot.joints]
+    load_workspace(config.safety.workspace, np.array(middle_rad))
     if bundle is not None:
         check_fit(config, load_with_bar(bundle).manifest)
     if not as_json:

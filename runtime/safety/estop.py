@@ -7,6 +7,7 @@ Ctrl-C, which reaches the control process as a signal.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,13 @@ class _Datagram(contextlib.AbstractContextManager["_Datagram"]):
                 "a path of its own"
             ) from error
         except OSError as error:
-            raise ConfigError(f"safety.estop.socket: {path}: {error.strerror}") from error
+            reason = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE:
+                reason = "something that is no socket is there"
+            raise ConfigError(
+                f"safety.estop.socket: {path}: {reason}; name a new path in a folder that you may "
+                "write"
+            ) from error
         self._bound.socket.setblocking(False)
 
     def pressed(self) -> str | None:

@@ -19,6 +19,9 @@ Mask = npt.NDArray[np.bool_]
 QUANTITIES: Final = ("voltage_v", "temperature_c", "current_a")  # the readings of a `Health`
 
 
+_ALARM_MAX: Final = 60  # characters of an alarm that are sent
+
+
 class Debounce:
     """Finds the joints that have been bad for `longest_s` without a break."""
 
@@ -101,7 +104,8 @@ class HealthRow(Measured):
     def of(cls, health: Health) -> HealthRow:
         """`health` as a row."""
         readings = {name: _column(getattr(health, name)) for name in QUANTITIES}
-        return cls(t_ns=health.t_ns, alarms=health.alarms, **readings)
+        alarms = tuple(alarm[:_ALARM_MAX] for alarm in health.alarms)
+        return cls(t_ns=health.t_ns, alarms=alarms, **readings)
 
     def health(self) -> Health:
         """The `Health` again."""

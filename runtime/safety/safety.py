@@ -13,7 +13,7 @@ TORQUE_OFF and FAULT last for the rest of the run. A new run starts DISARMED.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,12 +23,15 @@ from hw_drivers.robot.robot import Health
 from runtime.config.robot_yaml import ControlConfig
 from runtime.config.safety_yaml import SafetyConfig, load_workspace
 from runtime.mailbox import Vector
+from runtime.safety.event_counts import EventCounts
 from runtime.safety.health import Debounce, HealthMonitor
 from runtime.safety.motion_limiter import Limits, MotionLimiter, Move
 from v2a.errors import SafetyFault
 
 # A joint that rests on its end stop reads up to about 3 degrees beyond it.
 ARM_TOLERANCE_RAD = 0.05
+# A longer reason is cut, so that a packet with the changes always fits the link.
+REASON_MAX = 400
 
 
 class State(Enum):
@@ -66,7 +69,7 @@ class SafetyRecord:
 
     def __init__(self) -> None:
         self.changes = deque([Change(0, State.DISARMED, "start")], maxlen=1000)
-        self.counts: Counter[str] = Counter()
+        self.counts = EventCounts()
 
     @property
     def state(self) -> State:
@@ -96,7 +99,8 @@ class Safety(SafetyRecord):
         self._limiter = MotionLimiter(limits, period_s)
         self._control = control
         self._config = config
-        self._workspace = load_workspace(config.workspace)
+        sample_rad = self._limiter.inside(np.zeros(len(limits.names)))
+        self._workspace = load_workspace(config.workspace, sample_rad)
         self._health = HealthMonitor(limits.names, config.health)
         self._stall = Debounce(len(limits.names), config.stall_s)
         self._serial_faults = 0
@@ -154,7 +158,7 @@ class Safety(SafetyRecord):
         After `hold_max_s` in HOLD the safe stop begins. Raises SafetyFault if that is torque off.
         """
         self._demand(State.ARMED, State.HOLD)
-        self.counts[reason] += 1
+        self.counts.add(reason)
         self._change(now_ns, State.HOLD, reason)
         if now_ns - self.changes[-1].t_ns > self._config.hold_max_s * 1e9:
             self._stop_safely(now_ns, f"held for {self._config.hold_max_s:g} s: {reason}")
@@ -277,7 +281,7 @@ class Safety(SafetyRecord):
 
     def _change(self, now_ns: int, state: State, reason: str) -> None:
         if state in _NEXT[self.state]:
-            self.changes.append(Change(now_ns, state, reason))
+            self.changes.append(Change(now_ns, state, reason[:REASON_MAX]))
 
     def _where(self, wrong: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], at: Vector) -> str:
         limits = self._limits

@@ -115,6 +115,7 @@ class LiveStatus(Measured):
 
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     robot: str = Field(description="`robot.name` of robot.yaml")
+    dry_run: bool = Field(description="whether the robot is virtual, so that nothing moves")
     policy: str = Field(description="name of the policy in the bundle")
     instruction: str = Field(description="instruction at the start of the run")
     temperature_max_c: float = Field(
@@ -133,6 +134,9 @@ class LiveStatus(Measured):
         description="frame, condition, chunk, state -> messages per second; 0 after 2 s of silence"
     )
     joints: tuple[JointStatus, ...] = Field(description="the joints, in the robot's order")
+    state_age_s: float | None = Field(
+        description="time since the joint positions were measured, s; null before the first"
+    )
     ticks: int | None = Field(description="number of control ticks")
     missed_ticks: dict[str, int] | None = Field(
         description="cause (late, bus, no_chunk) -> number of ticks without their work"

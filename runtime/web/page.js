@@ -107,7 +107,7 @@ function draw(now) {
   at("state").dataset.level = last.state;
   at("state-word").textContent = last.state;
   at("state-reason").textContent = last.reason;
-  at("robot").textContent = now.robot;
+  at("robot").textContent = now.robot + (now.dry_run ? " (dry run)" : "");
   at("policy").textContent = now.policy;
   at("instruction").textContent = now.instruction;
   const { frame, condition, chunk, state } = now.rates_hz;

@@ -94,4 +94,5 @@ def about_run(workers: Workers) -> About:
         instruction=config.instruction,
         joints=tuple(joint.name for joint in config.robot.joints),
         temperature_max_c=config.safety.health.temperature_max_c,
+        dry_run=workers.control.dry_run,
     )

@@ -39,6 +39,7 @@ class About:
     instruction: str
     joints: tuple[str, ...]
     temperature_max_c: float
+    dry_run: bool
 
 
 class View:
@@ -139,8 +140,10 @@ def snapshot(view: View, now_ns: int, outcome: OutcomeStatus) -> LiveStatus:
     """Make the status as of `now_ns`."""
     with view.lock:
         about, vitals, frame = view.about, view.vitals, view.newest.get("frame")
+        state = view.newest.get("state")
         return LiveStatus(
             robot=about.robot,
+            dry_run=about.dry_run,
             policy=about.policy,
             instruction=about.instruction,
             temperature_max_c=about.temperature_max_c,
@@ -154,6 +157,7 @@ def snapshot(view: View, now_ns: int, outcome: OutcomeStatus) -> LiveStatus:
             stages_ms={s: view.stages[s].recent_ms() for s in STAGES if s in view.stages},
             rates_hz={kind: rate.hz(now_ns) for kind, rate in view.rates.items()},
             joints=view.joints(),
+            state_age_s=None if state is None else (now_ns - state.t_capture_ns) / 1e9,
             ticks=vitals and vitals.ticks,
             missed_ticks=vitals and vitals.missed_ticks,
             torque_fault=vitals and vitals.torque_fault,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from hw_drivers.bus.block import Reading
 from hw_drivers.robot.robot import Health
 from runtime.control.notes import LimitsRow, Note, Setup
-from runtime.control.record import TickFacts
+from runtime.control.process import CHANGES_MAX, SPANS_MAX, ControlServer
+from runtime.control.record import ControlRecord, TickFacts
 from runtime.control.wire import (
     BEAT,
     CHUNK,
     NOTE,
     PACKET_MAX,
     SETUP,
+    SPANS,
     TICK,
     Heartbeat,
     Link,
@@ -33,10 +36,12 @@ from runtime.control.wire import (
 )
 from runtime.fit import check_fit
 from runtime.host.run_delay import ThreadTimes
-from runtime.mailbox import ChunkMsg, StateMsg, Vector
-from runtime.safety.health import HealthRow
-from runtime.safety.safety import State
+from runtime.mailbox import ChunkMsg, Mailboxes, StateMsg, Vector
+from runtime.safety.health import QUANTITIES, HealthRow
+from runtime.safety.safety import REASON_MAX, Change, SafetyRecord, State
 from tests.runtime.conftest import manifest, run_config
+from v2a.clock import FakeClock
+from v2a.spans import SpanRing
 
 whole = st.integers(-(2**63), 2**63 - 1)
 rows = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=20))
@@ -153,3 +158,69 @@ def test_a_note_arrives_as_it_was(
     np.testing.assert_array_equal(back.value, voltage.value)
     np.testing.assert_array_equal(back.valid, voltage.valid)
     np.testing.assert_array_equal(back.age_ns, voltage.age_ns)
+
+
+@pytest.mark.parametrize("text", ["a", "\x00", "\u20ac", "\U0001f916", "\ud800", '"'])
+def test_the_fullest_note_fits_the_link(text: str) -> None:
+    """Every part of a note that others fill is full: 253 servos, and reasons without an end."""
+    control = full_control(text * 10_000)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        link, server = Link(ours), server_of(control, Link(theirs))
+        server.tick(10**9, 0)
+        kinds = [packet[0] for packet in link.packets()]
+    assert kinds == [NOTE, TICK, SPANS]
+
+
+def test_a_note_that_cannot_be_sent_keeps_no_tick_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        link, end = Link(ours), Link(theirs)
+        whole_send = end.send
+        monkeypatch.setattr(end, "send", lambda p: p[0] != NOTE and whole_send(p))
+        server = server_of(full_control("a"), end)
+        for k in range(5):
+            server.tick(10**9 + k * 20_000_000, 0)
+        assert [packet[0] for packet in link.packets()].count(TICK) == 5
+
+
+def test_many_changes_come_in_several_notes_and_none_is_lost() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        link, server = Link(ours), server_of(full_control("why"), Link(theirs))
+        told: list[tuple[int, State, str]] = []
+        for k in range(110):
+            server.tick(10**9 + k * 20_000_000, 0)
+            for packet in link.packets():
+                if packet[0] == NOTE:
+                    note = unpack_json(packet, Note)
+                    assert len(note.changes) <= CHANGES_MAX
+                    told += note.changes
+    assert [t_ns for t_ns, _, _ in told] == list(range(1, 1000))
+
+
+def full_control(text: str) -> Any:
+    """Stands for a `Control` whose record is as large as it can become."""
+    safety = SafetyRecord()
+    for k in range(1000):
+        safety.counts.add(f"{k}{text}")
+        state = State.ARMED if k % 2 else State.HOLD
+        safety.changes.append(Change(k, state, text[:REASON_MAX]))
+    number = np.full(253, -1.2345678901234567e-123)
+    reading = Reading(number, np.ones(253, bool), np.full(253, 2**62))
+    record: Any = ControlRecord(safety)
+    record.period_ns, record.missed, record.close = 20_000_000, None, None
+    record.health = Health(0, alarms=(text,) * 253, **dict.fromkeys(QUANTITIES, reading))
+    record.torque_fault = text
+    record.tick = lambda now_ns, late_ns: None
+    record.facts = TickFacts()
+    return record
+
+
+def server_of(control: Any, link: Link) -> ControlServer:
+    ring = SpanRing(SPANS_MAX)
+    for k in range(SPANS_MAX):
+        ring.add(0, k, k, k)
+    server = ControlServer(control, link, Mailboxes(), FakeClock(), ring, lambda: None)
+    server._told_change = control.safety.changes[0]
+    return server

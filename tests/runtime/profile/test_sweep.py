@@ -36,6 +36,7 @@ def test_every_combination_is_a_point() -> None:
         ("speed=1", "one of engine, threads, rate_hz"),
         ("threads", "write KEY=A,B"),
         ("threads=1,", "write KEY=A,B"),
+        ("threads=1,1", "a value is there twice"),
     ],
 )
 def test_what_can_not_be_swept_is_refused_with_the_reason(axis: str, says: str) -> None:
@@ -43,13 +44,36 @@ def test_what_can_not_be_swept_is_refused_with_the_reason(axis: str, says: str) 
         points([axis])
 
 
+def test_an_axis_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="threads is there twice"):
+        points(["threads=1,2", "threads=4"])
+
+
+def test_a_folder_with_content_is_refused_before_anything_is_measured(
+    subject: Subject, tmp_path: Path
+) -> None:
+    (tmp_path / "threads=2").mkdir()
+    (tmp_path / "threads=2" / "run.mcap").touch()
+
+    def never(subject: Subject, folder: Path) -> Profile:
+        raise AssertionError("measured")
+
+    with pytest.raises(ConfigError, match=r"threads=2: can't record there"):
+        run_sweep(subject, ["threads=1,2"], never, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("point", "says"),
     [
-        ({"threads": "many"}, "threads=many: invalid literal"),
-        ({"threads": "0"}, "threads=0: must be 1 or more"),
+        ({"threads": "many"}, "threads=many: must be a whole number, 1 to 1024"),
+        ({"threads": "0"}, "threads=0: must be a whole number"),
+        ({"threads": "1e6"}, "threads=1e6: must be a whole number"),
+        ({"threads": "9" * 20}, "must be a whole number"),
+        ({"rate_hz": "fast"}, "rate_hz=fast: must be a number"),
+        ({"rate_hz": "nan"}, "rate_hz=nan: "),
+        ({"fps": "1e9"}, "fps=1e9: must be 0.1 to 1000"),
         ({"engine": "gpu"}, "engine=gpu: must be one of ort"),
-        ({"rate_hz": "-5"}, "rate_hz=-5: Input should be greater than 0"),
+        ({"rate_hz": "-5"}, "rate_hz=-5: must be 2 to 1000"),
     ],
 )
 def test_a_value_that_can_not_be_is_refused(

@@ -18,8 +18,9 @@ from hw_drivers.robot.robot import Health
 from runtime.config.robot_yaml import ControlConfig
 from runtime.config.safety_yaml import SafetyConfig, load_workspace
 from runtime.mailbox import Vector
+from runtime.safety.event_counts import KINDS_MAX, OTHER, TEXT_MAX
 from runtime.safety.motion_limiter import Limits, braking_step
-from runtime.safety.safety import Safety, State
+from runtime.safety.safety import Safety, SafetyRecord, State
 from v2a.errors import ConfigError, SafetyFault
 
 LIMITS = Limits(
@@ -330,7 +331,7 @@ def test_a_workspace_lies_beside_robot_yaml_wherever_the_user_stands(
         config = SafetyConfig.model_validate(
             {"workspace": name}, context={"folder": tmp_path / "robot"}
         )
-        assert load_workspace(config.workspace)(np.zeros(2)) == "the wall"
+        assert load_workspace(config.workspace, np.zeros(2))(np.zeros(2)) == "the wall"
 
 
 @pytest.mark.parametrize(
@@ -341,6 +342,9 @@ def test_a_workspace_lies_beside_robot_yaml_wherever_the_user_stands(
         ("def", "SyntaxError: "),
         ("allows = 1", "TypeError: allows is no function"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("def allows(): pass", "TypeError: allows() takes 0 positional arguments but 1 was given"),
+        ("def allows(rad): return True", "TypeError: allows returned True, expected None or"),
+        ("def allows(rad): return rad[7]", "IndexError: "),
     ],
 )
 def test_a_workspace_that_cannot_be_loaded_is_one_line(
@@ -349,7 +353,7 @@ def test_a_workspace_that_cannot_be_loaded_is_one_line(
     file = tmp_path / "cell.py"
     file.write_text(text)
     with pytest.raises(ConfigError, match="name it FILE") as caught:
-        load_workspace(f"{file}:allows")
+        load_workspace(f"{file}:allows", np.zeros(2))
     assert f"{file}:allows: {reason}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -384,3 +388,14 @@ def test_a_valid_reading_that_is_no_number_is_bad() -> None:
     bad = Reading(np.array([np.nan, 0.5]), np.ones(2, bool), np.zeros(2, np.int64))
     with pytest.raises(SafetyFault, match="base: nan A"):
         safety.health(0, health(0, current_a=bad))
+
+
+def test_reasons_without_an_end_stay_few_and_short() -> None:
+    """A workspace that writes the position into its reason makes a new one at each tick."""
+    safety = SafetyRecord()
+    for k in range(10_000):
+        safety.counts.add(f"workspace: at {k} mm " + "x" * 1000)
+    assert sum(safety.counts.values()) == 10_000
+    assert len(safety.counts) == KINDS_MAX + 1
+    assert safety.counts[OTHER] == 10_000 - KINDS_MAX
+    assert max(map(len, safety.counts)) == TEXT_MAX

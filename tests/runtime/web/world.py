@@ -17,7 +17,9 @@ from v2a.clock import FakeClock
 from v2a.spans import STAGE_INDEX
 
 MS = 1_000_000
-ABOUT = About("two", "tiny", 'push "the" cube', ("base", "tip"), temperature_max_c=65.0)
+ABOUT = About(
+    "two", "tiny", 'push "the" cube', ("base", "tip"), temperature_max_c=65.0, dry_run=False
+)
 IMAGE = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 
 
