@@ -13,6 +13,7 @@ from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from v2a.config import describe_fault
 from v2a.errors import ConfigError
+from v2a.files import write_text
 
 PROFILE_JSON: Final = "profile.json"
 _FIX: Final = "give a profile.json or its folder; v2a profile --run makes one from a recording"
@@ -54,7 +55,7 @@ def write_profile(profile: Profile, run: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = to_json(profile.model_dump()) + "\n"
-        (folder / PROFILE_JSON).write_text(text, encoding="utf-8")
+        write_text(folder / PROFILE_JSON, text)
         write_report(profile, recording, folder / "report.html")
         write_trace(recording, folder / "trace.perfetto-trace")
     except OSError as error:

@@ -15,6 +15,7 @@ from runtime.profile.sweep import run_sweep, sweep_as_text
 from runtime.profile_model import Profile
 from runtime.recording.messages import to_json
 from v2a.bundle import load_bundle
+from v2a.files import write_text
 
 
 @click.command()
@@ -67,6 +68,6 @@ def sweep(
 
     table = run_sweep(subject, axes, measured, folder)
     text = to_json(table.model_dump(), indent=1)
-    (folder / "sweep.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "sweep.json", text + "\n")
     click.echo(text if as_json else sweep_as_text(table))
     click.echo(f"written to {folder}: sweep.json, and a profile for each row", err=True)
