@@ -20,6 +20,7 @@ from runtime.summary import as_text, versions
 from runtime.summary_model import RunSummary
 from v2a.bundle import load_bundle
 from v2a.errors import ConfigError
+from v2a.files import write_text
 from v2a.terminal import Bar
 
 FILMS = 6
@@ -182,7 +183,7 @@ def _study(
     }
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
-        (save / f"study_{level}.json").write_text(json.dumps(found, indent=1) + "\n")
+        write_text(save / f"study_{level}.json", json.dumps(found, indent=1) + "\n")
     click.echo(json.dumps(found) if as_json else "\n".join(_study_lines(rows)))
 
 
@@ -197,7 +198,7 @@ def _study_lines(rows: dict[str, Any]) -> list[str]:
 def _save(folder: Path, session: Session, summary: dict[str, Any], level: Level) -> None:
     """Save this run's figures for the report, and its delays for the study's virtual clock."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"realtime_{level}.json").write_text(to_json(summary, indent=1) + "\n")
+    write_text(folder / f"realtime_{level}.json", to_json(summary, indent=1) + "\n")
     camera = np.median(session.delays.camera)
     taken = {
         "camera": np.array(session.delays.camera),
@@ -209,4 +210,4 @@ def _save(folder: Path, session: Session, summary: dict[str, Any], level: Level)
         name: [int(v) for v in np.quantile(np.maximum(ns, 0), grid)] for name, ns in taken.items()
     }
     found = {"cpu_model": _cpu_model(), "quantiles_ns": quantiles}
-    (folder / "delays.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_text(folder / "delays.json", json.dumps(found, indent=1) + "\n")

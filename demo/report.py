@@ -12,6 +12,7 @@ from typing import Any, Final
 from demo import plots
 from demo.film import Film, animation
 from demo.statistics import RESULTS
+from v2a.files import write_text
 from v2a.spans import COLUMNS
 
 _PAGE: Final = """<!doctype html>
@@ -36,9 +37,9 @@ small {{ color: #666 }}
 def write_report(folder: Path, summary: Mapping[str, Any], films: Sequence[Film]) -> Path:
     """Write `index.html` and `demo.json` to `folder`. Returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "demo.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_text(folder / "demo.json", json.dumps(summary, indent=1) + "\n")
     page = folder / "index.html"
-    page.write_text(_PAGE.format(body="\n".join(_sections(summary, films))))
+    write_text(page, _PAGE.format(body="\n".join(_sections(summary, films))))
     return page
 
 

@@ -160,6 +160,9 @@ class Profile(Measured):
     policy: str = Field(description="name of the policy in the bundle")
     engine: str | None = Field(default=None, description="engine back end, as in `--engine`")
     options: dict[str, int] = Field(default={}, description="option of the engine -> value")
+    started_utc: str | None = absent("date and time of the start of the run in UTC")
+    dry_run: bool = Field(default=False, description="whether the robot was a virtual one")
+    damaged: str | None = absent("what of the recording is damaged, and so not in this profile")
     seconds: float = Field(description="length of the run")
     stages: dict[str, StageTimes] = Field(
         description="stage -> how long it took in its thread, waits for the GIL and a core included"

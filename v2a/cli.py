@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
@@ -10,6 +11,7 @@ import click
 
 from v2a import __version__
 from v2a.errors import V2AError
+from v2a.install import install_hint
 from v2a.output import expend_stderr, open_missing_streams
 
 
@@ -75,6 +77,7 @@ EXTRA_OF: Final = {
     "transformers": "siglip",
 }
 
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 
 
@@ -120,8 +123,13 @@ class LazyGroup(click.Group):
             package = (error.name or "").partition(".")[0]
             if package not in EXTRA_OF:
                 raise
-            fix = f"pip install '.[{EXTRA_OF[package]}]'"
-            _fail(ctx, f"{package} is not installed; run: {fix}", V2AError.exit_code)
+            hint = install_hint(EXTRA_OF[package])
+            _fail(ctx, f"{package} is not installed; {hint}", V2AError.exit_code)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(ctx, f"{where}{error.strerror}; make room, or write elsewhere", 1)
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
 

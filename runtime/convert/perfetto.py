@@ -8,7 +8,7 @@ in ms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +19,7 @@ from runtime.convert.flows import Key, flows, key_of
 from runtime.mailbox import ChunkMsg
 from runtime.recording.reader import Recording
 from runtime.span_ages import ages_of_spans
+from v2a.files import new_folder, replacing
 from v2a.names import STAGES
 from v2a.spans import GPU
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 THREADS: Final = ("main", "camera", "system2", "system1", "control")
 PROCESS: Final = 1  # process id in the trace; the recording does not have the real one
 SEQUENCE: Final = 1
+REALTIME, MONOTONIC = 1, 3  # protos/perfetto/common/builtin_clock.proto
 
 
 class Slice(NamedTuple):
@@ -51,6 +53,19 @@ class Age(NamedTuple):
     age_ns: int
 
 
+FILE: Final = "run.perfetto-trace"
+
+
+def export(recordings: Sequence[Recording], folder: Path) -> None:
+    """Write `run.perfetto-trace` of the only one of `recordings` into the new `folder`.
+
+    Raises ConfigError if the folder exists or the disk refuses.
+    """
+    (recording,) = recordings
+    with new_folder(folder, "export") as beside:
+        write_trace(recording, beside / FILE)
+
+
 def write_trace(recording: Recording, path: Path) -> None:
     """Write `path` (`.perfetto-trace`), over an existing file. Times are of CLOCK_MONOTONIC."""
     # Here: it takes 50 ms to import.
@@ -62,8 +77,11 @@ def write_trace(recording: Recording, path: Path) -> None:
     threads = {
         name: _slices(name, spans[name], through, chunks) for name in sorted(spans, key=_place)
     }
-    with path.open("wb") as file:
-        writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {recording.header.policy}")
+    with replacing(path) as beside, beside.open("wb") as file:
+        header = recording.header
+        dry = " (dry run)" if header.dry_run else ""
+        writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {header.policy}{dry}")
+        writer.clocks(header.start_ns, header.log_ns(header.start_ns))
         for name, slices in threads.items():
             # A capture overlaps with the thread's work on the picture before.
             writer.track("capture", [s for s in slices if s.name == "capture"])
@@ -153,6 +171,16 @@ class _Writer:
         packet.track_descriptor.process.process_name = process
         self._trace.write_packet(packet)
 
+    def clocks(self, monotonic_ns: int, utc_ns: int) -> None:
+        """Write that all times are of CLOCK_MONOTONIC, and one moment on both clocks."""
+        packet = self._trace.create_packet()
+        packet.trusted_packet_sequence_id = SEQUENCE
+        snapshot = packet.clock_snapshot
+        snapshot.primary_trace_clock = MONOTONIC
+        for clock_id, t_ns in ((MONOTONIC, monotonic_ns), (REALTIME, utc_ns)):
+            snapshot.clocks.add(clock_id=clock_id, timestamp=t_ns)
+        self._trace.write_packet(packet)
+
     def thread(self, name: str, slices: Iterable[Slice]) -> None:
         """Write a thread's track."""
         packet = self._described()
@@ -214,6 +242,7 @@ class _Writer:
     def _event(self, t_ns: int, uuid: int) -> TracePacket:
         packet = self._trace.create_packet()
         packet.timestamp = t_ns
+        packet.timestamp_clock_id = MONOTONIC
         packet.trusted_packet_sequence_id = SEQUENCE
         packet.track_event.track_uuid = uuid
         return packet

@@ -7,11 +7,15 @@
     /safety, /log                 as text
     /configuration                the header of the recording
 
-It needs rerun-sdk, the extra [rerun]. Times are seconds since the start of the run.
+It needs rerun-sdk, the extra [rerun]. The timeline `time` is the time since the
+start of the run, and `utc` the date and time.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -29,24 +33,34 @@ from v2a.spans import GPU
 
 FILE: Final = "run.rrd"
 PICTURES: Final = 64  # per batch
+PIPE_BYTES: Final = 1 << 20
 
 Columns = tuple[str, Sequence[int] | npt.NDArray[np.int64], Any]
 """An entity, the times of its rows (int64 [n], ns) and rerun's columns."""
 
 
-def export(recording: Recording, folder: Path) -> None:
-    """Write `run.rrd` into the new `folder`.
+def export(recordings: Sequence[Recording], folder: Path) -> None:
+    """Write `run.rrd` of the only one of `recordings` into the new `folder`.
 
-    Raises ConfigError if the folder exists, and ModuleNotFoundError if rerun-sdk or OpenCV is not
-    installed.
+    Raises ConfigError if the folder exists or the disk refuses, and ModuleNotFoundError if
+    rerun-sdk or OpenCV is not installed.
     """
-    import rerun  # fail before writing if the extra [rerun] is missing
 
-    new_folder(folder, "export")
+    (recording,) = recordings
+    with new_folder(folder, "export") as beside:
+        _write(recording, beside / FILE)
+
+
+def _write(recording: Recording, path: Path) -> None:
+    import rerun
+
     # Copies of a recording get the same id.
     stream = rerun.RecordingStream("v2a", recording_id=f"v2a-{recording.t0_ns}")
-    stream.save(folder / FILE)
+    pipe = _Pipe(path)
+    stream.save(pipe.path)
     stream.send_recording_name(recording.path.parent.name)
+    start_ns, start_utc_ns = recording.t0_ns, recording.header.log_ns(recording.t0_ns)
+    stream.send_recording_start_time_nanos(start_utc_ns)
     header = rerun.TextDocument(to_json(recording.header, indent=1))
     stream.log("configuration", header, static=True)
     for entity, times_ns, columns in chain(
@@ -54,10 +68,49 @@ def export(recording: Recording, folder: Path) -> None:
     ):
         if not len(times_ns):
             continue
-        since = (np.asarray(times_ns, np.int64) - recording.t0_ns).astype("timedelta64[ns]")
-        time = rerun.TimeColumn("time", duration=since)
-        stream.send_columns(entity, [time], columns)
+        since_ns = np.asarray(times_ns, np.int64) - start_ns
+        times = [
+            rerun.TimeColumn("time", duration=since_ns.astype("timedelta64[ns]")),
+            rerun.TimeColumn("utc", timestamp=(since_ns + start_utc_ns).astype("datetime64[ns]")),
+        ]
+        stream.send_columns(entity, times, columns)
+        if pipe.error:
+            break
     stream.disconnect()  # writes the rest
+    pipe.close()
+
+
+class _Pipe(threading.Thread):
+    """Writes to a file what the SDK writes to the named pipe `path`.
+
+    On a full disk the SDK itself waits for ever or says nothing.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(name="rrd", daemon=True)
+        self.path = file.with_suffix(".pipe")
+        self.error: OSError | None = None
+        self._file = file
+        os.mkfifo(self.path)
+        self.start()
+
+    def run(self) -> None:
+        """Copy until the SDK closes the pipe; after an error, throw the rest away."""
+        with self.path.open("rb", buffering=0) as source:
+            try:
+                with self._file.open("wb") as target:
+                    shutil.copyfileobj(source, target, PIPE_BYTES)
+            except OSError as error:
+                self.error = error
+            while source.read(PIPE_BYTES):
+                pass
+
+    def close(self) -> None:
+        """Wait for the end. Raises OSError if the file is not whole."""
+        self.join()
+        self.path.unlink()
+        if self.error:
+            raise self.error
 
 
 def _pictures(recording: Recording) -> Iterator[Columns]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -30,14 +31,17 @@ VIDEO: Final = {
 
 @contextmanager
 def mp4(path: Path, fps: int) -> Iterator[Callable[[Image], None]]:
-    """Open a new file and yield a function that appends one image, uint8 [H, W, 3] RGB."""
+    """Open a new file and yield a function that appends one image, uint8 [H, W, 3] RGB.
+
+    Raises OSError if the file is not whole at the end.
+    """
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(CODEC, rate=fps, options=OPTIONS)
         stream.pix_fmt = PIXELS
-        written = 0
 
         def write(picture: Image) -> None:
             """Append an image, uint8 [H, W, 3] RGB, which is shown for 1 / `fps` s."""
@@ -51,3 +55,6 @@ def mp4(path: Path, fps: int) -> Iterator[Callable[[Image], None]]:
 
         yield write
         container.mux(stream.encode())
+    with av.open(str(path)) as readable:  # FFmpeg does not tell every write that failed
+        if readable.streams.video[0].frames != written:
+            raise OSError(errno.ENOSPC, "the video is cut off: is the disk full?", str(path))

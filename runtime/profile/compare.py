@@ -54,7 +54,9 @@ def compare_profiles(before: Profile, after: Profile) -> ProfileComparison:
     rows = {name: _row(name, before, after, len(names)) for name in names}
     stalls = new_stalls(before, after)
     return ProfileComparison(
-        verdict="; ".join([*changes(rows), *_new(stalls), *_others(before, after)]),
+        verdict="; ".join(
+            [*changes(rows), *_new(stalls), *_others(before, after), *_damaged(before, after)]
+        ),
         stages={name: row for name, row in rows.items() if name in STAGES},
         ages={name: row for name, row in rows.items() if name in AGES},
         new_stalls=tuple(stalls),
@@ -113,6 +115,12 @@ def comparison_as_text(found: ProfileComparison) -> str:
             f"{row.verdict.replace('_', ' ')}"
         )
     return "\n".join([*lines, found.verdict])
+
+
+def _damaged(before: Profile, after: Profile) -> Iterator[str]:
+    for name, profile in (("A", before), ("B", after)):
+        if profile.damaged:
+            yield f"{name} is incomplete: {profile.damaged}"
 
 
 def _sampled(profile: Profile, name: str) -> bool:

@@ -17,7 +17,7 @@ from runtime.profile.paired import EngineComparison, compare_engines, engine_com
 from runtime.recording.messages import to_json
 from v2a.bundle import MANIFEST, load_bundle
 from v2a.clock import MonotonicClock
-from v2a.errors import ConfigError
+from v2a.errors import ConfigError, DamagedRecording
 
 
 @click.command()
@@ -62,8 +62,12 @@ def compare(
         return
     if engine is not None or threads is not None:
         raise click.UsageError("--engine and --threads only apply to two bundles")
-    found = compare_profiles(read_profile(before), read_profile(after))
+    profiles = [read_profile(path) for path in (before, after)]
+    found = compare_profiles(*profiles)
     click.echo(to_json(found.model_dump(), 1) if as_json else comparison_as_text(found))
+    for path, read in zip((before, after), profiles, strict=True):
+        if read.damaged:
+            raise DamagedRecording(f"{path}: {read.damaged}; the result covers only the rest")
 
 
 def _compare_engines(before: Path, after: Path, backend: str, threads: int) -> EngineComparison:

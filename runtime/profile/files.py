@@ -13,7 +13,7 @@ from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 from v2a.config import describe_fault
 from v2a.errors import ConfigError
-from v2a.files import new_folder as create_folder
+from v2a.files import write_text
 
 PROFILE_JSON: Final = "profile.json"
 _FIX: Final = "give a profile.json or its folder; v2a profile --run makes one from a recording"
@@ -55,7 +55,7 @@ def write_profile(profile: Profile, run: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = to_json(profile.model_dump()) + "\n"
-        (folder / PROFILE_JSON).write_text(text, encoding="utf-8")
+        write_text(folder / PROFILE_JSON, text)
         write_report(profile, recording, folder / "report.html")
         write_trace(recording, folder / "trace.perfetto-trace")
     except OSError as error:
@@ -75,8 +75,13 @@ def claim_folder(folder: Path) -> Path:
 
     Raises ConfigError if it has content, or cannot be created.
     """
-    create_folder(without_empty(folder), "record")
-    folder.rmdir()
+    try:
+        without_empty(folder).mkdir(parents=True)
+        folder.rmdir()
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: can't record there: {error.strerror}; name a new folder"
+        ) from error
     return folder
 
 

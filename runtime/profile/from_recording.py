@@ -17,6 +17,7 @@ from runtime.profile_model import BudgetedTimes, EngineTimes, Machine, Profile, 
 from runtime.recording.reader import Recording
 from runtime.report.run_facts import RunFacts, read_run
 from runtime.report.stalls import Rows
+from runtime.summary_model import utc_text
 from v2a.measured import Times
 from v2a.names import STAGES
 from v2a.spans import GPU
@@ -47,7 +48,11 @@ def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -
         for name, (threads, rows) in spans.items()
     }
     summary = recording.summary()  # None: the run was killed, or still goes on
+    header = recording.header
     return Profile(
+        started_utc=None if header.start_utc_ns is None else utc_text(header.start_utc_ns),
+        dry_run=header.dry_run,
+        damaged=recording.damaged(),
         policy=recording.header.policy,
         seconds=(facts.t1_ns - facts.t0_ns) / 1e9,
         stages=stages,

@@ -61,17 +61,20 @@ def profile(
 
     \b
     Exit codes: 0 measured, 8 a budget of --budgets is broken, 2 bad input, 3 bad bundle,
-    4 engine, 5 camera, 6 bus, 7 safety, 1 a Python package is missing.
+    4 engine, 5 camera, 6 bus, 7 safety, 1 a Python package is missing, 9 the recording is damaged,
+    and its readable rest is profiled.
     """
     if (bundle is None) == (recording is None):
         raise click.UsageError("give either a BUNDLE or --run RECORDING")
     if recording is not None:
         _refuse_measuring_options()
     budgets = None if budgets_yaml is None else load_budgets(budgets_yaml)
+    recorded = None
     if recording is not None:
         run = recording
         folder = output or (run if run.is_dir() else run.parent)
-        found = profile_of_recording(Recording(run), budgets)
+        recorded = Recording(run)
+        found = profile_of_recording(recorded, budgets)
     else:
         assert bundle is not None
         subject = choose_subject(load_bundle(bundle), robot_yaml, camera, engine, threads)
@@ -81,6 +84,8 @@ def profile(
     shown = to_json(found.model_dump(exclude={"samples"}), indent=1)
     click.echo(shown if as_json else profile_as_text(found))
     click.echo(f"written to {folder}: report.html, profile.json, trace.perfetto-trace", err=True)
+    if recorded is not None:
+        recorded.complain()
     if budgets is not None and not found.budgets.ok:
         raise OverBudget(found.budgets.verdict)
 

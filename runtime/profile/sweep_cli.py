@@ -15,7 +15,7 @@ from runtime.profile.sweep import run_sweep, sweep_as_text
 from runtime.profile_model import Profile
 from runtime.recording.messages import to_json
 from v2a.bundle import load_bundle
-from v2a.errors import ConfigError
+from v2a.files import write_text
 
 
 @click.command()
@@ -69,8 +69,5 @@ def sweep(
     table = run_sweep(subject, axes, measured, folder)
     text = to_json(table.model_dump(), indent=1)
     click.echo(text if as_json else sweep_as_text(table))
-    try:
-        (folder / "sweep.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{folder}/sweep.json: {error.strerror}; the table is above") from error
+    write_text(folder / "sweep.json", text + "\n")
     click.echo(f"written to {folder}: sweep.json, and a profile for each row", err=True)

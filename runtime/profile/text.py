@@ -55,6 +55,8 @@ def _layers(profile: Profile) -> Iterator[str]:
 
 
 def _sentences(profile: Profile) -> Iterator[str]:
+    if profile.damaged:
+        yield f"incomplete: {profile.damaged}"
     missed = ", ".join(f"{cause} {n}" for cause, n in profile.missed_ticks.items())
     yield f"{profile.seconds:.1f} s, {profile.ticks} ticks; missed: {missed or 'not counted'}"
     if profile.device is not None and profile.device.throttled:

@@ -12,10 +12,15 @@ from runtime.recording.info import RecordingInfo, look_into
 from runtime.recording.messages import to_json
 from runtime.recording.reader import Recording
 
-# --to -> the module whose `export(recording, folder)` writes it
-FORMATS: Final = {"lerobot": "runtime.convert.lerobot", "rrd": "runtime.convert.rerun"}
+# --to -> the module whose `export(recordings, folder)` writes it
+FORMATS: Final = {
+    "lerobot": "runtime.convert.lerobot",
+    "rrd": "runtime.convert.rerun",
+    "perfetto": "runtime.convert.perfetto",
+}
 
-_RUN = click.argument("run", type=click.Path(path_type=Path))
+_PATH = click.Path(path_type=Path)
+_RUN = click.argument("run", type=_PATH)
 
 
 @click.group()
@@ -38,12 +43,53 @@ def info(run: Path, as_json: bool) -> None:
 
 
 @record.command()
-@_RUN
+@click.argument("paths", metavar="RUN... [FOLDER]", nargs=-1, required=True, type=_PATH)
 @click.option("--to", "name", type=click.Choice(list(FORMATS)), required=True, help="Format.")
-@click.argument("folder", type=click.Path(path_type=Path))
-def export(run: Path, name: str, folder: Path) -> None:
-    """Write RUN to the new FOLDER in another format."""
-    importlib.import_module(FORMATS[name]).export(Recording(run), folder)
+@click.option("-o", "--output", type=_PATH, help="The folder. Without -o, it is the last argument.")
+@click.option("--append", is_flag=True, help="lerobot: add the episodes to the data set in FOLDER.")
+@click.option(
+    "--fps", type=click.IntRange(1, 1000),
+    help="lerobot: rows per second.  [default: the camera's measured rate]",
+)  # fmt: skip
+@click.option(
+    "--success", metavar="WHICH",
+    help="lerobot: mark episodes as successes: all, none, or epochs such as 0,2.",
+)  # fmt: skip
+def export(
+    paths: tuple[Path, ...],
+    name: str,
+    output: Path | None,
+    append: bool,
+    fps: int | None,
+    success: str | None,
+) -> None:
+    """Write each RUN to the new FOLDER in another format.
+
+    \b
+    For training:      v2a record export runs/arm-1 runs/arm-2 --to lerobot -o dataset
+    More of it:        v2a record export runs/arm-3 --to lerobot -o dataset --append
+    To look at:        v2a record export runs/arm-1 --to rrd -o folder
+
+    \b
+    Exit codes: 0 written; 1 a package is missing, 2 bad input or no room, 9 a recording is
+    damaged: the readable rest is written.
+    """
+    *runs, folder = paths if output is None else (*paths, output)
+    if not runs:
+        raise click.UsageError("give a RUN and a FOLDER")
+    options = {"append": append, "fps": fps, "success": success}
+    asked = {key: value for key, value in options.items() if value}
+    if name != "lerobot" and (asked or len(runs) > 1):
+        what = f"--{next(iter(asked))}" if asked else "more than one RUN"
+        raise click.UsageError(f"{what} is for --to lerobot only")
+    recordings = [Recording(run) for run in runs]
+    if asked:
+        lerobot = importlib.import_module(FORMATS["lerobot"])
+        lerobot.export(recordings, folder, lerobot.Options(**asked))
+    else:
+        importlib.import_module(FORMATS[name]).export(recordings, folder)
+    for recording in recordings:
+        recording.complain()
 
 
 def _text(found: RecordingInfo) -> str:

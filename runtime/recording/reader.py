@@ -89,16 +89,20 @@ class Recording:
         """The damaged places that were met so far. `extent` meets all of them."""
         return list(self._damage.values())
 
+    def damaged(self) -> str | None:
+        """The damaged places that were met so far in a line; None if there are none."""
+        places = self.damage
+        if not places:
+            return None
+        named = [self._described(place) for place in places[:_NAMED]]
+        more = [f"{len(places) - _NAMED} more"] if len(places) > _NAMED else []
+        count = f"{len(places)} damaged {'place' if len(places) == 1 else 'places'}"
+        return f"{count}: {'; '.join(named + more)}"
+
     def complain(self) -> None:
         """Raise DamagedRecording if a damaged place was met so far. Commands do this at last."""
-        places = self.damage
-        if places:
-            named = [self._described(place) for place in places[:_NAMED]]
-            more = [f"{len(places) - _NAMED} more"] if len(places) > _NAMED else []
-            raise DamagedRecording(
-                f"{self.path}: {len(places)} damaged: {'; '.join(named + more)}. "
-                "The result covers only what can be read"
-            )
+        if said := self.damaged():
+            raise DamagedRecording(f"{self.path}: {said}; the result covers only the rest")
 
     def since_start_s(self, log_ns: int) -> float:
         """Time since the start of the run of a time in the file, s."""

@@ -26,6 +26,7 @@ from runtime.recording.sinks import Setup, SinkSpec
 from runtime.safety.safety import SafetyRecord
 from runtime.summary_model import RunSummary
 from v2a.errors import ConfigError
+from v2a.files import write_text
 from v2a.output import say
 from v2a.spans import Tracer
 
@@ -169,7 +170,7 @@ class Recorder:
     def _write_summary(self, folder: Path, summary: RunSummary) -> None:
         try:
             text = to_json(summary, indent=1) + "\n"
-            (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+            write_text(folder / SUMMARY_FILE, text)
         except OSError as error:
             self._say(f"{folder}: no {SUMMARY_FILE}: {error.strerror}")
 

@@ -42,9 +42,11 @@ def replay(recording: Path, bundle: Path, against: Path | None, engine: str, as_
     What did int8 change?     v2a replay runs/arm-1 --bundle FP32 --against INT8
 
     \b
-    Exit codes: 0 replayed, equal or not; 2 bad recording, 3 bad bundle, 4 engine.
+    Exit codes: 0 replayed, equal or not; 2 bad recording, 3 bad bundle, 4 engine,
+    9 the recording is damaged, and the readable rest was replayed.
     """
-    script = read_script(Recording(recording))
+    recorded = Recording(recording)
+    script = read_script(recorded)
     bundles = load_bundle(bundle), None if against is None else load_bundle(against)
     with (
         Replay(script, *bundles, partial(load, backend=engine)) as replayed,
@@ -56,3 +58,4 @@ def replay(recording: Path, bundle: Path, against: Path | None, engine: str, as_
     result = replayed.result()
     other = "the recorded chunks" if against is None else str(against)
     click.echo(to_json(result.model_dump(), 1) if as_json else result_as_text(result, other))
+    recorded.complain()

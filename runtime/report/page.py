@@ -16,6 +16,7 @@ from runtime.report.markup import Markup, joined, tag
 from runtime.report.run_facts import Recorded, read_run
 from runtime.report.timeline import timeline
 from runtime.report.verdict import budget_bars, figures, headline
+from v2a.files import write_text
 
 # A name in a profile cannot load anything from outside.
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -23,7 +24,7 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'uns
 
 def write_report(profile: Profile, recording: Recorded, path: Path) -> None:
     """Write the page about a profile and the recording that it was made from to `path`."""
-    path.write_text(page(profile, recording), encoding="utf-8")
+    write_text(path, page(profile, recording))
 
 
 def page(profile: Profile, recording: Recorded) -> Markup:
@@ -34,10 +35,14 @@ def page(profile: Profile, recording: Recorded) -> Markup:
     others = profile.others_cores
     beside = [f"other programs used {number(others)} cores"] if known(others) else []
     length = with_unit(profile.seconds, "s")
-    what = " · ".join([f"policy {profile.policy}", *engine, *options, length, *beside])
+    date = [profile.started_utc] if profile.started_utc else []
+    dry = ["dry run" if profile.dry_run else "real robot"]
+    what = " · ".join([f"policy {profile.policy}", *date, *dry, *engine, *options, length, *beside])
+    damaged = [tag("p", f"Incomplete: {profile.damaged}.")] if profile.damaged else []
     body = tag(
         "main",
         tag("header", tag("h1", "v2a profile"), tag("p", what, class_="what")),
+        *damaged,
         headline(profile),
         figures(profile),
         budget_bars(profile),
