@@ -125,13 +125,14 @@ def read(bus: ServoBus, watched: _Watched, where: Where, clock: Clock) -> Iterat
         values = {key: float(reading.value[k]) for key, reading in readings.items()}
         alarmed = int(found.error[k]) & servo.place.family.alarm_bits
         age_ns = int(readings["position_rad"].age_ns[k])
-        valid, joint = bool(found.valid[k]), where.joint(servo.id)
+        valid = bool(found.valid[k])
+        joint, named = where.joint(servo.id), where.servo(servo.id)
         if joint:
             values["position_rad"] = joint.direction * (
                 values["position_rad"] - joint.zero_tick * joint.rad_per_tick
             )
         yield {
-            **({"joint": joint.name} if joint else {}),
+            **({"joint": named.name} if named else {}),
             "id": servo.id,
             "model": servo.model_name,
             "valid": valid,
