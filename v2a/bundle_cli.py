@@ -24,7 +24,7 @@ def load_with_bar(path: Path) -> Bundle:
 
 @click.group()
 def bundle() -> None:
-    """Check a bundle, or show its contents."""
+    """Check a bundle, show its contents, or make an example."""
 
 
 @bundle.command()

@@ -49,7 +49,9 @@ COMMANDS: Final = {
     "build": LazyCommand(
         "runtime.engines.cli", "build", "Build a bundle's TensorRT engines for this machine."
     ),
-    "bundle": LazyCommand("v2a.bundle_cli", "bundle", "Check a bundle, or show its contents."),
+    "bundle": LazyCommand(
+        "runtime.bundle_cli", "bundle", "Check a bundle, show its contents, or make an example."
+    ),
     "robot": LazyCommand(
         "runtime.robot_file.cli", "robot", "Write or check the file that describes a robot."
     ),

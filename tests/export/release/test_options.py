@@ -15,9 +15,9 @@ from v2a.errors import ConfigError
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"noise_scheduler": {"prediction_type": "epsilon"}},
-     "noise_scheduler.prediction_type is 'epsilon', but v2a exports only policies with 'sample' there"),
-    ({"model": {"noise_scheduler": {"num_train_timesteps": 100}}}, "is 100, but v2a exports only policies with 1000"),
-    ({"num_train_timesteps": 500}, "num_train_timesteps is 500, but v2a exports only policies with 1000"),
+     "noise_scheduler.prediction_type is 'epsilon', but v2a exports only policies with 'sample'"),
+    ({"model": {"noise_scheduler": {"num_train_timesteps": 100}}}, "is 100, but v2a exports"),
+    ({"num_train_timesteps": 500}, "num_train_timesteps is 500, but v2a exports only"),
     ({"noise_scheduler": {"num_inference_timesteps": 10}}, "but denoise_steps is 2; give both"),
     ({"noise_scheduler": {"predicton_type": "sample"}}, "did you mean 'prediction_type'?"),
     ({"motion_extraction": {"freq_hihg": 7.0}},
