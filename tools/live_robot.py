@@ -182,6 +182,8 @@ class Run:
 
         def look() -> bool:
             found[:] = re.findall(r"live page: http://([^/]+)/", self.stderr.read_text())
+            if not found and self.process.poll() is not None:
+                raise RuntimeError(f"the run ended: {self.stderr.read_text()}")
             return bool(found)
 
         until(look)

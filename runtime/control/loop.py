@@ -59,7 +59,6 @@ class Control(ControlRecord):
         self.period_ns = config.control_period_ns
         super().__init__(Safety(limits, self.period_ns / 1e9, config.control, config.safety))
         self._robot = robot
-        self.torque = robot.torque  # the same dict: the robot keeps it up to date
         self._names = limits.names
         self._mailboxes = mailboxes
         self._clock = clock
@@ -94,7 +93,8 @@ class Control(ControlRecord):
         self._estop = Estop(self._estop_config, None if self.page is None else self.page.pressed)
         self._robot.connect()
         self._robot.read_torque()
-        found = self._robot.torque.items()
+        self.torque = self._robot.torque
+        found = self.torque.items()
         if stiff := [f"{name} {torque}" for name, torque in found if torque != "off"]:
             self.torque_fault = (
                 f"this run found torque on and leaves it so: {', '.join(stiff)}; to turn it off: "
@@ -182,7 +182,10 @@ class Control(ControlRecord):
 
     def _let_go(self) -> None:
         self._owns_torque = True
-        self._robot.disable_torque()
+        try:
+            self._robot.disable_torque()
+        finally:
+            self.torque = self._robot.torque
         self.torque_fault = None  # it is off now, whoever turned it on
 
     def _cycle(self, now_ns: int) -> None:
@@ -196,7 +199,7 @@ class Control(ControlRecord):
         if position_rad is not None:
             self._publish(now_ns, position_rad)
             self.safety.check_following(now_ns, position_rad)
-        self.health = self._robot.health()
+        self.health, self.torque = self._robot.health(), self._robot.torque
         if self.health is not None:
             self.safety.health(now_ns, self.health)
         if self.safety.torque_on:
