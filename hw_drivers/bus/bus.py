@@ -163,7 +163,7 @@ class ServoBus(abc.ABC):
             )
         if reason := self._refusal(answers[servo_id].error):
             pong = self.ping(servo_id)
-            firmware = f" (firmware {pong.firmware_version})" if pong else ""
+            firmware = f" (firmware {pong.firmware})" if pong else ""
             raise BusError(f"servo {servo_id}: refused to {what}: {reason}{firmware}")
         return answers[servo_id]
 

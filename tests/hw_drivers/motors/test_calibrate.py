@@ -220,6 +220,26 @@ def test_a_servo_that_counts_turns_has_to_be_set_up_first(serve: Serve, tmp_path
     ) in result.stderr
 
 
+def test_a_servo_that_is_gone_does_not_keep_the_others_from_their_old_values(
+    chain: VirtualDynamixelBus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bus = DynamixelBus(LoopbackPort(chain), MonotonicClock(), dict.fromkeys((1, 2, 3), XL330))
+    before = settings_of(chain)
+    wanted = {k: {"min_position_limit": 100 * k} for k in (1, 2, 3)}
+
+    def lose_one() -> None:
+        with undone_on_failure(bus, load_family("dynamixel2"), wanted):
+            for k in (1, 2, 3):
+                bus.write(k, "min_position_limit", 100 * k)
+            del chain.servos[1]
+            raise BusError("the plug of servo 1")
+
+    with pytest.raises(BusError, match="the plug of servo 1"):
+        lose_one()
+    assert settings_of(chain) == {k: before[k] for k in (2, 3)}
+    assert "warning: not restored (min_position_limit 0): servo 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt, BusError])
 def test_what_ends_the_writing_undoes_it(
     chain: VirtualDynamixelBus, end: type[BaseException]

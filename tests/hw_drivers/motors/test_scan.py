@@ -215,6 +215,21 @@ def test_two_servos_with_one_id_do_not_stop_work_on_another(
     assert "--from-baud 1000000 --from-id 2 --baud 1000000 --id 4" in result.stderr
 
 
+def test_a_servo_that_answers_only_pings_is_no_collision(
+    serve: Serve, chain: VirtualDynamixelBus
+) -> None:
+    assert chain.servos[2].write(68, b"\0") == 0
+    path = serve(chain).path
+    result = motors("scan", "--port", path, *AT_1M)
+    assert result.exit_code == 0, result.stderr
+    assert "id 2: xl330-m288, dynamixel2 at 1000000 baud: answers pings, and no reads; run" in (
+        result.stderr
+    )
+    result = motors("monitor", "--port", path, "--seconds", 0, *AT_1M)
+    assert result.exit_code == 0, result.stderr  # the others are shown
+    assert [row.split()[0] for row in result.stdout.splitlines()[1:]] == ["1", "3"]
+
+
 def test_a_feetech_servo_shows_its_minor_firmware(serve: Serve) -> None:
     line = VirtualFeetechBus([VirtualFeetech(FEETECHS["sts3215"], 1)])
     line.servos[1].sense("firmware_minor_version", 10)
