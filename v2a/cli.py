@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -137,4 +138,7 @@ def cli() -> None:
 
 def main() -> None:
     """The console script `v2a`."""
+    # For Pythons that packages start: mujoco's import runs one, whose first path is the current
+    # folder. Python 3.10 does not know this variable.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     cli(prog_name="v2a")
