@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -153,4 +154,7 @@ def main() -> None:
     """The console script `v2a`."""
     open_missing_streams()
     expend_stderr()
+    # For Pythons that packages start: mujoco's import runs one, whose first path is the current
+    # folder. Python 3.10 does not know this variable.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     cli(prog_name="v2a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ Fault = tuple[str, str]  # a key's path below the model, "joints.1.id", and what
 
 _SHOWN_INPUT_CHARS = 60
 _SCALARS = ("bool", "int", "float", "str")
+_MOST_KEYS = 100_000  # aliases of aliases can stand for more than any memory holds
 _DEEPEST_NESTING = 40  # also stops at an alias that contains itself
 
 
@@ -190,8 +192,12 @@ def _parse(path: Path) -> tuple[Any, list[KeyLine]]:
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(f"{path}: is empty; expected a mapping of keys")
-        keys = list(_key_lines(node, ()))
+        keys = list(islice(_key_lines(node, ()), _MOST_KEYS + 1))
+        if len(keys) > _MOST_KEYS:
+            raise ConfigError(f"{path}: has more than {_MOST_KEYS} keys, with those of its aliases")
         return loader.construct_document(node), keys
+    except RecursionError:
+        raise ConfigError(f"{path}: nested more than {_DEEPEST_NESTING} deep") from None
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; check the path") from None
     except OSError as error:

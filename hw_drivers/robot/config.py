@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from hw_drivers.bus.registers import Model
 from hw_drivers.family import FAMILIES, Family, Role, all_models, load_family
@@ -18,7 +19,19 @@ SPEED_MAX_RAD_S: Final = 50.0
 """No servo of the tables turns faster: the highest limit is 2047 units of 0.229 rpm."""
 
 # Names become folders, topics and labels, so they have no slash, and do not begin with a dot.
-Name = Annotated[str, StringConstraints(pattern=r"^\w([\w .-]{0,62}[\w.-])?$")]
+_NAME: Final = re.compile(r"\w([\w .-]{0,62}[\w.-])?")
+
+
+def _plain(name: str, info: ValidationInfo) -> str:
+    if _NAME.fullmatch(name) or is_recorded(info):
+        return name
+    raise ValueError(
+        "a name has letters, digits, spaces, '_', '-' and '.', begins with a letter, a digit or "
+        "'_', and has at most 64 characters"
+    )
+
+
+Name = Annotated[str, AfterValidator(_plain)]
 
 
 class BusConfig(Strict):

@@ -12,7 +12,7 @@ from hw_drivers.bus.block import BlockReading
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
 from hw_drivers.robot.config import ServoConfig
-from v2a.errors import BusError
+from v2a.errors import BusError, PortError
 
 # What a servo has confirmed about its torque; unknown is everything else.
 TorqueState = Literal["on", "off", "unknown"]
@@ -127,6 +127,9 @@ def _let_go(bus: ServoBus, servo_id: int, states: dict[int, TorqueState]) -> Bus
     unheard: BusError | None = None
     try:
         bus.write(servo_id, "torque_enable", 0)
+    except PortError as gone:
+        states[servo_id] = "unknown"
+        return gone
     except BusError as fault:
         unheard = fault
     try:

@@ -60,6 +60,7 @@ class Control(ControlRecord):
         super().__init__(Safety(limits, self.period_ns / 1e9, config.control, config.safety))
         self._robot = robot
         self._names = limits.names
+        self.torque = robot.torque
         self._mailboxes = mailboxes
         self._clock = clock
         self._ring = ring

@@ -15,9 +15,11 @@ from typing import Final
 from v2a.signals import ENDS, JOBS
 
 # As `python -m MODULE DESCRIPTOR...`, but the current folder leaves the path before any import. A
-# file there could take a module's place in the process that owns the motors. (`-P` needs 3.11.)
+# file there could take a module's place in the process that owns the motors. (`-P` needs 3.11;
+# with it in the environment, as PYTHONSAFEPATH, the current folder is not on the path.)
 _RUN: Final = (
-    "import sys; del sys.path[0]; import runpy; module = sys.argv[2]; del sys.argv[1:3]; "
+    "import sys; '' in sys.path[:1] and sys.path.pop(0); import runpy; "
+    "module = sys.argv[2]; del sys.argv[1:3]; "
     "runpy.run_module(module, run_name='__main__', alter_sys=True)"
 )
 _ROOT: Final = str(Path(__file__).resolve().parents[2])  # where this `runtime` package is

@@ -121,6 +121,43 @@ def test_a_long_value_is_cut(faults: Faults) -> None:
     assert len(line) < 150
 
 
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOMB, "robot.yaml: has more than 100000 keys, with those of its aliases"),
+        ("[" * 5000 + "]" * 5000, "robot.yaml: nested more than 40 deep"),
+        ("{" * 3000, "robot.yaml: nested more than 40 deep"),
+        ("name: " + "9" * 6000, "robot.yaml: not readable as YAML: "),
+    ],
+)
+def test_a_file_made_to_exhaust_is_one_line(faults: Faults, text: str, expected: str) -> None:
+    (line,) = faults(text)
+    assert line.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("1e3", 1000.0), ("1_000", 1000.0), ("-.5", -0.5), ("1.5E-2", 0.015), ("7", 7.0)],
+)
+def test_a_number_is_what_it_looks_like(tmp_path: Path, written: str, read: float) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(GOOD.replace("1.5", written))
+    assert load_yaml(file, RobotFile).limits == {"shoulder": read}
+
+
+@pytest.mark.parametrize("written", ["yes", "010", "1:30", "0x10", "'5'", "true", "2026-01-01"])
+def test_nothing_else_is_a_number(faults: Faults, written: str) -> None:
+    """YAML 1.1 reads 010 as 8 and 1:30 as 90; pydantic takes yes as 1.0 and '5' as 5."""
+    (line,) = faults(GOOD.replace("1.5", written))
+    assert line.startswith("robot.yaml:8: limits.shoulder: Input should be a valid number")
+
+
 def test_an_empty_file_and_a_list_are_no_configuration(faults: Faults) -> None:
     assert faults("") == ["robot.yaml: is empty; expected a mapping of keys"]
     assert faults("- 1\n")[0].startswith("robot.yaml:1: Input should be a valid dictionary")

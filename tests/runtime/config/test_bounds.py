@@ -138,7 +138,7 @@ def test_a_fault_points_at_its_own_line(tmp_path: Path) -> None:
     numbers = [
         number
         for number, text in enumerate((tmp_path / "robot.yaml").read_text().splitlines(), start=1)
-        if text.strip() == "id: 1"
+        if text.endswith("id: 1")
     ]
     assert line.partition(":")[0] == str(numbers[1])
 

@@ -38,7 +38,7 @@ class Rig:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.peer = Link(theirs)
         process: Any = SimpleNamespace(pid=0, wait=lambda timeout_s: 0)
-        monkeypatch.setattr(client_module, "_spawn", lambda: (process, Link(ours)))
+        monkeypatch.setattr(client_module, "_spawn", lambda page: (process, Link(ours)))
         self.clock, self.boxes, config = CreepingClock(), Mailboxes(), run_config()
         limits = check_fit(config, manifest())
         self.client = ControlClient("real", limits, config, self.boxes, self.clock, SpanRing())

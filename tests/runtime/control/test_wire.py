@@ -211,7 +211,7 @@ def full_control(text: str) -> Any:
     record: Any = ControlRecord(safety)
     record.period_ns, record.missed, record.close = 20_000_000, None, None
     record.health = Health(0, alarms=(text,) * 253, **dict.fromkeys(QUANTITIES, reading))
-    record.torque_fault = text
+    record.torque_fault, record.page = text, None
     record.tick = lambda now_ns, late_ns: None
     record.facts = TickFacts()
     return record

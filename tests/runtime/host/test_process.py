@@ -52,7 +52,11 @@ def test_a_file_named_like_a_standard_module_is_not_executed(probe: Path) -> Non
     assert not (probe / "ran").exists()
 
 
-def test_this_installation_comes_first(probe: Path) -> None:
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_this_installation_comes_first(
+    probe: Path, monkeypatch: pytest.MonkeyPatch, safe: str
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", safe)
     assert answer("order").endswith(str(Path(runtime.__file__).parents[1]))
 
 
