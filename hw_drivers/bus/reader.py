@@ -22,11 +22,8 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 _GONE_AFTER = 3
 _FAST_FAILURES = _PROBES = 3
-# Answers carry no number, so an answer that is late, even by several cycles, looks like one to the
-# current request. After a silence, successive requests therefore ask for different sizes.
-_SIZES = 8
 _SIZE_STEP = 2
-_SIZES_DIFFER_NS = 1_000_000_000
+_LATE_NS = 1_000_000_000
 
 
 class _Ask(NamedTuple):
@@ -62,8 +59,6 @@ class BlockReader:
         self._silent_cycles = dict.fromkeys(ids, 0)
         self._order = ids
         self._gone: frozenset[int] = frozenset()
-        self._number = 0  # picks the size to ask for
-        self._silence_ns: int | None = None  # time of the last silence; None: none lately
         self._asks: dict[tuple[Block, Framing, tuple[int, ...], int], _Ask] = {}
         n = len(ids)
         self._heard_ns = np.full(n, NEVER_NS, np.int64)
@@ -107,18 +102,25 @@ class BlockReader:
         return self._reading(start_ns, block, heard)
 
     def _ask(self, block: Block, framing: Framing, ids: tuple[int, ...]) -> _Ask:
-        key = block, framing, ids, self._number
+        address, size = self._span(block)
+        key = block, framing, ids, size
         if key not in self._asks:
-            request = framing(*self._span(block), ids)
+            request = framing(address, size, ids)
             dtype = block.dtype(request.address, request.data_at, request.row_bytes)
             answer_ns = self._wire.answer_ns(ids, request.answer_bytes)
             self._asks[key] = _Ask(request, dtype, answer_ns)
         return self._asks[key]
 
     def _span(self, block: Block) -> tuple[int, int]:
-        """(address, size) to ask for now: the block, plus some bytes before it after a silence."""
-        more = min(self._number * _SIZE_STEP, block.address)
-        return block.address - more, block.size + more
+        """(address, size) to ask for now: the block, plus some bytes before it after a silence.
+
+        Answers carry no number, so an answer that is late, even by several cycles, looks like one
+        to the current request. So no request asks for the size of a late answer.
+        """
+        size, largest = block.size, block.size + block.address
+        while size in self._wire.late_sizes and size + _SIZE_STEP <= largest:
+            size += _SIZE_STEP
+        return block.address - (size - block.size), size
 
     def _ask_again(self, block: Block, heard: Heard, end_ns: int) -> Heard:
         """Ask missing servos again, at most twice, by the plain request.
@@ -159,8 +161,8 @@ class BlockReader:
     def _clean_reading(self, start_ns: int, block: Block, ask: _Ask, answer: bytes) -> BlockReading:
         rows = np.frombuffer(answer, ask.dtype, offset=ask.request.head_bytes)
         self._heard_ns.fill(start_ns)
-        if self._silence_ns is not None:
-            self._note_silence(start_ns, ())
+        if self._wire.late_ns is not None:
+            self._note_silence(start_ns, 0, ())
         return BlockReading(start_ns, self._all, self._no_error, self._no_age, True, block, rows)
 
     def _reading(self, start_ns: int, block: Block, heard: Heard) -> BlockReading:
@@ -175,15 +177,17 @@ class BlockReader:
         self._heard_ns[valid] = start_ns
         never = self._heard_ns == NEVER_NS
         age_ns = np.where(never, NEVER_NS, start_ns - self._heard_ns)
-        self._note_silence(start_ns, [i for i in ids if i not in heard])
+        self._note_silence(start_ns, size, [i for i in ids if i not in heard])
         return BlockReading(start_ns, valid, error, age_ns, bool(valid.all()), block, rows)
 
-    def _note_silence(self, now_ns: int, silent: Sequence[int]) -> None:
+    def _note_silence(self, now_ns: int, size: int, silent: Sequence[int]) -> None:
+        wire = self._wire
         if silent:
-            self._silence_ns = now_ns
-            self._number = (self._number + 1) % _SIZES
-        elif self._silence_ns is not None and now_ns - self._silence_ns > _SIZES_DIFFER_NS:
-            self._silence_ns, self._number = None, 0
+            wire.late_ns = now_ns
+            wire.late_sizes.append(size)
+        elif wire.late_ns is not None and now_ns - wire.late_ns > _LATE_NS:
+            wire.late_ns = None
+            wire.late_sizes.clear()
         for servo_id, cycles in self._silent_cycles.items():
             self._silent_cycles[servo_id] = cycles + 1 if servo_id in silent else 0
         cycles_of = self._silent_cycles

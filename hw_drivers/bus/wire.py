@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,7 @@ from v2a.clock import Clock
 
 # Adapters pass bytes on once or twice a millisecond (USB full speed). Servos are no faster.
 _GRACE_NS = 3_000_000
+_LATE_SIZES = 8
 
 
 class Status(Protocol):
@@ -104,6 +106,10 @@ class BusWire:
         self._all_taken = False  # no answer is missing, and all bytes have been read
         self._owed = False  # an answer is missing
         self._free_ns = 0  # when the wire has carried all bytes sent
+        # Of all readers on this bus: the sizes of the latest readings without a full answer, and
+        # the time of the last of them. None: none lately.
+        self.late_ns: int | None = None
+        self.late_sizes: deque[int] = deque(maxlen=_LATE_SIZES)
         self.return_delay_ns: dict[int, int] = {}  # id -> delay before its answer
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hw_drivers.bus.block import BlockReading, Reading
+from hw_drivers.bus.block import Block, BlockReading, Reading
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.bus.port import Port, SerialPort
 from hw_drivers.bus.reader import BlockReader
@@ -154,16 +154,14 @@ class Robot:
         self._check_watchdog(t_ns)
         turn = connected.turns[self._cycles % CYCLES]
         self._cycles += 1
-        budget_s = self.config.bus.budget_s
-        found = connected.reader.read(turn.block, budget_s)
+        found = connected.reader.read(turn.block, self.config.bus.budget_s)
         self._last = found
         if turn.health:
             self._last_health = found
         if turn.guards:
             self._note_guards(found)
         if turn.extra is not None:
-            left_s = budget_s - (self._clock.now_ns() - t_ns) / 1e9
-            self._note_guards(connected.reader.read(turn.extra, max(left_s, 0.0)))
+            self._read_guard(turn.extra, found, t_ns)
         if found.error.any() or any(self._alarms):
             self._alarms = self._describe_alarms(found)
             if any(self._alarms):
@@ -192,12 +190,23 @@ class Robot:
             by_joint[1][joint] = max(by_joint[1][joint], age_ns[shadow])
         return by_joint
 
+    def _read_guard(self, block: Block, found: BlockReading, start_ns: int) -> None:
+        """Read `block`, unless a servo is silent in `found`: that took the cycle's time already."""
+        if not found.all_valid:
+            silent = zip(self._all_ids, found.valid.tolist(), strict=True)
+            self._torque |= {i: "unknown" for i, valid in silent if not valid}
+            return
+        budget_s = self.config.bus.budget_s
+        left_s = budget_s - (self._clock.now_ns() - start_ns) / 1e9
+        self._note_guards(self._connected.reader.read(block, max(left_s, budget_s / 2)))
+
     def _note_guards(self, found: BlockReading) -> None:
         """Take what `found` says about torque and watchdogs. A loss stays until torque goes on."""
         if "torque_enable" in found.block:
             self._torque |= torque_states(self._servos, found)
         if self._armed:
-            for at, text in losses(self._family, found, self._watchdog_of):
+            units = max(self._watchdog_of)
+            for at, text in losses(self.bus, self._family, found, self._servos, units):
                 self._lost.setdefault(at, text)
 
     @property

@@ -6,15 +6,17 @@ speed. It answers as before, so only these registers tell.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hw_drivers.bus.block import NO_RAW, Block, BlockReading
 from hw_drivers.bus.bus import ServoBus
-from hw_drivers.family import Family
+from hw_drivers.family import Family, Watchdog
 from hw_drivers.robot.config import ServoConfig
 from hw_drivers.robot.health import HEALTH_REGISTERS
 from hw_drivers.robot.torque import TorqueState
+from v2a.errors import BusError
 
 CYCLES = 10  # what warms up or runs down takes seconds
 _HEALTH_AT, _GUARDS_AT = 0, (3, 7)
@@ -75,20 +77,31 @@ def _state(raw: int) -> TorqueState:
     return "on" if raw else "off"
 
 
-def losses(family: Family, found: BlockReading, armed: Sequence[int]) -> Iterator[tuple[int, str]]:
+def losses(
+    bus: ServoBus, family: Family, found: BlockReading, servos: Sequence[ServoConfig], units: int
+) -> Iterator[tuple[int, str]]:
     """Yield (servo's place, what it lost) for servos that should have torque.
 
-    `armed` has the value of each servo's watchdog, 0 without one.
+    `units` is the value of an armed watchdog. Each loss is confirmed by a request to that servo
+    alone: it ends the run, and a late answer to another request must not look like one.
     """
-    if "torque_enable" in found.block:
-        for at, raw in enumerate(found.raw("torque_enable").tolist()):
-            if raw == 0:
-                yield at, LOST_TORQUE
     watchdog = family.watchdog
-    if watchdog and watchdog.register in found.block:
-        values = zip(found.raw(watchdog.register).tolist(), armed, strict=True)
-        for at, (raw, units) in enumerate(values):
-            if units and raw == watchdog.tripped:
-                yield at, STOPPED_ITSELF
-            elif units and raw not in (units, NO_RAW):
-                yield at, LOST_WATCHDOG
+    for name in ("torque_enable", watchdog.register if watchdog else ""):
+        if name not in found.block:
+            continue
+        for at, raw in enumerate(found.raw(name).tolist()):
+            if _loss(watchdog, name, raw, units):
+                with contextlib.suppress(BusError):  # a silent servo is a fault of its own
+                    if text := _loss(watchdog, name, bus.read(servos[at].id, name), units):
+                        yield at, text
+
+
+def _loss(watchdog: Watchdog | None, name: str, raw: int, units: int) -> str:
+    """What a servo lost whose register `name` reads `raw`; '' if nothing."""
+    if raw == NO_RAW:
+        return ""
+    if name == "torque_enable":
+        return "" if raw else LOST_TORQUE
+    if watchdog and raw == watchdog.tripped:
+        return STOPPED_ITSELF
+    return "" if raw == units else LOST_WATCHDOG

@@ -307,3 +307,38 @@ def test_a_feetech_alarm_comes_with_the_value(clock: FakeClock) -> None:
     found = bus.sync_read("present_position", IDS)
     assert found.valid.all()
     assert found.error.tolist() == [0, 0, 1 << 5]
+
+
+class LaggingPort(LoopbackPort):
+    """Hands out each answer only `lag` requests later, as a stalled adapter may."""
+
+    def __init__(self, chain: VirtualBus[Any], lag: int) -> None:
+        super().__init__(chain)
+        self._waiting = [b""] * lag
+
+    def write(self, data: bytes) -> None:
+        self._waiting.append(self.bus.respond(data))
+        self._received += self._waiting.pop(0)
+
+
+@pytest.mark.parametrize("lag", range(1, 8))
+@pytest.mark.parametrize("turns", [(0,), (0, 1), (0, 1, 2), (0, 0, 1, 0, 2), (0, 3, 1, 2)])
+def test_a_late_answer_to_a_reading_of_another_block_is_not_taken_for_this_one(
+    lag: int, turns: tuple[int, ...]
+) -> None:
+    names = ("present_position", "torque_enable", "bus_watchdog", "present_temperature")
+    for servo_id, servo in (chain := chain_of()).servos.items():
+        servo.rest_at(3000 + servo_id)
+        servo._set("torque_enable", 1)
+        servo._set("bus_watchdog", 25)
+        servo.sense("present_temperature", 40)
+    right = {"torque_enable": 1, "bus_watchdog": 25, "present_temperature": 40}
+    bus = DynamixelBus(LaggingPort(chain, lag), FakeClock(), dict.fromkeys(IDS, XL330))
+    readers = [bus.reader(IDS), bus.reader(IDS)]
+    blocks = [bus.block((names[0], name) if name == names[3] else (name,), IDS)
+              for name in names]  # fmt: skip
+    for k in range(60):
+        turn = turns[k % len(turns)]
+        found = readers[k % 2].read(blocks[turn], 0.0)
+        for servo_id, raw in zip(IDS, found.raw(names[turn]).tolist(), strict=True):
+            assert raw in (NO_RAW, right.get(names[turn], 3000 + servo_id))
