@@ -38,6 +38,7 @@ from runtime.web.guard import BUTTON_HEADER, Address
 from runtime.web.start import LivePage
 from runtime.web.view import About
 from v2a.clock import MonotonicClock
+from v2a.errors import V2AError
 from v2a.spans import SpanRing
 
 BOUND_S = 0.1
@@ -121,12 +122,14 @@ def policy(port: str) -> None:
     settings = settings.model_copy(update={"safety": safety})
     limits = Limits(names, -wide, wide, wide, 250 * wide)
     control = ControlClient("real", limits, settings, Mailboxes(), MonotonicClock(), SpanRing())
-    with LivePage(Address("127.0.0.1", 0), remote=False) as page, contextlib.suppress(Exception):
+    with LivePage(Address("127.0.0.1", 0), remote=False) as page:
         try:
             page.start(control, About("two", "none", "none", names, 65.0, False))
             control.open()
             control.request("arm")
             control.run(lambda: False)
+        except V2AError as error:
+            print(error, file=sys.stderr, flush=True)
         finally:
             control.close()
 
@@ -144,7 +147,9 @@ class Rig:
         assert self.policy.stderr is not None
         url = self.policy.stderr.readline().rpartition(":")[2]
         self.port = int(url.strip().rstrip("/"))
-        until(lambda: self.torque() == [1, 1])
+        until(lambda: self.torque() == [1, 1] or self.policy.poll() is not None)
+        if self.policy.poll() is not None:
+            raise SystemExit(f"the policy's process did not arm: {self.policy.stderr.read()}")
 
     def torque(self) -> list[int]:
         with self.bus.lock:
