@@ -17,6 +17,7 @@ from torch import Tensor
 
 from export.own.config import LanguageConfig, PolicyConfig
 from export.own.policy import Video2ActPolicy
+from export.pipeline.state_dict import without_prefix
 from v2a.errors import ConfigError
 
 
@@ -63,7 +64,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             f"{path}: expected the keys 'policy' and 'instructions', found {found}; "
             "save both with torch.save"
         )
-    return content["policy"], content["instructions"]
+    return dict(without_prefix(content["policy"])), content["instructions"]
 
 
 def _key_faults(expected: dict[str, Tensor], found: dict[str, Tensor]) -> Iterator[str]:

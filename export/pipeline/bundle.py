@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import platform
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -45,6 +47,8 @@ class Source:
     manifest: Manifest
     instructions: Mapping[str, Tensor]
     video_texts: Mapping[str, Tensor] = field(default_factory=dict)
+    check_unchanged: Callable[[], None] = lambda: None
+    """Raises if a checkpoint, which stays mapped, was rewritten since it was opened."""
 
 
 def bundle_from_policy(source: Source, out: Path, report: Report, check: bool = True) -> Manifest:
@@ -52,16 +56,50 @@ def bundle_from_policy(source: Source, out: Path, report: Report, check: bool = 
 
     `report` is called with one line per graph. A finished bundle replaces `out` as a whole. The
     parity check loads every graph and runs the policy, so both must fit into memory.
-    Raises BundleError if a graph differs from PyTorch, or if `out` exists and is no bundle.
+    Raises BundleError if a graph differs from PyTorch, if `out` exists and is no bundle, if another
+    export writes there, or if there is no room.
     """
-    _refuse_foreign(out)
-    draft = out.with_name(out.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
-    (draft / "graphs").mkdir(parents=True)
-    manifest = _write(source, draft, report, check)
-    shutil.rmtree(out, ignore_errors=True)
-    draft.rename(out)
+    if out.is_symlink():
+        raise BundleError(f"{out}: is a link; give the folder that it leads to")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            _refuse_foreign(out)
+            return _replace(out, source, report, check)
+    except OSError as error:
+        raise BundleError(
+            f"{out}: the bundle cannot be written: {error.strerror or error}; make room or choose "
+            "another folder"
+        ) from error
+
+
+def _replace(out: Path, source: Source, report: Report, check: bool) -> Manifest:
+    """Write the bundle to a draft of this process, and put it in the place of `out`."""
+    with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
+        draft = Path(folder) / "bundle"
+        (draft / "graphs").mkdir(parents=True)
+        manifest = _write(source, draft, report, check)
+        source.check_unchanged()
+        if out.exists():
+            out.rename(Path(folder) / "old")
+        draft.rename(out)
     return manifest
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a lock beside `out`. Raises BundleError if another export holds it.
+
+    The file stays: whoever deleted it could delete the lock of a third process.
+    """
+    with (out.parent / f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BundleError(
+                f"{out}: another export is writing there; wait for it, or choose another folder"
+            ) from None
+        yield
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -21,6 +22,7 @@ from export.release.slots import is_gripper, slot_name
 from export.release.weight_files import files_of
 from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest
 from v2a.config import Strict
+from v2a.errors import ConfigError
 
 
 class CheckpointPaths(Strict):
@@ -76,7 +78,19 @@ def released_policy(file: Path) -> Source:
     texts = read_instructions(config, config.instructions, file.parent)
     precision = config.precision.by_component()
     split = split_of(policy, texts.lengths, precision, config.video_channels)
-    return Source(split, _manifest(config, paths), texts.lang, texts.video)
+    manifest = _manifest(config, paths)
+    unchanged = partial(_check_unchanged, paths, manifest.provenance["checkpoint_sha256"])
+    return Source(split, manifest, texts.lang, texts.video, unchanged)
+
+
+def _check_unchanged(paths: Mapping[str, Path], sha256: Mapping[str, str]) -> None:
+    """Raise ConfigError if a checkpoint no longer has its hash."""
+    for name, path in paths.items():
+        if _sha256(path) != sha256[name]:
+            raise ConfigError(
+                f"{path}: was rewritten during the export; export again when training has ended, "
+                "or from a copy"
+            )
 
 
 def _manifest(config: ReleasedFile, paths: Mapping[str, Path]) -> Manifest:
@@ -94,6 +108,10 @@ def _manifest(config: ReleasedFile, paths: Mapping[str, Path]) -> Manifest:
         condition_age_max_s=config.condition_age_max_s or config.action_chunk * step_s,
         provenance={
             "checkpoint_sha256": {name: _sha256(path) for name, path in paths.items()},
+            # Of several files in a folder, `files_of` takes one kind.
+            "checkpoint_files": {
+                name: [file.name for file in files_of(path)] for name, path in paths.items()
+            },
             "config": config.model_dump(mode="json", exclude={"checkpoints", "instructions"}),
         },
     )
@@ -110,6 +128,11 @@ def _camera(name: str, stream: StreamConfig, config: ReleasedFile) -> CameraSpec
 
 def _joints(config: ReleasedFile) -> list[JointSpec]:
     slots = config.agilex_state_indices
+    if foreign := [slot for slot in slots if slot_name(slot) == f"slot_{slot}"]:
+        raise ConfigError(
+            f"agilex_state_indices {foreign} are no joint positions but velocities or "
+            "end-effector poses; v2a moves joints by position, so this policy is not supported"
+        )
     if not config.joints:
         return [_unlimited(slot) for slot in slots]
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -11,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from export.pipeline.state_dict import Weights
 from export.release.config import ReleaseConfig
 from export.release.layout import Layout, layout_of
 from export.release.policy import ReleasedPolicy
-from export.release.weight_files import Weights, listed, read_weights
+from export.release.weight_files import listed, read_weights
 from v2a.errors import ConfigError
 
 UNREAD_TRAINED = ("model.video_cond_pos_embed", "model.video_encoder_pos_embed")
@@ -22,6 +24,7 @@ UNREAD_VAE = ("decoder.*", "conv2.*")
 """Weights that no stage reads. A checkpoint may lack them."""
 
 _LARGE = 1 << 20  # elements
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # fp8 needs its scales
 
 _FIX = "use the configuration that this checkpoint was trained with"
 
@@ -121,7 +124,7 @@ def _key_faults(expected: Weights, found: Weights) -> Iterator[str]:
 
 
 def _finite(key: str, weight: Tensor, path: Path) -> Tensor:
-    if not weight.is_floating_point():
+    if weight.dtype not in _DTYPES:
         raise ConfigError(f"{path}: {key} is {weight.dtype}; give the unquantised checkpoint")
     if not weight.isfinite().all():
         raise ConfigError(f"{path}: {key} holds NaN or infinity; use an earlier checkpoint")
@@ -135,7 +138,15 @@ def _widened(weight: Tensor) -> Tensor:
     """
     if weight.numel() < _LARGE:
         return weight.float()
-    with tempfile.NamedTemporaryFile() as file:
-        size = weight.numel()
-        wide = torch.from_file(file.name, shared=True, size=size, dtype=torch.float32)
+    size_bytes = 4 * weight.numel()
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            # Reserve the space: without room, writing to the mapped file would kill the process.
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+            wide = torch.from_file(file.name, shared=True, size=weight.numel(), dtype=torch.float32)
+    except OSError as error:
+        raise ConfigError(
+            f"{tempfile.gettempdir()}: no room for {size_bytes} bytes of a weight in float32 "
+            f"({error.strerror}); set TMPDIR to a folder with room for the whole policy"
+        ) from error
     return wide.view(weight.shape).copy_(weight)

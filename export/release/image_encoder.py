@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class SiglipEncoder(nn.Module):
     def __init__(self, folder: Path, config: ReleaseConfig) -> None:
         super().__init__()
         self.vision = _vision(folder)
+        _check_processor(folder)
         found = self.vision.config
         self.size = int(found.image_size)
         self.cameras = config.num_cameras
@@ -64,3 +66,26 @@ def _vision(folder: Path) -> Any:
     if bad := {key for key, weight in vision.state_dict().items() if not weight.isfinite().all()}:
         raise ConfigError(f"{folder}: NaN or infinity in {listed(bad)}; copy it again")
     return vision
+
+
+def _check_processor(folder: Path) -> None:
+    """Refuse a processor that scales pictures otherwise than `pixels_to_unit` does."""
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [key for key, value in _PROCESSOR.items() if given.get(key, value) != value]
+    except (ValueError, AttributeError) as error:
+        raise unreadable(file, error) from None
+    if wrong:
+        raise ConfigError(
+            f"{file}: {wrong[0]} is {given[wrong[0]]}, but v2a exports {_PROCESSOR[wrong[0]]}; use "
+            "the encoder of the release, google/siglip-so400m-patch14-384"
+        )
+
+
+_PROCESSOR = {
+    "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255,
+    "do_normalize": True, "do_rescale": True,
+}  # fmt: skip

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from export.pipeline.state_dict import Weights, without_prefix
 from v2a.errors import ConfigError
-
-Weights = Mapping[str, Tensor]
 
 FILES_OF_A_FOLDER = (
     "pytorch_model.bin",  # written at the end of training; also in a checkpoint's `ema/`
     "pytorch_model/mp_rank_00_model_states.pt",  # written by DeepSpeed
+    "mp_rank_00_model_states.pt",  # the same, for the folder `pytorch_model` itself
     "*.index.json",  # maps tensors to shards
     "*.safetensors",
 )
@@ -30,6 +29,9 @@ FILES_OF_A_FOLDER = (
 
 WRAPPERS = ("module", "state_dict", "model_state", "policy")
 """Keys under which DeepSpeed, Lightning, Wan's VAE and this project's training save tensors."""
+
+PIECES = ("zero_pp_rank_*_model_states.pt", "pytorch_model/zero_pp_rank_*_model_states.pt")
+"""DeepSpeed's ZeRO-3 splits each tensor over these files, one for each process."""
 
 _SHOWN_KEYS = 10
 
@@ -45,7 +47,7 @@ def read_weights(path: Path) -> Weights:
         if double := merged.keys() & weights.keys():
             raise ConfigError(f"{file}: {listed(double)} also in another shard; keep one of them")
         merged.update(weights)
-    return merged
+    return without_prefix(merged)
 
 
 def listed(keys: set[str]) -> str:
@@ -63,8 +65,15 @@ def files_of(path: Path) -> list[Path]:
         return _shards(path)
     if path.is_file():
         return [path]
+    if any(found for pattern in PIECES for found in path.glob(pattern)):
+        raise ConfigError(
+            f"{path}: the weights are in pieces of DeepSpeed's ZeRO-3; join them with its "
+            "zero_to_fp32.py, and give the file that it writes"
+        )
     for pattern in FILES_OF_A_FOLDER:
         if found := sorted(path.glob(pattern)):
+            if folders := [file for file in found if not file.is_file()]:
+                raise ConfigError(f"{folders[0]}: is not a file; give the file with the weights")
             return _shards(found[0]) if pattern == "*.index.json" else found
     raise ConfigError(f"{path}: holds no checkpoint; expected {', '.join(FILES_OF_A_FOLDER)}")
 

@@ -57,6 +57,7 @@ class PolicyGraphs:
     def __init__(self, bundle: Bundle, clock: Clock, engines: EngineFactory = load) -> None:
         self.bundle = bundle
         self._clock = clock
+        refuse_released(bundle)
         self._specs = {name: bundle.graph(name) for name in SUPPLIED}
         _check_tensors(self._specs, bundle.manifest)
         self._instruction: tuple[str, Tensors] | None = None
@@ -156,6 +157,15 @@ class PolicyGraphs:
             gpu_ns = round(self._gpu_ms[name]() * 1e6)
             ring.gpu.add(STAGE_INDEX[name], end_ns - gpu_ns, end_ns, seq)
         return outputs
+
+
+def refuse_released(bundle: Bundle) -> None:
+    """Raise BundleError for the bundle of a released policy, which has other graphs."""
+    if any(graph.name == "instruction_video" for graph in bundle.manifest.graphs):
+        raise BundleError(
+            f"{bundle.path}: a released policy's bundle; this v2a exports, checks and builds it, "
+            "but cannot run or profile it yet"
+        )
 
 
 def _check_tensors(specs: Mapping[str, GraphSpec], manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.control.notes import RobotKind
 from runtime.engines import load
 from runtime.engines.base import EngineFactory
+from runtime.policy.graphs import refuse_released
 from v2a.bundle import Bundle, Manifest
 from v2a.config import load_yaml
 
@@ -41,8 +42,9 @@ def choose_subject(
 ) -> Subject:
     """Make the subject for the options of a command. Without `robot_yaml` the robot is virtual.
 
-    Raises ConfigError for a faulty robot.yaml.
+    Raises ConfigError for a faulty robot.yaml, BundleError for a released policy's bundle.
     """
+    refuse_released(bundle)
     if robot_yaml is None:
         config = virtual_config(bundle.manifest, camera or "synthetic:")
         return Subject(bundle, config, "virtual", engine, threads)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +24,7 @@ from export.pipeline import bundle as writer
 from export.pipeline.onnx_from_torch import NOT_IN_TENSORRT, save
 from export.pipeline.parity import MAX_ABS_ERROR
 from export.pipeline.split import Graph, Split
+from export.release import checkpoints
 from export.release.bundle import released_policy
 from export.release.policy import ReleasedPolicy
 from export.release.rates import COMPONENT_OF, graphs_of
@@ -269,3 +272,55 @@ def test_texts_of_the_video_model_are_equally_long(policy: ReleasedPolicy, tmp_p
     for number in range(2):
         torch.save({"llama_vec": torch.randn(1, 4 + number, 8)}, tmp_path / f"{number}.pkl")
     assert "the video model's texts have [4, 5] tokens" in refused(file)
+
+
+# Two exports, full disks, and checkpoints that change.
+
+
+@pytest.fixture
+def written(policy: ReleasedPolicy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_policy(tmp_path_factory.mktemp("written"), policy)
+
+
+def test_a_second_export_to_the_same_folder_is_refused(written: Path, tmp_path: Path) -> None:
+    with writer._alone(tmp_path / "bundle"):
+        result = v2a("export", written, "-o", tmp_path / "bundle", "--no-check")
+    assert result.exit_code == BundleError.exit_code
+    assert "bundle: another export is writing there; wait for it" in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_link_as_output_is_refused(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    result = v2a("export", written, "-o", tmp_path / "link", "--no-check")
+    assert "link: is a link; give the folder that it leads to" in result.stderr
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "save", no_room)
+    result = v2a("export", written, "-o", tmp_path / "bundle", "--no-check")
+    assert "the bundle cannot be written: No space left on device" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == [".bundle.lock"]
+
+
+def test_a_weight_without_room_in_the_temporary_folder_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.posix_fallocate", no_room)
+    with pytest.raises(ConfigError, match=r"no room for 8388608 bytes .* set TMPDIR to a folder"):
+        checkpoints._widened(torch.zeros(2 << 20, dtype=torch.bfloat16))
+
+
+def test_a_checkpoint_that_was_rewritten_is_refused(policy: ReleasedPolicy, tmp_path: Path) -> None:
+    source = released_policy(write_policy(tmp_path, policy))
+    source.check_unchanged()
+    file = tmp_path / "policy.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    with pytest.raises(ConfigError, match=r"policy\.safetensors: was rewritten during the export"):
+        source.check_unchanged()

@@ -210,3 +210,11 @@ def test_outputs_of_another_shape_than_declared_are_refused(
     noise = np.zeros((1, K, 2), np.float32)
     with pytest.raises(EngineError, match=r"graph denoise: chunk_rad is float32\[.*\], wanted"):
         graphs.chunk(frame(1), joints, joints, condition, 0.5, noise, RING)
+
+
+def test_a_released_policys_bundle_is_refused_in_one_line(bundle: Bundle) -> None:
+    graphs = [graph.model_copy(update={"name": "instruction_video"})
+              for graph in bundle.manifest.graphs[:1]]  # fmt: skip
+    released = Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
+    with pytest.raises(BundleError, match="a released policy's bundle; this v2a"):
+        PolicyGraphs(released, FakeClock())
