@@ -9,7 +9,7 @@ from typing import Final
 
 from hw_drivers.cameras.camera import CameraReport, Frame, Image, Request
 from hw_drivers.cameras.foreign import ForeignThread
-from hw_drivers.cameras.pictures import contiguous
+from hw_drivers.cameras.pictures import rgb_of
 from hw_drivers.cameras.readers import (
     Reader,
     SequenceReader,
@@ -80,7 +80,7 @@ class FileCamera:
             raise CameraError(f"{self._name}: picture {self._seq} cannot be decoded; {self._fix()}")
         self._grabbed = False
         self.report.facts.setdefault("size", f"{bgr.shape[1]}x{bgr.shape[0]}")
-        return self._due_ns(), contiguous(bgr[:, :, ::-1])
+        return self._due_ns(), rgb_of(bgr)
 
     def _grab(self) -> None:
         """Go to the next picture. Raises CameraEnded at the end, CameraError if it is too early."""
