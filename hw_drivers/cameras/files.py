@@ -19,6 +19,7 @@ from hw_drivers.cameras.readers import (
 )
 from v2a.errors import CameraEnded, CameraError
 
+OPEN_S: Final = 10.0  # an idle disk may have to spin up, and PyAV to be imported
 _MISSING_MAX: Final = 1  # some containers list one picture more than they hold
 _DROPS_BEFORE_SLOWING: Final = 3
 
@@ -173,7 +174,8 @@ def open_file(source: str, request: Request) -> FileCamera:
         return open_video(name)
 
     try:
-        reader, stamp_s = thread.call(open_it, request.timeout_s, "did not open")
+        opens_within_s = max(request.timeout_s, OPEN_S)
+        reader, stamp_s = thread.call(open_it, opens_within_s, "did not open")
     except CameraError:
         thread.end(lambda: None, request.timeout_s)
         raise
