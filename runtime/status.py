@@ -35,6 +35,7 @@ class Status:
         self._last = counted(workers)
         self._screen = LiveLines(err=True)
         self._warned = False
+        self._slow_warned = False
         self._remarks = 0  # of the camera's remarks, so many were shown
 
     def show(self) -> None:
@@ -90,9 +91,9 @@ class Status:
             self._screen.say(f"warning: {text}")
 
     def _warn_of_slow_camera(self) -> None:
-        text = None if self._warned else slow_camera(self._workers)
+        text = None if self._slow_warned else slow_camera(self._workers)
         if text is not None:
-            self._warned = True
+            self._slow_warned = True
             self._screen.say(f"warning: {text}")
 
 
@@ -102,10 +103,11 @@ def slow_camera(workers: Workers) -> str | None:
     if rate_hz is None or rate_hz >= RATE_SHARE_MIN * config.fps:
         return None
     interval_s = workers.bundle.manifest.cameras[0].interval_s
+    source = workers.camera.report.facts.get("source", config.source)  # without a password
     no_condition = workers.system2.counts["conditions"] == 0
-    effect = "no condition, so the robot does not move" if no_condition else "stale conditions"
+    effect = "no condition, so the robot does not move" if no_condition else "pictures are repeated"
     return (
-        f"{config.source} delivers {rate_hz:.1f} pictures a second, camera.fps asks for "
+        f"{source} delivers {rate_hz:.1f} pictures a second, camera.fps asks for "
         f"{config.fps:g}, and the policy needs one every {interval_s:g} s: {effect}; try more "
         "light, camera.pixel_format: MJPG, a smaller camera.width and height, or another camera"
     )

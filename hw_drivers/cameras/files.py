@@ -9,7 +9,7 @@ from typing import Final
 
 from hw_drivers.cameras.camera import CameraReport, Frame, Image, Request
 from hw_drivers.cameras.foreign import ForeignThread
-from hw_drivers.cameras.pictures import contiguous
+from hw_drivers.cameras.pictures import rgb_of
 from hw_drivers.cameras.readers import (
     Reader,
     SequenceReader,
@@ -19,6 +19,7 @@ from hw_drivers.cameras.readers import (
 )
 from v2a.errors import CameraEnded, CameraError
 
+OPEN_S: Final = 10.0  # an idle disk may have to spin up, and PyAV to be imported
 _MISSING_MAX: Final = 1  # some containers list one picture more than they hold
 _DROPS_BEFORE_SLOWING: Final = 3
 
@@ -80,7 +81,7 @@ class FileCamera:
             raise CameraError(f"{self._name}: picture {self._seq} cannot be decoded; {self._fix()}")
         self._grabbed = False
         self.report.facts.setdefault("size", f"{bgr.shape[1]}x{bgr.shape[0]}")
-        return self._due_ns(), contiguous(bgr[:, :, ::-1])
+        return self._due_ns(), rgb_of(bgr)
 
     def _grab(self) -> None:
         """Go to the next picture. Raises CameraEnded at the end, CameraError if it is too early."""
@@ -173,7 +174,8 @@ def open_file(source: str, request: Request) -> FileCamera:
         return open_video(name)
 
     try:
-        reader, stamp_s = thread.call(open_it, request.timeout_s, "did not open")
+        opens_within_s = max(request.timeout_s, OPEN_S)
+        reader, stamp_s = thread.call(open_it, opens_within_s, "did not open")
     except CameraError:
         thread.end(lambda: None, request.timeout_s)
         raise

@@ -107,6 +107,17 @@ def test_a_part_of_a_file_is_an_error(tmp_path: Path, share: float) -> None:
     assert "ffmpeg -i" in str(ended)
 
 
+@pytest.mark.parametrize(("begin", "end"), [(0.4, 0.5), (0.6, 1.0)])
+def test_a_file_with_damage_inside_is_an_error(tmp_path: Path, begin: float, end: float) -> None:
+    whole = bytearray(index_first(tmp_path, EVEN))
+    first, last = round(begin * len(whole)), round(end * len(whole))
+    whole[first:last] = bytes(last - first)
+    (tmp_path / "hole.mp4").write_bytes(whole)
+    frames, ended = played(open_file(tmp_path / "hole.mp4"))
+    assert len(frames) < 40
+    assert f"ended after {len(frames)} of 40 frames: the file is cut off or damaged" in str(ended)
+
+
 def test_a_whole_file_just_ends(tmp_path: Path) -> None:
     (tmp_path / "same.mp4").write_bytes(index_first(tmp_path, EVEN))
     frames, ended = played(open_file(tmp_path / "same.mp4"))

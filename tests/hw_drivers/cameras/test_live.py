@@ -235,6 +235,36 @@ def test_the_last_format_of_a_pipeline_counts(pipeline: str, told: str | None) -
     assert format_of_pipeline(pipeline) == told
 
 
+NV12_PIPELINE = "gst:nvarguscamerasrc ! video/x-raw,format=NV12 ! appsink"
+
+
+def test_a_pipeline_that_names_its_format_is_converted(plug_in: Plug) -> None:
+    plug_in(FakeCapture(picture=lambda k: nv12(SMOOTH)))
+    camera = open_device(NV12_PIPELINE)
+    found = camera.read(0.2).image
+    camera.close()
+    assert np.abs(found.astype(int) - SMOOTH).mean() < 4
+    assert report_of(camera).facts["converted from"] == "NV12"
+
+
+def test_a_pipeline_that_does_not_name_its_format_is_told_its_end(plug_in: Plug) -> None:
+    capture = plug_in(FakeCapture(picture=lambda k: nv12(SMOOTH)))
+    with pytest.raises(CameraError) as told:
+        open_device("gst:v4l2src ! appsink")
+    assert "! videoconvert ! video/x-raw,format=BGR ! appsink drop=1" in str(told.value)
+    assert capture.released
+
+
+@pytest.mark.parametrize("source", [NV12_PIPELINE, "rtsp://user:secret@10.0.0.7/live"])
+@pytest.mark.parametrize("call", ["open", "first grab", "grab"])
+def test_every_kind_of_live_camera_has_a_deadline(plug_in: Plug, source: str, call: str) -> None:
+    capture = plug_in(FakeCapture(hangs_in=call, picture=lambda k: noise(k, 72, 64)))
+    with pytest.raises(CameraError, match=r": (did not open|no picture) within 0.2 s; ") as told:
+        open_device(source).read(0.2)
+    assert "secret" not in str(told.value)
+    capture.go_on.set()
+
+
 def test_what_was_negotiated_is_reported(plug_in: Plug) -> None:
     mjpg = float(cv2.VideoWriter.fourcc(*"MJPG"))
     capture = plug_in(
