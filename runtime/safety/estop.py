@@ -15,6 +15,7 @@ from runtime.config.safety_yaml import EstopConfig, GpioConfig
 from v2a import bound_socket
 from v2a.bound_socket import BoundSocket, PathInUseError
 from v2a.errors import ConfigError
+from v2a.install import install_hint
 
 
 class Estop:
@@ -100,8 +101,8 @@ class _Line(contextlib.AbstractContextManager["_Line"]):
             import gpiod
             from gpiod.line import Bias, Direction, Value
         except ModuleNotFoundError:
-            fix = "pip install '.[gpio]'"
-            raise ConfigError(f"{where}: gpiod is not installed; run: {fix}") from None
+            fix = install_hint("gpio")
+            raise ConfigError(f"{where}: gpiod is not installed; {fix}") from None
         settings = gpiod.LineSettings(direction=Direction.INPUT, bias=Bias.PULL_UP)
         try:
             self._request = gpiod.request_lines(
