@@ -112,8 +112,7 @@ def as_text(summary: RunSummary) -> str:
     """Format the summary for a terminal: a table of times, then ticks, seams and scheduling."""
     rows = {**summary.stages, **summary.ages, "late": summary.late}
     lines = [
-        f"{'stage, ms':<16}"
-        + "".join(f"{column.removesuffix('_ms'):>9}" for column in COLUMNS)
+        f"{'stage, ms':<16}" + "".join(f"{column.removesuffix('_ms'):>9}" for column in COLUMNS)
     ]
     lines += [_row(name, times) for name, times in rows.items() if times.n]
     if any(times.few for times in rows.values()):
