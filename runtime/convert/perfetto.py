@@ -96,7 +96,9 @@ def write_trace(recording: Recording, path: Path) -> None:
 def _first_spans(recording: Recording) -> dict[str, npt.NDArray[np.int64]]:
     """The spans of the recording, of its first part only if there are more than `SLICES_MAX`."""
     spans = recording.spans()
-    starts_ns = np.sort(np.concatenate([rows[:, 1] for rows in spans.values()] or [np.zeros(0)]))
+    starts_ns = np.sort(
+        np.concatenate([rows[:, 1] for rows in spans.values()] or [np.zeros(0, np.int64)])
+    )
     if len(starts_ns) <= SLICES_MAX:
         return spans
     end_ns = int(starts_ns[SLICES_MAX])
