@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 import numpy as np
@@ -109,12 +109,21 @@ def versions() -> dict[str, str]:
     return found
 
 
+def missed_text(missed_ticks: Mapping[str, int]) -> str:
+    """The causes and numbers in a line, such as "late 1, no chunk 3"."""
+    return ", ".join(f"{cause.replace('_', ' ')} {n}" for cause, n in missed_ticks.items())
+
+
 def as_text(summary: RunSummary) -> str:
     """Format the summary for a terminal: a table of times, then ticks, seams and scheduling."""
     rows = {**summary.stages, **summary.ages, "late": summary.late}
-    lines = [f"{'stage':<16}" + "".join(f"{column:>10}" for column in COLUMNS)]
+    lines = [
+        f"{'stage, ms':<16}" + "".join(f"{column.removesuffix('_ms'):>9}" for column in COLUMNS)
+    ]
     lines += [_row(name, times) for name, times in rows.items() if times.n]
-    missed = ", ".join(f"{cause} {n}" for cause, n in summary.missed_ticks.items())
+    if any(times.few for times in rows.values()):
+        lines.append("~ too few samples for this quantile: it is about the longest")
+    missed = missed_text(summary.missed_ticks)
     jumps = summary.seam_jumps_rad
     realtime = ", ".join(f"{what} {given}" for what, given in summary.realtime.items())
     lines += [
@@ -129,8 +138,11 @@ def as_text(summary: RunSummary) -> str:
 
 
 def _row(name: str, times: Times) -> str:
-    figures = "".join(f"{getattr(times, column):>10.3f}" for column in COLUMNS[1:])
-    return f"{name:<16}{times.n:>10d}{figures}"
+    figures = "".join(
+        f"{'~' if column in times.few else ''}{getattr(times, column):.3f}".rjust(9)
+        for column in COLUMNS[1:]
+    )
+    return f"{name:<16}{times.n:>9d}{figures}"
 
 
 def _spread(values: Iterable[float]) -> Spread:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from v2a.spans import Histogram
 
@@ -25,6 +25,10 @@ def absent(description: str) -> Any:
     return Field(default=None, exclude_if=lambda value: value is None, description=description)
 
 
+NEEDED: Final = {"p50_ms": 2, "p90_ms": 10, "p99_ms": 100, "p999_ms": 1000}
+"""Quantile -> how many durations carry it: with fewer, none lies beyond it."""
+
+
 class Times(Measured):
     """How long something took: one row of a table. All quantiles are within 1/32 of their value."""
 
@@ -35,6 +39,21 @@ class Times(Measured):
     p99_ms: Number = Field(description="99th percentile, ms")
     p999_ms: Number = Field(description="99.9th percentile, ms")
     max_ms: Number = Field(description="longest, ms")
+    few: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda names: not names,
+        description="the quantiles for which `n` is too small: no duration lies beyond them, so "
+        "they are the longest or near it. p99 needs 100",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mark_few(cls, row: Any) -> Any:
+        """Fill in `few`, also for rows that were written without it."""
+        if not isinstance(row, dict) or "few" in row or not isinstance(row.get("n"), int):
+            return row
+        few = tuple(name for name, need in NEEDED.items() if 0 < row["n"] < need)
+        return row | {"few": few}
 
     @classmethod
     def of(cls, histogram: Histogram) -> Times:

@@ -93,3 +93,5 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         self._bar.__exit__(kind, error, trace)
+        if self.in_place:  # click has ended the bar's line; take the bar away
+            click.echo(f"\x1b[1A\r{_REST_OF_SCREEN}", nl=False, err=True)

@@ -14,6 +14,7 @@ from export.layers.blocks import pixels_to_unit
 from export.release.config import ReleaseConfig
 from export.release.weight_files import listed, unreadable
 from v2a.errors import ConfigError
+from v2a.install import install_hint
 
 
 class SiglipEncoder(nn.Module):
@@ -52,7 +53,8 @@ def _vision(folder: Path) -> Any:
     try:
         from transformers import SiglipVisionModel  # here, as only this encoder needs it
     except ImportError:
-        raise ConfigError(f"{folder}: SigLIP needs transformers; pip install '.[siglip]'") from None
+        fix = install_hint("siglip")
+        raise ConfigError(f"{folder}: SigLIP needs transformers; {fix}") from None
     try:
         vision, loaded = SiglipVisionModel.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import click
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 THREADS: Final = ("main", "camera", "system2", "system1", "control")
 PROCESS: Final = 1  # process id in the trace; the recording does not have the real one
 SEQUENCE: Final = 1
+SLICES_MAX: Final = 400_000  # a trace of about 40 MB, which the UI opens in seconds
 REALTIME, MONOTONIC = 1, 3  # protos/perfetto/common/builtin_clock.proto
 
 
@@ -73,7 +75,7 @@ def write_trace(recording: Recording, path: Path) -> None:
 
     chunks = {chunk.seq: chunk for chunk in recording.chunks()}
     through = flows(chunks.values(), recording.conditions())
-    spans = recording.spans()
+    spans = _first_spans(recording)
     threads = {
         name: _slices(name, spans[name], through, chunks) for name in sorted(spans, key=_place)
     }
@@ -89,6 +91,20 @@ def write_trace(recording: Recording, path: Path) -> None:
         end_ns = max((s.t1_ns for slices in threads.values() for s in slices), default=0)
         writer.track("safety", _safety(recording, end_ns))
         writer.counters(_ages(spans.get("control"), chunks))
+
+
+def _first_spans(recording: Recording) -> dict[str, npt.NDArray[np.int64]]:
+    """The spans of the recording, of its first part only if there are more than `SLICES_MAX`."""
+    spans = recording.spans()
+    starts_ns = np.sort(
+        np.concatenate([rows[:, 1] for rows in spans.values()] or [np.zeros(0, np.int64)])
+    )
+    if len(starts_ns) <= SLICES_MAX:
+        return spans
+    end_ns = int(starts_ns[SLICES_MAX])
+    covered_s, all_s = ((t_ns - recording.t0_ns) / 1e9 for t_ns in (end_ns, starts_ns[-1]))
+    click.echo(f"the trace covers the first {covered_s:.0f} of {all_s:.0f} s", err=True)
+    return {name: rows[rows[:, 1] < end_ns] for name, rows in spans.items()}
 
 
 def _place(thread: str) -> tuple[int, str]:

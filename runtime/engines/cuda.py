@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from v2a.errors import EngineError
+from v2a.install import install_hint
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -103,8 +104,8 @@ def open_cuda() -> Cuda:
         cuda: Cuda = getattr(import_module(module), name)()
         return cuda
     raise EngineError(
-        f"no CUDA for Python ({' or '.join(CUDA)}); run: pip install '.[jetson]' on a Jetson, "
-        "'.[gpu]' elsewhere"
+        f"no CUDA for Python ({' or '.join(CUDA)}); on a Jetson {install_hint('jetson')}; "
+        f"elsewhere {install_hint('gpu')}"
     )
 
 

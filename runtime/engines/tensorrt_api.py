@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from v2a.errors import EngineError
+from v2a.install import install_hint
 
 
 class Flavour(NamedTuple):
@@ -27,7 +28,7 @@ FLAVOURS = {
         "TensorRT",
         "on a Jetson it comes with JetPack: make the environment with --system-site-packages",
     ),
-    "rtx": Flavour("tensorrt_rtx", "TensorRT-RTX", "run: pip install '.[validate]'"),
+    "rtx": Flavour("tensorrt_rtx", "TensorRT-RTX", install_hint("validate")),
 }
 
 

@@ -50,7 +50,8 @@ def _or_refusal(ask: Callable[[], str]) -> str:
     try:
         return ask()
     except OSError as error:
-        return f"{REFUSED}{error.strerror}{_ADVICE.get(ask, '')}"
+        advice = _ROOTS_ADVICE if os.geteuid() == 0 else _ADVICE
+        return f"{REFUSED}{error.strerror}{advice.get(ask, '')}"
 
 
 def _fifo() -> str:
@@ -91,4 +92,10 @@ def _checked(result: int) -> None:
 _ADVICE = {
     _fifo: " (grant rtprio 50 in /etc/security/limits.conf)",
     _lock_memory: " (grant memlock unlimited in /etc/security/limits.conf)",
+}
+# limits.conf does not limit root: a refusal comes from the container or the cgroup.
+_ROOTS_ADVICE = {
+    _fifo: " (this is root in a container or cgroup: start the container with --cap-add SYS_NICE "
+    "--ulimit rtprio=50, or give the cgroup cpu.rt_runtime_us)",
+    _lock_memory: " (this is root in a container: start it with --ulimit memlock=-1)",
 }

@@ -12,7 +12,7 @@ from pydantic import Field
 from runtime.profile.stalls import describe_stall, excess_ms, kind
 from runtime.profile.statistics import FEWEST, Interval, Series, between_runs, ratio, typical
 from runtime.profile_model import Profile, Ratio, StallRow
-from v2a.measured import Measured
+from v2a.measured import Measured, Number
 from v2a.names import AGES, STAGES
 
 # Two runs of one program differ by this share beyond the noise within each: memory layout, the
@@ -22,13 +22,22 @@ RUN_TO_RUN: Final = 0.05
 OTHERS_CORES: Final = 0.1
 NEW_STALL: Final = 2.0  # times the longest earlier stall of the same thread and stage
 
-Verdict = Literal["better", "worse", "within_noise"]
+CANNOT_TELL: Final = 0.5  # where a change by half would not be seen, "within noise" says nothing
+
+Verdict = Literal["better", "worse", "within_noise", "cannot_tell"]
 
 
 class ComparedRatio(Ratio):
     """The time in B divided by the time in A, and a verdict."""
 
-    verdict: Verdict = Field(description="`better`, `worse` or `within_noise`")
+    verdict: Verdict = Field(
+        description="`better`, `worse`, `within_noise`, or `cannot_tell` if even a change by half "
+        "could not have been seen"
+    )
+    smallest_change: Number = Field(
+        description="the smallest change that could have been seen: 0.2 for 20 %; null with fewer "
+        "than 16 samples"
+    )
 
 
 class ProfileComparison(Measured):
@@ -37,7 +46,7 @@ class ProfileComparison(Measured):
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     verdict: str = Field(description="one sentence for people")
     stages: dict[str, ComparedRatio] = Field(
-        description="stage that both profiles have 16 samples of -> how it changed"
+        description="stage that both profiles have samples of -> how it changed"
     )
     ages: dict[str, ComparedRatio] = Field(description="age -> how it changed")
     new_stalls: tuple[StallRow, ...] = Field(
@@ -65,13 +74,15 @@ def compare_profiles(before: Profile, after: Profile) -> ProfileComparison:
 
 def judged(found: Interval) -> ComparedRatio:
     """Judge a ratio of times: worse if its whole interval is above 1, better if it is below."""
-    verdict: Verdict = "within_noise"
+    known = 0 < found.ratio < math.inf
+    smallest = round(found.high / found.ratio - 1, 4) if known else math.nan
+    verdict: Verdict = "within_noise" if smallest <= CANNOT_TELL else "cannot_tell"
     if found.low > 1:
         verdict = "worse"
     elif found.high < 1:
         verdict = "better"
     row = found.rounded()
-    return ComparedRatio(ratio=row.ratio, ci95=row.ci95, verdict=verdict)
+    return ComparedRatio(ratio=row.ratio, ci95=row.ci95, verdict=verdict, smallest_change=smallest)
 
 
 def width(noise: Ratio) -> float:
@@ -89,8 +100,18 @@ def changes(rows: Mapping[str, ComparedRatio]) -> Iterator[str]:
         ]
         if found:
             yield f"{verdict}: {', '.join(found)}"
-    if all(row.verdict == "within_noise" for row in rows.values()):
+    blind = [f"{n} ({_seen(row)})" for n, row in rows.items() if row.verdict == "cannot_tell"]
+    if blind:
+        yield f"cannot tell: {', '.join(blind)}"
+    elif all(row.verdict == "within_noise" for row in rows.values()):
         yield "within noise"
+
+
+def _seen(row: ComparedRatio) -> str:
+    """What could have been seen."""
+    if math.isnan(row.smallest_change):
+        return f"fewer than {FEWEST} samples"
+    return f"no change below {row.smallest_change:.0%} could be seen"
 
 
 def new_stalls(before: Profile, after: Profile) -> list[StallRow]:
@@ -107,11 +128,12 @@ def new_stalls(before: Profile, after: Profile) -> list[StallRow]:
 
 def comparison_as_text(found: ProfileComparison) -> str:
     """Format the comparison: a table, then the verdict."""
-    lines = [f"{'stage':<16}{'ratio':>8}{'95 % interval':>20}  verdict"]
+    lines = [f"{'stage':<16}{'ratio':>8}{'95 % interval':>18}{'can see':>9}  verdict"]
     for name, row in (found.stages | found.ages).items():
         low, high = row.ci95
         lines.append(
-            f"{name:<16}{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>20}  "
+            f"{name:<16}{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>18}"
+            f"{row.smallest_change:>9.0%}  "
             f"{row.verdict.replace('_', ' ')}"
         )
     return "\n".join([*lines, found.verdict])
@@ -124,7 +146,7 @@ def _damaged(before: Profile, after: Profile) -> Iterator[str]:
 
 
 def _sampled(profile: Profile, name: str) -> bool:
-    return len(profile.samples.get(name, ())) >= FEWEST
+    return len(profile.samples.get(name, ())) > 0
 
 
 def _row(name: str, before: Profile, after: Profile, comparisons: int) -> ComparedRatio:

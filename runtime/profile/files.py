@@ -43,15 +43,14 @@ def read_profile(path: Path) -> Profile:
         raise ConfigError(f"{path}: not a profile; {_FIX}") from error
 
 
-def write_profile(profile: Profile, run: Path, folder: Path) -> None:
-    """Write profile.json, report.html and the trace of the recording `run` into `folder`.
+def write_profile(profile: Profile, recording: Recording, folder: Path) -> None:
+    """Write profile.json, report.html and the trace of `recording` into `folder`.
 
     Raises ConfigError if the folder cannot be written.
     """
     from runtime.convert.perfetto import write_trace  # here: only this needs perfetto's package
     from runtime.report import write_report
 
-    recording = Recording(run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = to_json(profile.model_dump()) + "\n"

@@ -97,14 +97,14 @@ def _feeds(bundle: Bundle, engines: EngineFactory, clock: Clock) -> dict[str, Fe
 
 def _lines(found: EngineComparison) -> Iterator[str]:
     yield (
-        f"{'engine, p50 ms':<16}{'before':>9}{'after':>9}{'ratio':>8}{'95 % interval':>18}"
-        f"{'A/A':>8}  verdict"
+        f"{'engine, p50 ms':<14}{'before':>9}{'after':>9}{'ratio':>7}{'95 % interval':>16}"
+        f"{'A/A':>7}  verdict"
     )
     for name, row in found.engines.items():
         low, high = row.ci95
         yield (
-            f"{name:<16}{row.before.p50_ms:>9.3f}{row.after.p50_ms:>9.3f}"
-            f"{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>18}"
-            f"{row.noise_floor.ratio:>8.3f}  {row.verdict.replace('_', ' ')}"
+            f"{name:<14}{row.before.p50_ms:>9.3f}{row.after.p50_ms:>9.3f}"
+            f"{row.ratio:>7.3f}{f'{low:.3f} to {high:.3f}':>16}"
+            f"{row.noise_floor.ratio:>7.3f}  {row.verdict.replace('_', ' ')}"
         )
     yield found.verdict

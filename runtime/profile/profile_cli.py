@@ -80,7 +80,7 @@ def profile(
         subject = choose_subject(load_bundle(bundle), robot_yaml, camera, engine, threads)
         run = folder = claim_folder(output or new_folder("profile"))
         found = measure(subject, seconds, folder, budgets)
-    write_profile(found, run, folder)
+    write_profile(found, recorded or Recording(run), folder)
     shown = to_json(found.model_dump(exclude={"samples"}), indent=1)
     click.echo(shown if as_json else profile_as_text(found))
     click.echo(f"written to {folder}: report.html, profile.json, trace.perfetto-trace", err=True)

@@ -14,6 +14,7 @@ from runtime.profile.subject import Subject, choose_subject
 from runtime.profile.sweep import run_sweep, sweep_as_text
 from runtime.profile_model import Profile
 from runtime.recording.messages import to_json
+from runtime.recording.reader import Recording
 from v2a.bundle import load_bundle
 from v2a.files import write_text
 
@@ -63,7 +64,7 @@ def sweep(
     def measured(point: Subject, place: Path) -> Profile:
         click.echo(f"{place.name}:", err=True)
         found = measure(point, seconds, place, budgets)
-        write_profile(found, place, place)
+        write_profile(found, Recording(place), place)
         return found
 
     table = run_sweep(subject, axes, measured, folder)

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 from runtime.profile.compare import OTHERS_CORES
 from runtime.profile_model import BudgetedTimes, EngineTimes, Profile, Ratio
+from runtime.summary import missed_text
 from v2a.measured import Times
 from v2a.spans import COLUMNS
 
-_HEADS = ("n", "mean", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "misses")
-_CELLS = (*COLUMNS, "share", "budget_ms", "misses")
+_HEADS = ("n", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "miss")
+_CELLS = (*(name for name in COLUMNS if name != "mean_ms"), "share", "budget_ms", "misses")
+_FEW = "~ too few samples for this quantile: it is about the longest"
+_NARROW = {"n": 7, "share": 6, "miss": 6}
 _LAYERS_OF = ("denoise", "observe", "vdm_motion")
 
 
@@ -22,11 +25,19 @@ def profile_as_text(profile: Profile) -> str:
 
 
 def _stages(profile: Profile) -> Iterator[str]:
-    yield f"{'ms':<16}" + "".join(f"{head:>9}" for head in _HEADS)
+    yield f"{'ms':<14}" + "".join(f"{head:>{_width(head)}}" for head in _HEADS)
     rows: dict[str, BudgetedTimes] = {**profile.stages, **profile.ages}
     for name, row in rows.items():
         if row.n:
-            yield f"{name:<16}" + "".join(f"{_cell(row, cell):>9}" for cell in _CELLS)
+            cells = zip(_HEADS, _CELLS, strict=True)
+            yield f"{name:<14}" + "".join(f"{_cell(row, c):>{_width(h)}}" for h, c in cells)
+    if any(row.few for row in rows.values()):
+        yield _FEW
+
+
+def _width(head: str) -> int:
+    """Column width; the table fits 80 columns."""
+    return _NARROW.get(head, 8)
 
 
 def _engines(profile: Profile) -> Iterator[str]:
@@ -57,7 +68,7 @@ def _layers(profile: Profile) -> Iterator[str]:
 def _sentences(profile: Profile) -> Iterator[str]:
     if profile.damaged:
         yield f"incomplete: {profile.damaged}"
-    missed = ", ".join(f"{cause} {n}" for cause, n in profile.missed_ticks.items())
+    missed = missed_text(profile.missed_ticks)
     yield f"{profile.seconds:.1f} s, {profile.ticks} ticks; missed: {missed or 'not counted'}"
     if profile.device is not None and profile.device.throttled:
         times = profile.device.throttled
@@ -74,4 +85,7 @@ def _cell(row: BudgetedTimes, column: str) -> str:
         return ""
     if column == "share":
         return f"{value:.0%}"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+    if isinstance(value, int):
+        return str(value)
+    text = f"{value:.3f}" if value < 100 else f"{value:.1f}"
+    return f"~{text}" if column in row.few else text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,9 @@ _FOREIGN: Final = (
     TypeError,
     ValueError,
 )
+_LIGHT: Final = tuple(
+    topic.name for kind, topic in TOPICS.items() if kind not in (FrameMsg, StateMsg)
+)
 _NAMED: Final = 3  # damaged places in a message
 
 M = TypeVar("M")
@@ -70,6 +73,7 @@ class Recording:
         self.path = path / FILE if path.is_dir() else path
         self._damage: dict[tuple[str, int], Damage] = {}
         self._whole = True
+        self._kept: tuple[tuple[int, ...], Mapping[str, list[RawMessage]]] | None = None
         try:
             self._files, missing = pieces_of(self.path)
             self._damage |= {(name, 0): Damage(name, 0, "missing", None) for name in missing}
@@ -236,8 +240,10 @@ class Recording:
             yield message
 
     def _rows(self, kind: type) -> Iterator[Row]:
-        raw = (r for r in self._records((TOPICS[kind].name,)) if isinstance(r, RawMessage))
-        for number, record in enumerate(raw, start=1):
+        topic = TOPICS[kind].name
+        raw = self._light()[topic] if topic in _LIGHT else self._records((topic,))
+        found = (record for record in raw if isinstance(record, RawMessage))
+        for number, record in enumerate(found, start=1):
             with self._foreign_in(kind, number):
                 row = json.loads(record.data)
             yield row
@@ -251,6 +257,20 @@ class Recording:
             raise
         except _FOREIGN as error:
             raise self._foreign(kind, f"number {number}: {_reason(error)}") from error
+
+    def _light(self) -> Mapping[str, list[RawMessage]]:
+        """All messages of the topics without pictures and joints, read once while nothing grows.
+
+        Reading costs the unpacking of every picture, whatever the topic.
+        """
+        sizes = tuple(path.stat().st_size for path in self._files)
+        if self._kept is None or self._kept[0] != sizes:
+            found: dict[str, list[RawMessage]] = {topic: [] for topic in _LIGHT}
+            for record in self._records(_LIGHT):
+                if isinstance(record, RawMessage):
+                    found[record.topic].append(record)
+            self._kept = sizes, found
+        return self._kept[1]
 
     def _records(self, wanted: Collection[str] | None) -> Iterator[Metadata | RawMessage]:
         """Read all files once; None wants every topic, and () none."""

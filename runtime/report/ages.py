@@ -49,7 +49,8 @@ def columns(points: Points, n: int) -> npt.NDArray[np.float64]:
 def _age(name: str, row: BudgetedTimes | None, run: RunFacts) -> Markup:
     points = run.ages[name]
     if row is not None and known(row.p50_ms):
-        says = f"p50 {ms(row.p50_ms)}, p99 {ms(row.p99_ms)}"
+        few = f" (~ only {row.n} samples: the longest)" if "p99_ms" in row.few else ""
+        says = f"p50 {ms(row.p50_ms)}, p99 {ms(row.p99_ms)}{few}"
     else:
         says = f"{MISSING}: no chunk moved the motors"
     budget_ms = None if row is None else row.budget_ms

@@ -106,13 +106,15 @@ def _row(stage: str, row: StageTimes, axis: LogAxis) -> Markup:
     shapes += _quantiles(row, axis)
     if known(row.budget_ms):
         shapes.append(upright(WIDTH * axis.at(row.budget_ms), 0, HEIGHT, "limit"))
-    says = f"{stage}: p50 {ms(row.p50_ms)}, p99 {ms(row.p99_ms)}"
+    few = "~" if "p99_ms" in row.few else ""
+    says = f"{stage}: p50 {ms(row.p50_ms)}, p99 {few}{ms(row.p99_ms)}"
+    says += f" (only {row.n} samples: the longest)" if few else ""
     return tag(
         "div",
         tag("b", stage),
         canvas(WIDTH, HEIGHT, *shapes, role="img", aria_label=says),
         tag("span", tag("small", "p50 "), ms(row.p50_ms)),
-        tag("span", tag("small", "p99 "), ms(row.p99_ms)),
+        tag("span", tag("small", f"p99 {few}"), ms(row.p99_ms)),
         _misses(row),
         class_="stage",
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from runtime.config.safety_yaml import EstopConfig, GpioConfig
 from v2a.bound_socket import BoundSocket, PathInUseError
 from v2a.errors import ConfigError
+from v2a.install import install_hint
 
 
 class Estop:
@@ -91,8 +92,8 @@ class _Line(contextlib.AbstractContextManager["_Line"]):
             import gpiod
             from gpiod.line import Bias, Direction, Value
         except ModuleNotFoundError:
-            fix = "pip install '.[gpio]'"
-            raise ConfigError(f"{where}: gpiod is not installed; run: {fix}") from None
+            fix = install_hint("gpio")
+            raise ConfigError(f"{where}: gpiod is not installed; {fix}") from None
         settings = gpiod.LineSettings(direction=Direction.INPUT, bias=Bias.PULL_UP)
         try:
             self._request = gpiod.request_lines(

@@ -233,13 +233,13 @@ TABLE: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         without_onnxruntime,
         DRY,
         1,
-        "onnxruntime is not installed; run: pip install '.\\[cpu\\]'",
+        "onnxruntime is not installed; run: .* -m pip install .*\\[cpu\\]",
     ),
     "no opencv": (
         without_opencv,
         (*DRY, "--camera", "/dev/video0"),
         1,
-        "cv2 is not installed; run: pip install '.\\[vision\\]'",
+        "cv2 is not installed; run: .* -m pip install .*\\[vision\\]",
     ),
     "recording exists": (
         lambda f, _: (f / "old").mkdir(),

@@ -8,13 +8,14 @@ import pytest
 from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.control.notes import RobotKind
+from runtime.lockstep import CallbackCamera
 from runtime.recording.recorder import Recorder
-from runtime.summary import as_text, describe, summarise
-from runtime.web.guard import Address
-from runtime.web.start import web_sink, with_button
+from runtime.summary import as_text, describe, now, summarise
+from runtime.web.live_status import OutcomeStatus
+from runtime.web.start import about_run
 from runtime.web.view import View, snapshot
 from runtime.workers import build_workers
-from tests.runtime.conftest import CallbackCamera, fakes, make_chain, run_config
+from tests.runtime.conftest import fakes, make_chain, run_config
 from v2a.bundle import Bundle
 from v2a.clock import FakeClock
 from v2a.spans import Tracer
@@ -25,14 +26,16 @@ def test_summary_header_and_page_say_whether_it_is_a_dry_run(
     bundle: Bundle, kind: RobotKind | None, dry_run: bool
 ) -> None:
     clock, tracer = FakeClock(), Tracer()
-    with with_button(run_config(safety={"hold_max_s": 60})) as config:
-        robot = kind or Robot(config.robot, clock, LoopbackPort(make_chain()))
-        camera = CallbackCamera(lambda: np.zeros((8, 8, 3), np.uint8), clock)
-        workers = build_workers(bundle, robot, camera, config, clock, tracer, engines=fakes())
-        summary = summarise(workers, Recorder(tracer, workers.control.safety, None), 0)
-        about = web_sink(Address("127.0.0.1", 0), False, workers).options["about"]
-    assert describe(workers, 0).dry_run is dry_run
-    assert snapshot(View(about, clock), clock.now_ns()).dry_run is dry_run
+    config = run_config(safety={"hold_max_s": 60})
+    robot = kind or Robot(config.robot, clock, LoopbackPort(make_chain()))
+    camera = CallbackCamera(lambda: np.zeros((8, 8, 3), np.uint8), clock)
+    workers = build_workers(bundle, robot, camera, config, clock, tracer, engines=fakes())
+    start = now(clock)
+    summary = summarise(workers, Recorder(tracer, workers.control.safety, None), start)
+    outcome = OutcomeStatus.of(None, False, ())
+    live = snapshot(View(about_run(workers), clock), clock.now_ns(), outcome)
+    assert describe(workers, start).dry_run is dry_run
+    assert live.dry_run is dry_run
     assert summary.dry_run is dry_run
     assert ("dry run" in as_text(summary)) is dry_run
     assert summary.loose_limits == ("safety.hold_max_s is 60, looser than the default 10",)

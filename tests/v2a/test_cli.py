@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from v2a import __version__
 from v2a.cli import COMMANDS, EXTRA_OF, cli
 from v2a.errors import ConfigError, SafetyFault
+from v2a.install import install_hint
 
 ROOMS = ("calibration", "demo", "deploy", "export", "hw_drivers", "runtime")
 HEAVY = ("cv2", "mujoco", "numpy", "onnxruntime", "pydantic", "torch", "yaml")
@@ -96,7 +97,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(
 ) -> None:
     result = run_raises(ModuleNotFoundError("no module", name=f"{package}.part"))
     assert result.stderr == (
-        f"error: {package} is not installed; run: pip install '.[{EXTRA_OF[package]}]'\n"
+        f"error: {package} is not installed; {install_hint(EXTRA_OF[package])}\n"
     )
     assert result.exit_code == 1
 

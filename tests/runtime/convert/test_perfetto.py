@@ -201,7 +201,8 @@ def recorded(spans: dict[str, list[tuple[str, int, int, int]]], *chunks: ChunkMs
         for thread, spans in spans.items()
     }
     return SimpleNamespace(
-        header=SimpleNamespace(policy="tiny"),
+        header=SimpleNamespace(policy="tiny", dry_run=True, start_ns=0, log_ns=int),
+        t0_ns=0,
         chunks=lambda: iter(chunks),
         conditions=lambda: iter(()),
         spans=lambda: rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,10 @@ def test_each_thing_is_asked_for_and_a_refusal_says_what_to_do() -> None:
     given, collects, cores = json.loads(done.stdout)
     assert given["scheduling"] == (
         f"{REFUSED}Operation not permitted (grant rtprio 50 in /etc/security/limits.conf)"
+        if os.geteuid()
+        else f"{REFUSED}Operation not permitted (this is root in a container or cgroup: start the "
+        "container with --cap-add SYS_NICE --ulimit rtprio=50, or give the cgroup "
+        "cpu.rt_runtime_us)"
     )
     assert given["memory"] == "locked" or given["memory"].startswith(REFUSED)
     assert (given["garbage collection"], collects) == ("off", False)

@@ -82,6 +82,9 @@ class Drained:
     header: Header = HEADER
     t0_ns: int = 0
 
+    def damaged(self) -> None:
+        """Nothing of it is damaged."""
+
     def spans(self) -> dict[str, npt.NDArray[np.int64]]:
         return self.spans_
 

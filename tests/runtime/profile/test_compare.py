@@ -81,7 +81,10 @@ def test_budgets_measured_before_name_the_stage_that_is_slower_now(
 def test_a_stage_that_ran_a_few_times_is_not_judged(bundle: Bundle) -> None:
     short = VirtualRun(bundle, chunks=12)
     slow = VirtualRun(bundle, seed=1, chunks=12, factors={"denoise": 2})
-    assert compare_profiles(short.profile, slow.profile).stages == {}
+    found = compare_profiles(short.profile, slow.profile)
+    assert {row.verdict for row in found.stages.values()} == {"cannot_tell"}
+    assert "cannot tell: " in found.verdict
+    assert "(fewer than 16 samples)" in found.verdict
 
 
 def test_a_wide_noise_floor_of_the_machine_widens_the_interval(

@@ -19,6 +19,7 @@ from runtime.safety.estop import Estop
 from tests.runtime.safety import fake_gpiod
 from tests.runtime.safety.fake_gpiod import CHIP, Bias, Chip, Direction
 from v2a.errors import ConfigError
+from v2a.install import install_hint
 
 
 def config(chip: str = CHIP, line: int = 3) -> EstopConfig:
@@ -87,7 +88,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as caught:
         Estop(config())
     assert str(caught.value) == (
-        f"safety.estop.gpio: {CHIP} line 3: gpiod is not installed; run: pip install '.[gpio]'"
+        f"safety.estop.gpio: {CHIP} line 3: gpiod is not installed; {install_hint('gpio')}"
     )
 
 
