@@ -8,13 +8,14 @@ import pytest
 from hw_drivers.robot.robot import Robot
 from hw_drivers.virtual.loopback import LoopbackPort
 from runtime.control.notes import RobotKind
+from runtime.lockstep import CallbackCamera
 from runtime.recording.recorder import Recorder
 from runtime.summary import as_text, describe, summarise
 from runtime.web.guard import Address
 from runtime.web.start import web_sink, with_button
 from runtime.web.view import View, snapshot
 from runtime.workers import build_workers
-from tests.runtime.conftest import CallbackCamera, fakes, make_chain, run_config
+from tests.runtime.conftest import fakes, make_chain, run_config
 from v2a.bundle import Bundle
 from v2a.clock import FakeClock
 from v2a.spans import Tracer
