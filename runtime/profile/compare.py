@@ -46,7 +46,7 @@ class ProfileComparison(Measured):
     schema_version: Literal[1] = Field(default=1, description="version of this schema")
     verdict: str = Field(description="one sentence for people")
     stages: dict[str, ComparedRatio] = Field(
-        description="stage that both profiles have samples of -> how it changed"
+        description="stage that both profiles have two samples of -> how it changed"
     )
     ages: dict[str, ComparedRatio] = Field(description="age -> how it changed")
     new_stalls: tuple[StallRow, ...] = Field(
@@ -146,7 +146,7 @@ def _damaged(before: Profile, after: Profile) -> Iterator[str]:
 
 
 def _sampled(profile: Profile, name: str) -> bool:
-    return len(profile.samples.get(name, ())) > 0
+    return len(profile.samples.get(name, ())) > 1  # one is no series: the instruction
 
 
 def _row(name: str, before: Profile, after: Profile, comparisons: int) -> ComparedRatio:
