@@ -16,6 +16,7 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
 from hw_drivers.motors import options
 from hw_drivers.motors.joint_range import Range, Sweep, place_range
+from hw_drivers.motors.measured_limits import measured, new_values, put_into
 from hw_drivers.motors.settings import changes, read_settings, write_settings
 from hw_drivers.motors.where import load_robot
 from hw_drivers.robot.config import JointConfig, RobotConfig
@@ -70,7 +71,9 @@ def calibrate(robot_yaml: Path, yes: bool) -> None:
             joints = read_servos(robot.bus, config)
             save_calibration(config.calibration, Calibration(robot=config.name, joints=joints))
     click.echo(f"written and read back; kept in {config.calibration}")
-    _advise(robot_yaml, config, ranges, check_ranges(config.joints, joints))
+    if not _keep_limits(robot_yaml, config, ranges, yes):
+        for fault in check_ranges(config.joints, joints):
+            click.echo(f"note: {fault}", err=True)
 
 
 def _let_go(robot: Robot, yes: bool) -> None:
@@ -200,20 +203,24 @@ def undone_on_failure(
         raise
 
 
-def _advise(
-    robot_yaml: Path, config: RobotConfig, ranges: Mapping[str, Range], faults: list[str]
-) -> None:
-    """Print the joint settings that robot.yaml needs now, with each joint's zero where it was."""
-    click.echo(f"the whole range of each joint, as {robot_yaml} has it:")
-    for joint in config.joints:
-        found = ranges[joint.name]
-        zero = (joint.zero_tick + found.shift) % joint.servo_model.turn_ticks
-        ends = [
-            joint.direction * (tick - zero) * joint.rad_per_tick for tick in (found.low, found.high)
-        ]
-        lower, upper = min(ends), max(ends)
-        click.echo(
-            f"  {joint.name}: zero_tick: {zero}, lower_rad: {lower:.4f}, upper_rad: {upper:.4f}"
-        )
-    for fault in faults:
-        click.echo(f"note: {fault}", err=True)
+def _keep_limits(
+    robot_yaml: Path, config: RobotConfig, ranges: Mapping[str, Range], yes: bool
+) -> bool:
+    """Print each joint's range, and put it into robot.yaml if asked to. Return whether it did."""
+    found = {joint.name: measured(joint, ranges[joint.name]) for joint in config.joints}
+    click.echo("the whole range of each joint, with its zero where it was:")
+    for name, limits in found.items():
+        click.echo(f"  {name}: {limits}")
+    try:
+        values = new_values(config, found)
+        if not values:
+            return True
+        question = f"Put this into {robot_yaml}? A limit that is narrower there stays."
+        if not (yes or click.confirm(question)):
+            return False
+        put_into(robot_yaml, values)
+    except ConfigError as error:
+        click.echo(f"note: {error}; put the values above in by hand", err=True)
+        return False
+    click.echo(f"{robot_yaml}: has it now")
+    return True
