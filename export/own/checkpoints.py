@@ -7,7 +7,6 @@ instruction is an embedding, float32 [language.tokens, language.dim].
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give a checkpoint of training") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged pickle also raises IndexError, KeyError, struct.error...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{path}: not a checkpoint of tensors only: {reason}") from None
     if not isinstance(content, dict) or set(content) != {"policy", "instructions"}:

@@ -72,3 +72,10 @@ def test_other_files_are_refused(
         load_checkpoint(tmp_path / "text.pt", config)
     with pytest.raises(ConfigError, match="no such file"):
         load_checkpoint(tmp_path / "absent.pt", config)
+
+
+@pytest.mark.parametrize("damaged", [b"\x80\x02Q.", b"h\x05.", b"\x80\x02}q\x00(X\x01\x00", b""])
+def test_a_damaged_pickle_is_one_line(config: PolicyConfig, tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "bad.pt").write_bytes(damaged)
+    with pytest.raises(ConfigError, match=r"bad\.pt: not a checkpoint of tensors only"):
+        load_checkpoint(tmp_path / "bad.pt", config)
