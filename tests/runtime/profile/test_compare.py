@@ -105,8 +105,9 @@ def test_what_waiting_for_a_core_beside_other_programs_explains_is_noise(
     before = usual.profile.model_copy(update={"threads": threads[0]})
     after = slower.profile.model_copy(update={"threads": threads[1]})
     found = compare_profiles(before, after.model_copy(update={"others_cores": 1.4}))
-    assert found.stages["denoise"].verdict == "within_noise"
-    assert found.verdict == "within noise; other programs used 0 and 1.4 cores"
+    assert found.stages["denoise"].verdict == "cannot_tell"
+    assert found.verdict.startswith("cannot tell: ")
+    assert found.verdict.endswith("; other programs used 0 and 1.4 cores")
     # Alone on the machine it is our own threads that wait for each other.
     assert compare_profiles(before, after).stages["denoise"].verdict == "worse"
 
@@ -117,7 +118,7 @@ def test_what_differs_from_run_to_run_as_much_is_noise(bundle: Bundle, usual: Vi
     kept = compare_profiles(usual.profile.model_copy(update={"repeats": steady}), slower.profile)
     assert kept.stages["denoise"].verdict == "worse"
     found = compare_profiles(usual.profile.model_copy(update={"repeats": restless}), slower.profile)
-    assert found.stages["denoise"].verdict == "within_noise"
+    assert found.stages["denoise"].verdict == "cannot_tell"
 
 
 def test_what_a_slower_machine_explains_is_noise(bundle: Bundle, usual: VirtualRun) -> None:
@@ -137,7 +138,7 @@ def test_the_command_prints_ratio_interval_and_verdict_of_each_stage(
     printed = CliRunner().invoke(cli, [*arguments, "--json"])
     assert printed.exit_code == 0, printed.output
     found = json.loads(printed.stdout)
-    assert found["stages"]["denoise"].keys() == {"ratio", "ci95", "verdict"}
+    assert found["stages"]["denoise"].keys() == {"ratio", "ci95", "verdict", "smallest_change"}
     assert found["stages"]["denoise"]["verdict"] == "worse"
     text = CliRunner().invoke(cli, arguments).stdout
     assert text.splitlines()[-1].startswith("worse: denoise 1.")
