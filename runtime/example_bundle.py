@@ -17,7 +17,6 @@ import numpy.typing as npt
 from runtime.config.robot_yaml import RunConfig
 from v2a import __version__
 from v2a.bundle import ActionSpace, CameraSpec, FileRef, GraphSpec, JointSpec, Manifest, seal
-from v2a.errors import ConfigError
 from v2a.files import new_folder
 from v2a.onnx_writer import Node, onnx_bytes
 
@@ -45,19 +44,16 @@ def write_example(config: RunConfig, folder: Path) -> Manifest:
 
     Raises ConfigError if `folder` exists or cannot be written.
     """
-    new_folder(folder, "write the bundle")
     manifest = _manifest(config)
     draws = np.random.default_rng(0)
-    try:
-        (folder / "graphs").mkdir()
-        (folder / "embeddings").mkdir()
+    with new_folder(folder, "write the bundle") as beside:
+        (beside / "graphs").mkdir()
+        (beside / "embeddings").mkdir()
         for graph in manifest.graphs:
-            (folder / graph.file).write_bytes(_graph(graph, manifest, draws))
+            (beside / graph.file).write_bytes(_graph(graph, manifest, draws))
         tokens = draws.standard_normal((1, INSTRUCTION_TOKENS, WIDTH)).astype(np.float32)
-        np.save(folder / manifest.instructions[config.instruction].file, tokens)
-        seal(folder, manifest)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+        np.save(beside / manifest.instructions[config.instruction].file, tokens)
+        seal(beside, manifest)
     return manifest
 
 

@@ -132,12 +132,14 @@ def calibrate(running: subprocess.Popen[str], arm: Arm) -> tuple[str, str]:
     time.sleep(1.0)  # a person begins later, too
     arm.sweep()
     running.stdin.write("\n")
-    running.stdin.flush()
+    running.stdin.close()
     assert running.stdout
-    out = running.stdout.read()
+    with running.stdout as out:
+        said = out.read()
     drained.join()
+    running.stderr.close()
     running.wait()
-    return out, ""
+    return said, ""
 
 
 def test_every_command_of_the_page_works_in_order(page: Page, arm: Arm) -> None:
