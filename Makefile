@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
-BENCHMARKS := $(filter-out benchmarks/interleaved.py benchmarks/naive_core.py benchmarks/gpu_suite.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/interleaved.py benchmarks/naive_core.py benchmarks/gpu_suite.py benchmarks/soak.py benchmarks/stops.py,$(wildcard benchmarks/*.py))
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types arrows docs bench test-gpu test-pythons clean
+.PHONY: help setup demo test check lint types arrows docs bench soak stops test-gpu test-pythons clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -38,6 +38,12 @@ docs: $(DEV)/.stamp ## the docs site in build/site; a broken link fails
 
 bench: $(DEV)/.stamp ## run every benchmark
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(DEV)/bin/python $$file || exit 1; done
+
+soak: $(DEV)/.stamp ## MINUTES=30: a robot under load and faults; what must never happen
+	PYTHONPATH=. $(DEV)/bin/python benchmarks/soak.py --minutes $(or $(MINUTES),30)
+
+stops: $(DEV)/.stamp ## ROUNDS=20: every source of a stop in every state of a run
+	PYTHONPATH=. $(DEV)/bin/python benchmarks/stops.py --rounds $(or $(ROUNDS),20)
 
 test-gpu: $(GPU)/.stamp ## what needs an NVIDIA GPU; skips, loudly, without one
 	$(GPU)/bin/pytest -q -rs tests/gpu
