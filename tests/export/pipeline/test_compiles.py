@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def export(*arguments: object) -> Bundle:
 def narrowed(bundle: Bundle, out: Path) -> Bundle:
     """`bundle` as if it had been exported in fp16: the same rewrite, without tracing once more."""
     (out / "graphs").mkdir(parents=True)
-    (out / "embeddings").symlink_to(bundle.path / "embeddings")
+    shutil.copytree(bundle.path / "embeddings", out / "embeddings")
     graphs = [_narrowed(graph) for graph in bundle.manifest.graphs]
     for graph in graphs:
         wide = onnx.shape_inference.infer_shapes(onnx.load(bundle.graph_path(graph.name)))

@@ -126,8 +126,8 @@ def test_an_existing_file_is_never_replaced(tmp_path: Path) -> None:
         (["base=sts3215"], "NAME=MODEL:ID"),
         (["base=sts9999:1"], "unknown model"),
         (["base=sts3215:1", "tip=xl330-m288:2"], "can't share a bus"),
-        (["base=sts3215:1", "base=sts3215:2"], "more than once"),
-        (["base=sts3215:1", "tip=sts3215:1"], "more than once"),
+        (["base=sts3215:1", "base=sts3215:2"], "is also the name of joints.0"),
+        (["base=sts3215:1", "tip=sts3215:1"], "is also the id of joints.0"),
         (["base=sts3215:999"], "less than or equal"),
     ],
 )
