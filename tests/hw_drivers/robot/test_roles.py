@@ -134,7 +134,7 @@ def test_a_shadow_is_part_of_the_calibration(tmp_path: Path) -> None:
             {"shadow_id": 3},
             "a sts3215 has no register secondary_id; leave shadow_id out",
         ),
-        ("dynamixel2", {"shadow_id": 1}, "joints.0.shadow_id: 1 is also the id of joints.0"),
+        ("dynamixel2", {"shadow_id": 1}, "joints.1.shadow_id: 1 is also the id of joints.0"),
         ("dynamixel2", {"shadow_id": 2}, "2 is also the id of joints"),
         ("dynamixel2", {"shadow_id": 253}, "less than or equal to 252"),
         ("feetech", {"current_limit_a": 0.3}, "a sts3215 has no register goal_current"),
