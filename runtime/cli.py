@@ -19,6 +19,7 @@ from runtime.control.notes import RobotKind
 from runtime.control.outcome import describe_torque, not_off
 from runtime.engines import BACKENDS, Engine, load
 from runtime.fit import check_units
+from runtime.policy.graphs import refuse_released
 from runtime.recording.messages import to_json
 from runtime.recording.sinks import SinkSpec
 from runtime.safety.stop_latch import refuse_if_latched
@@ -166,6 +167,7 @@ def _workers(config: RunConfig, bundle: Path, dry_run: bool, engine: str) -> Wor
     clock = MonotonicClock()
     robot: RobotKind = "virtual" if dry_run else "real"
     loaded = load_with_bar(bundle)
+    refuse_released(loaded)  # before the camera opens
     check_units(loaded.manifest)  # also of a dry run: it rehearses the real one
     camera = camera_of(config.camera, clock)
     try:
