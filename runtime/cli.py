@@ -22,7 +22,7 @@ from runtime.fit import check_units
 from runtime.policy.graphs import refuse_released
 from runtime.recording.messages import to_json
 from runtime.recording.sinks import SinkSpec
-from runtime.safety.stop_latch import refuse_if_latched
+from runtime.safety.stop_latch import refuse_if_latched, why_not_kept
 from runtime.status import PERIOD_S, Status, slow_camera
 from runtime.summary import as_text
 from runtime.summary_model import RunSummary
@@ -104,6 +104,8 @@ def run(
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
     if arm and not dry_run:
         refuse_if_latched(config.robot.name, str(robot_yaml))
+        if why := why_not_kept():
+            click.echo(f"warning: {why}", err=True)
     if web_remote and web is None:
         raise click.UsageError("--web-remote needs the live page; add --web")
     address = None if web is None else page_address(web, web_remote)
@@ -221,5 +223,6 @@ def _report(summary: RunSummary, folder: Path | None, as_json: bool) -> None:
         click.echo(f"warning: {describe_torque(summary.torque)}", err=True)
     if summary.stop_latch:
         click.echo(f"warning: {summary.stop_latch}", err=True)
-    click.echo(f"recorded in {folder}", err=True)
+    if folder is not None and folder.exists():
+        click.echo(f"recorded in {folder}", err=True)
     click.echo(to_json(summary) if as_json else as_text(summary))

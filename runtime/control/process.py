@@ -45,7 +45,7 @@ from runtime.host.run_delay import ThreadMeter
 from runtime.mailbox import Mailboxes
 from runtime.safety.health import HealthRow
 from runtime.safety.safety import Change, State
-from runtime.safety.stop_latch import latch, refuse_if_latched
+from runtime.safety.stop_latch import keep, refuse_if_latched
 from v2a import __version__
 from v2a.clock import Clock, MonotonicClock
 from v2a.errors import ConfigError, SafetyFault, V2AError
@@ -198,16 +198,8 @@ class ControlServer:
         source = self._control.safety.emergency
         if source is None or setup.robot == "virtual":
             return
-        robot = setup.config.robot.name
-        try:
-            path = latch(robot, source, f"process {os.getppid()} in {Path.cwd()}")
-        except (OSError, ConfigError) as fault:
-            self._control.stop_latch = f"the stop could not be kept for the next run: {fault}"
-        else:
-            self._control.stop_latch = (
-                f"the stop stays in force for the next run ({path}); release it: "
-                "v2a robot clear-stop ROBOT.yaml"
-            )
+        run = f"process {os.getppid()} in {Path.cwd()}"
+        self._control.stop_latch = keep(setup.config.robot.name, source, run)
 
     def _end_gently(self, reason: str) -> None:
         """Move to the safe pose, then end. End at once without one, or with torque off."""

@@ -198,7 +198,10 @@ class McapFile:
 
 def _too_full(folder: Path) -> str | None:
     """Say so if the disk has no room left but what other programs need."""
-    disk = shutil.disk_usage(folder)
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError as error:  # somebody removed the folder
+        return f"{folder}: {error.strerror}"
     keep = min(KEEP_BYTES, round(KEEP_SHARE * disk.total))
     if disk.free >= keep:
         return None

@@ -8,7 +8,7 @@ import click
 from pydantic import BaseModel
 
 from hw_drivers.robot.config import RobotConfig
-from runtime.safety.stop_latch import latched, release
+from runtime.safety.stop_latch import FOLDER_KEY, latched, release
 from v2a.config import load_yaml
 from v2a.errors import V2AError
 
@@ -34,5 +34,8 @@ def clear_stop(robot_yaml: Path) -> None:
     try:
         release(name)
     except OSError as error:
-        raise V2AError(f"{error.filename}: {error.strerror}; the stop stays in force") from error
+        raise V2AError(
+            f"{error.filename}: {error.strerror}; the stop stays in force; check the permissions "
+            f"there, or what {FOLDER_KEY} names"
+        ) from error
     click.echo(f"{name}: released: {stop}")

@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import re
+import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -23,6 +24,7 @@ from v2a.errors import ConfigError, SafetyFault
 from v2a.measured import Measured
 
 FOLDER_KEY = "V2A_STATE_DIR"
+_FIX = f"set {FOLDER_KEY} to a folder where you may write, and that outlives the run"
 
 
 class StopLatch(Measured):
@@ -40,6 +42,8 @@ def state_dir() -> Path:
     Raises ConfigError if the environment names none and the user has no home.
     """
     if own := os.environ.get(FOLDER_KEY):
+        if not own.startswith("/"):  # it would be another folder for each folder of a run
+            raise ConfigError(f"{FOLDER_KEY}={own}: name an absolute path")
         return Path(own)
     shared = os.environ.get("XDG_STATE_HOME", "")
     if shared.startswith("/"):  # the XDG specification has relative ones ignored
@@ -60,8 +64,8 @@ def _home() -> Path:
 
 
 def latch_path(robot: str) -> Path:
-    """Return the file that keeps a stop of the robot with this name."""
-    return state_dir() / "stops" / f"{re.sub(r'[^A-Za-z0-9_-]', '_', robot)[:100]}.json"
+    """Return the file that keeps a stop of the robot with this name, and of no other robot."""
+    return state_dir() / "stops" / f"{quote(robot, safe='')}.json"
 
 
 def latch(robot: str, source: str, run: str) -> Path:
@@ -107,6 +111,31 @@ def refuse_if_latched(robot: str, robot_yaml: str = "ROBOT.yaml") -> None:
             f"can't arm {robot}: {stop} is still in force; make the robot safe, then release it: "
             f"v2a robot clear-stop {robot_yaml}"
         )
+
+
+def why_not_kept() -> str | None:
+    """Say why a stop could not be kept in force, with the fix; None if it could."""
+    try:
+        folder = state_dir() / "stops"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))  # longer than any stop
+            file.flush()
+    except (OSError, ConfigError) as error:
+        return f"an emergency stop would not stay in force for the next run: {error}; {_FIX}"
+    return None
+
+
+def keep(robot: str, source: str, run: str) -> str:
+    """Keep the stop, and say so; or say why it could not be kept, with the fix."""
+    try:
+        path = latch(robot, source, run)
+    except (OSError, ConfigError) as error:
+        return f"the stop could not be kept for the next run: {error}; {_FIX}"
+    return (
+        f"the stop stays in force for the next run ({path}); release it: "
+        "v2a robot clear-stop ROBOT.yaml"
+    )
 
 
 def release(robot: str) -> None:

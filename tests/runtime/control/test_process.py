@@ -251,7 +251,7 @@ def test_servos_without_a_watchdog_are_let_go_by_the_policys_process(
     bus = VirtualFeetechBus([VirtualFeetech(FEETECH["sts3215"], servo_id) for servo_id in (1, 2)])
     with contextlib.closing(PtyServer(bus, moves=True)) as server:
         robot["bus"]["port"] = server.path
-        with running(kind="real", robot=robot, control={"serial_faults_max": 200}) as policy:
+        with running(kind="real", robot=robot, control={"serial_faults_max": 125}) as policy:
             policy.ask("arm")
             assert all(servo.torque_on for servo in bus.servos.values())
             os.kill(policy.control.pid, signal.SIGKILL)
