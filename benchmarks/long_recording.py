@@ -1,6 +1,6 @@
 """Measures what a long recording costs to read, to export and to profile.
 
-python benchmarks/long_recording.py [--minutes 45] [--only record_info,profile] [--keep FOLDER] [--json]
+python benchmarks/long_recording.py [--minutes 45] [--only lerobot,rrd] [--keep FOLDER] [--json]
 
 The recorder's own sinks write the recording, at the demo's rates: states at 100 Hz, pictures of
 192 x 192 pixels at 20 Hz, chunks at 10 Hz, conditions at 5 Hz, and the spans of all of them. Each
