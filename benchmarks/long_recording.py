@@ -117,7 +117,8 @@ def picture(number: int) -> Image:
     rows, columns = (place[..., None] / SIDE for place in np.mgrid[:SIDE, :SIDE])
     wave = np.sin(6 * rows + 5 * columns + np.arange(3) + number / 30)
     noise = rng.integers(0, 3, (SIDE, SIDE, 1)) * (rows < NOISY)
-    return (128 + 90 * np.round(wave / STEP) * STEP + noise).astype(np.uint8)
+    shown: Image = (128 + 90 * np.round(wave / STEP) * STEP + noise).astype(np.uint8)
+    return shown
 
 
 def measured(command: str, run: Path, seconds: float) -> dict[str, Any]:
