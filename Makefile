@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
-BENCHMARKS := $(filter-out benchmarks/interleaved.py benchmarks/naive_core.py benchmarks/gpu_suite.py benchmarks/soak.py benchmarks/stops.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/interleaved.py benchmarks/naive_core.py benchmarks/gpu_suite.py benchmarks/soak.py benchmarks/stops.py benchmarks/long_recording.py,$(wildcard benchmarks/*.py))
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help

@@ -161,7 +161,10 @@ class Profile(Measured):
     engine: str | None = Field(default=None, description="engine back end, as in `--engine`")
     options: dict[str, int] = Field(default={}, description="option of the engine -> value")
     started_utc: str | None = absent("date and time of the start of the run in UTC")
-    dry_run: bool = Field(default=False, description="whether the robot was a virtual one")
+    dry_run: bool | None = Field(
+        default=None,
+        description="whether the robot was a virtual one; null: an older v2a, which did not say",
+    )
     damaged: str | None = absent("what of the recording is damaged, and so not in this profile")
     seconds: float = Field(description="length of the run")
     stages: dict[str, StageTimes] = Field(

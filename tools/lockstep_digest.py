@@ -55,7 +55,8 @@ def digest(record_dir: Path) -> str:
     from mcap.reader import make_reader
 
     sha256 = hashlib.sha256()
-    for path in sorted(record_dir.glob("*.mcap")):
+    # run.mcap, run.1.mcap, ..., run.10.mcap: a longer name is a later file.
+    for path in sorted(record_dir.glob("*.mcap"), key=lambda path: (len(path.name), path.name)):
         with path.open("rb") as stream:
             for _, channel, message in make_reader(stream).iter_messages(TOPICS):
                 sha256.update(f"{channel.topic} {message.log_time} ".encode() + message.data)

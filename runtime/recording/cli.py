@@ -19,6 +19,13 @@ FORMATS: Final = {
     "perfetto": "runtime.convert.perfetto",
 }
 
+# dry_run -> what ran; an older v2a did not say
+ROBOT: Final = {
+    True: "a virtual robot: a dry run",
+    False: "a real robot",
+    None: "a robot, real or virtual: an older v2a did not say",
+}
+
 _PATH = click.Path(path_type=Path)
 _RUN = click.argument("run", type=_PATH)
 
@@ -96,12 +103,11 @@ def _text(found: RecordingInfo) -> str:
     what = f"{found.robot}, {found.policy}, {found.seconds:.1f} s"
     how = "ended" if found.ended else "did not end: it was killed, or still goes on"
     counts = [f"{topic:<12}{n:>8}" for topic, n in found.messages.items()]
-    robot = "a virtual robot: a dry run" if found.dry_run else "a real robot"
     damaged = [f"damaged in {found.damaged} places"] if found.damaged else []
     return "\n".join(
         [
             f"{found.path}: {what}, {how}",
-            f"started: {found.started_utc or 'not known'}, with {robot}",
+            f"started: {found.started_utc or 'not known'}, with {ROBOT[found.dry_run]}",
             f"instruction: {found.instruction}",
             *damaged,
             *counts,

@@ -34,7 +34,9 @@ class RecordingInfo(Measured):
     instruction: str = Field(description="instruction at the start of the run")
     bundle_sha256: str = Field(description="SHA-256 of the bundle's manifest, as hex digits")
     seed: int = Field(description="seed of the sampler's noise")
-    dry_run: bool = Field(description="whether the robot was a virtual one")
+    dry_run: bool | None = Field(
+        description="whether the robot was a virtual one; null: an older v2a, which did not say"
+    )
     started_utc: str | None = Field(
         description="date and time of the start in UTC, as in ISO 8601; null in older recordings"
     )

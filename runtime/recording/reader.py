@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from runtime.mailbox import ChunkMsg, ConditionMsg, FrameMsg, Image, StateMsg
 from runtime.recording.checks import check
 from runtime.recording.container import Damage, FileState, RawMessage, walk
 from runtime.recording.header import Header
+from runtime.recording.index import Counted, counted
 from runtime.recording.mcap_writer import HEADER, SUMMARY, TEXT
 from runtime.recording.messages import LogLine, Reset, SafetyChange, Spans
 from runtime.recording.pieces import FILE, pieces_of
@@ -191,17 +192,34 @@ class Recording:
         """Count the messages of the whole recording, and meet all its damage."""
         counts = Counter({topic.name: 0 for topic in TOPICS.values()})
         first_ns = last_ns = None
-        for record in self._records(None):
-            if isinstance(record, RawMessage):
-                counts[record.topic] += 1
-                first_ns = record.log_ns if first_ns is None else min(record.log_ns, first_ns)
-                last_ns = record.log_ns if last_ns is None else max(record.log_ns, last_ns)
+        if (sound := self._sound()) is not None:
+            self._whole = True
+            for file in sound:
+                counts.update(file.messages)
+            ends_ns = [t_ns for file in sound for t_ns in file[1:] if t_ns is not None]
+            first_ns, last_ns = min(ends_ns, default=None), max(ends_ns, default=None)
+        else:
+            for record in self._records(None):
+                if isinstance(record, RawMessage):
+                    counts[record.topic] += 1
+                    first_ns = record.log_ns if first_ns is None else min(record.log_ns, first_ns)
+                    last_ns = record.log_ns if last_ns is None else max(record.log_ns, last_ns)
         start_ns = self.header.log_ns(self.t0_ns)
         first_ns, last_ns = (start_ns if t_ns is None else t_ns for t_ns in (first_ns, last_ns))
         return Extent(dict(counts), first_ns, last_ns, self._whole)
 
+    def _sound(self) -> list[Counted] | None:
+        """What the index of each file says; None if the checksums of a file do not vouch for it."""
+        found = []
+        for path in self._files:
+            if (file := counted(path)) is None:
+                return None
+            found.append(file)
+        return found
+
     def _end(self) -> Metadata | None:
-        return next(self._metadata(SUMMARY), None)
+        """The record of the summary, which only the last file has."""
+        return next(self._metadata(SUMMARY, self._files[::-1]), None)
 
     def _header(self) -> Header:
         fix = f"name its folder, or its {FILE}"
@@ -213,9 +231,9 @@ class Recording:
                 fault = error
         raise fault
 
-    def _metadata(self, name: str) -> Iterator[Metadata]:
-        """The metadata records of this name; the messages are skipped."""
-        for record in self._records(()):
+    def _metadata(self, name: str, files: Sequence[Path] | None = None) -> Iterator[Metadata]:
+        """The metadata records of this name in `files` (None: all); the messages are skipped."""
+        for record in self._records((), files):
             if isinstance(record, Metadata) and record.name == name:
                 yield record
 
@@ -272,10 +290,12 @@ class Recording:
             self._kept = sizes, found
         return self._kept[1]
 
-    def _records(self, wanted: Collection[str] | None) -> Iterator[Metadata | RawMessage]:
-        """Read all files once; None wants every topic, and () none."""
+    def _records(
+        self, wanted: Collection[str] | None, files: Sequence[Path] | None = None
+    ) -> Iterator[Metadata | RawMessage]:
+        """Read all files once, or only `files`; None wants every topic, and () none."""
         whole = True
-        for path in self._files:
+        for path in files or self._files:
             state = FileState(path.name)
             yield from walk(path, state, wanted)
             whole = whole and state.whole

@@ -36,7 +36,7 @@ def page(profile: Profile, recording: Recorded) -> Markup:
     beside = [f"other programs used {number(others)} cores"] if known(others) else []
     length = with_unit(profile.seconds, "s")
     date = [profile.started_utc] if profile.started_utc else []
-    dry = ["dry run" if profile.dry_run else "real robot"]
+    dry = {True: ["dry run"], False: ["real robot"], None: []}[profile.dry_run]
     what = " · ".join([f"policy {profile.policy}", *date, *dry, *engine, *options, length, *beside])
     damaged = [tag("p", f"Incomplete: {profile.damaged}.")] if profile.damaged else []
     body = tag(

@@ -19,6 +19,7 @@ from runtime.profile.statistics import (
     times_of,
     typical,
 )
+from v2a.measured import NEEDED
 from v2a.spans import COLUMNS
 
 LATENCY = st.floats(1e-3, 1e4)
@@ -39,7 +40,8 @@ def remembering(seed: int, count: int = 400, memory: float = 0.9) -> Series:
 @given(LATENCIES)
 def test_quantiles_are_values_that_occurred_in_order(values: Series) -> None:
     row = times_of(values)
-    assert tuple(row.model_dump()) == COLUMNS
+    assert tuple(row.model_dump(exclude={"few"})) == COLUMNS
+    assert row.few == tuple(name for name, n in NEEDED.items() if len(values) < n)
     found = [row.p50_ms, row.p90_ms, row.p99_ms, row.p999_ms, row.max_ms]
     assert found == sorted(found)
     assert set(found) <= set(values.tolist())
