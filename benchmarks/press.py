@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -142,7 +143,10 @@ class Rig:
         with scheduled_first():
             self.pty = PtyServer(self.bus, link=folder / "port", moves=True)
         self.policy = subprocess.Popen(
-            [sys.executable, __file__, "--policy", self.pty.path], stderr=subprocess.PIPE, text=True
+            [sys.executable, __file__, "--policy", self.pty.path],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "V2A_STATE_DIR": str(folder)},  # a press stays in force
         )
         assert self.policy.stderr is not None
         url = self.policy.stderr.readline().rpartition(":")[2]
