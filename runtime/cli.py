@@ -35,7 +35,7 @@ from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
-from v2a.errors import CameraEnded, CameraError, V2AError
+from v2a.errors import CameraEnded, CameraError, EngineError, V2AError
 from v2a.option_types import FiniteRange
 from v2a.output import expendable_stdout, lost
 from v2a.signals import one_signal_ends_it
@@ -195,6 +195,18 @@ def _watch(runtime: Runtime, workers: Workers, seconds: float | None) -> None:
         runtime.wait(min(left_s, PERIOD_S))
         status.show()
     _check_camera(workers)
+    _check_chunks(workers)
+
+
+def _check_chunks(workers: Workers) -> None:
+    """Raise EngineError if the policy made chunks, and none of them could be played."""
+    control = workers.control
+    useless = sum(control.counts[name] for name in ("chunk_not_finite", "chunk_of_wrong_shape"))
+    if useless and control.frame_to_motor.summary_ms()["n"] == 0:
+        raise EngineError(
+            f"the policy made no chunk that can be played: {useless} were not finite or of the "
+            "wrong shape; export the policy again, and check the bundle with v2a replay"
+        )
 
 
 def _check_camera(workers: Workers) -> None:

@@ -45,6 +45,7 @@ START_S = 60.0  # the first import of numpy after a Jetson boots takes long
 # Longer than any tick. Arming takes several requests to each servo, which a slow adapter delays.
 CONTROL_LOST_S = 2.0
 ARMING_LOST_S = 10.0
+CLOSING_LOST_S = 10.0  # torque-off on a bus that does not answer takes seconds, without ticks
 END_S = 5.0  # three torque-off tries for each of 14 silent servos take 1.7 s
 
 
@@ -76,7 +77,7 @@ class ControlClient(ControlRecord):
         self._waiting: dict[int, threading.Event] = {}
         self._ready = False
         self._end: Note | None = None  # the control process's last words
-        self._hurried = False
+        self._hurried = self._is_closing = False
         self._state_seq = self._beat_ns = 0
         self._asking = threading.Lock()
         self._closing = threading.Lock()
@@ -218,6 +219,7 @@ class ControlClient(ControlRecord):
     def _note(self, packet: bytes) -> None:
         note = unpack_json(packet, Note)
         self._ready |= note.ready
+        self._is_closing |= note.closing
         self._end = note if note.ended else self._end
         self.safety.changes.extend(Change(*change) for change in note.changes)
         dict.update(self.counts, note.counts)
@@ -254,8 +256,11 @@ class ControlClient(ControlRecord):
         now_ns = self._clock.now_ns()
         self.told_ns = self.told_ns or now_ns
         silent_s = (now_ns - self.told_ns) / 1e9
-        if silent_s > (ARMING_LOST_S if self._waiting else CONTROL_LOST_S):
-            how = f"was lost: it has sent no tick for {silent_s:.1f} s"
+        patience_s = ARMING_LOST_S if self._waiting else CONTROL_LOST_S
+        if silent_s > (CLOSING_LOST_S if self._is_closing else patience_s):
+            how = f"was lost: it has sent no tick for {silent_s:.1f} s, and was killed"
+            self._process.kill()  # a hung process holds the port, and its servos' torque
+            self._process.wait(END_S)
             raise SafetyFault(self._note_lost(how))
 
     def _note_lost(self, how: str) -> str:

@@ -72,6 +72,7 @@ class Control(ControlRecord):
         self._request_lock = threading.Lock()
         # Last heartbeat of a policy in another process; None if the policy runs in this one.
         self.heard_ns: int | None = None
+        self.closing: Callable[[], None] = lambda: None  # called before torque goes off for good
         self.interrupted: Callable[[], bool] = lambda: False  # whether a signal ends the process
         self.facts = TickFacts()
         self._armed_ns = 0
@@ -166,6 +167,7 @@ class Control(ControlRecord):
         with self._closing:
             if self._closed:
                 return
+            self.closing()
             now_ns = self._clock.now_ns()
             if self._estop is not None:  # no tick has seen a press since the last one
                 self.safety.emergency = self.safety.emergency or self._estop.pressed()

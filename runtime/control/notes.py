@@ -78,6 +78,7 @@ class Note(Measured):
         default=None, description="what was asked of the kernel -> what it gave; in the first note"
     )
     ready: bool = Field(default=False, description="the robot is connected and the loop starts")
+    closing: bool = Field(default=False, description="torque goes off, and no tick follows")
     ended: bool = Field(default=False, description="the control process ends now")
     error: str | None = Field(default=None, description="class of the exception that ended it")
     text: str | None = Field(default=None, description="text of that exception")

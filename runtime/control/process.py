@@ -91,6 +91,7 @@ class ControlServer:
         self._done = threading.Event()
         self._end = False
         control.interrupted = lambda: self._end
+        control.closing = self.tell_closing
         self.ending = False  # on the way to the safe pose, after which the process ends
         self._told_change = control.safety.changes[-1]
         self._told_ns = 0
@@ -155,6 +156,11 @@ class ControlServer:
     def spans(self) -> bytes:
         """Pack the new spans of the ring: one byte for the kind, then int64 [n, 4]."""
         return bytes([SPANS]) + self._ring.drain().tobytes()
+
+    def tell_closing(self) -> None:
+        """Say that torque goes off now, so that nobody takes the missing ticks for a loss."""
+        note = self.note([]).model_copy(update={"closing": True})
+        self._link.send(pack_json(NOTE, note))
 
     def tell_outcome(self) -> None:
         """Send the final outcome to the page, after `close`."""

@@ -10,6 +10,7 @@ changes with the plug, and the path of robot.yaml changes with a copy.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pwd
@@ -24,6 +25,7 @@ from v2a.errors import ConfigError, SafetyFault
 from v2a.measured import Measured
 
 FOLDER_KEY = "V2A_STATE_DIR"
+NAME_MAX = 200  # file systems take names of 255 bytes
 _FIX = f"set {FOLDER_KEY} to a folder where you may write, and that outlives the run"
 
 
@@ -65,7 +67,10 @@ def _home() -> Path:
 
 def latch_path(robot: str) -> Path:
     """Return the file that keeps a stop of the robot with this name, and of no other robot."""
-    return state_dir() / "stops" / f"{quote(robot, safe='')}.json"
+    name = quote(robot, safe="")
+    if len(name) > NAME_MAX:
+        name = hashlib.sha256(robot.encode(errors="surrogatepass")).hexdigest()
+    return state_dir() / "stops" / f"{name}.json"
 
 
 def latch(robot: str, source: str, run: str) -> Path:

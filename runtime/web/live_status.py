@@ -104,7 +104,11 @@ class OutcomeStatus(Measured):
     def pressed(self) -> OutcomeStatus:
         """The same as the answer to a press, which never leaves out what to do."""
         late = f"{NOT_CONFIRMED} (the control process did not say in time that torque is off)"
-        return self.model_copy(update={"text": self.text or late})
+        if self.final:
+            return self
+        # What was confirmed before the press is out of date.
+        torque = dict.fromkeys(self.torque, "unknown")
+        return self.model_copy(update={"text": self.text or late, "torque": torque})
 
 
 class LiveStatus(Measured):

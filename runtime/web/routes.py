@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+from runtime.control.outcome import PRESSED
 from runtime.recording.messages import to_json, to_png
+from runtime.safety.stop_latch import keep
 from runtime.web.control_link import ControlLink
 from runtime.web.guard import Guard
 from runtime.web.http import Answer, Request, refusal
@@ -122,7 +125,9 @@ class Routes:
         control = self._room.control
         control.press()
         control.wait_until_ended(CONFIRM_S)
-        outcome = self._room.outcome()
+        outcome, about = self._room.outcome(), self._room.view.about
+        if not (outcome.final or about.dry_run):  # the control process cannot keep the stop
+            keep(about.robot, PRESSED, f"page process {os.getpid()}")
         gone = control.hung_up and not outcome.final
         status = HTTPStatus.SERVICE_UNAVAILABLE if gone else HTTPStatus.OK
         return _json(outcome.pressed(), status)

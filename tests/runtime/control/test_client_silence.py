@@ -37,7 +37,7 @@ class Rig:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.peer = Link(theirs)
-        process: Any = SimpleNamespace(pid=0, wait=lambda timeout_s: 0)
+        process: Any = SimpleNamespace(pid=0, kill=lambda: None, wait=lambda timeout_s=None: 0)
         monkeypatch.setattr(client_module, "_spawn", lambda page: (process, Link(ours)))
         self.clock, self.boxes, config = CreepingClock(), Mailboxes(), run_config()
         limits = check_fit(config, manifest())

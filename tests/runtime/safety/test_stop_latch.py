@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.safety.stop_latch import (
+    keep,
     latch,
     latch_path,
     latched,
     refuse_if_latched,
     release,
     state_dir,
+    why_not_kept,
 )
 from v2a.errors import ConfigError, SafetyFault
 
@@ -54,10 +56,30 @@ def test_what_cannot_be_read_is_a_stop() -> None:
 def test_a_name_cannot_leave_the_folder(name: str) -> None:
     path = latch_path(name)
     assert path.parent == state_dir() / "stops"
-    assert len(os.fsencode(path.name)) < 200
-    assert set(path.name) - set("0123456789_-") <= set(
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ."
-    )
+    assert len(os.fsencode(path.name)) < 255
+    assert "/" not in path.name
+    assert path.name not in (".", "..")
+
+
+@given(st.text(), st.text())
+def test_two_robots_never_share_a_stop(one: str, other: str) -> None:
+    assert (latch_path(one) == latch_path(other)) == (one == other)
+
+
+def test_a_relative_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("V2A_STATE_DIR", "here")
+    with pytest.raises(ConfigError, match="V2A_STATE_DIR=here: name an absolute path"):
+        latch_path("arm")
+
+
+def test_a_folder_that_takes_no_stop_is_said_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert why_not_kept() is None
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("V2A_STATE_DIR", str(tmp_path / "file"))
+    assert "set V2A_STATE_DIR to a folder" in (why_not_kept() or "")
+    assert "could not be kept" in keep("arm", "test", "run")
 
 
 @pytest.mark.parametrize(
