@@ -19,7 +19,11 @@ def fate(number: int) -> str:
         f"import os, signal; signal.signal({number}, signal.SIG_DFL); "
         f"os.kill(os.getpid(), {number})"
     )
-    child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    # In a group of its own: the kernel stops no process of an orphaned group, such as that of a
+    # test run under nohup.
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, preexec_fn=os.setpgrp
+    )
     _, status = os.waitpid(child.pid, os.WUNTRACED)
     child.returncode = 0
     if os.WIFSTOPPED(status):
