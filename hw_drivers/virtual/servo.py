@@ -90,9 +90,11 @@ class VirtualServo(abc.ABC):
         self._stale = True
 
     def rest_at(self, tick: float) -> None:
-        """Put the horn and the set-point at `tick`."""
+        """Put the horn and the set-point at `tick`. Who moves the horn stays as it is."""
+        owner = self._plant_owns_present
         self.setpoint_rad = self._rad(tick)
         self.set_present_rad(self.setpoint_rad)
+        self._plant_owns_present = owner
 
     def sense(self, name: str, raw: int) -> None:
         """Set what a sensor measures, e.g. `sense("present_temperature", 85)`."""
