@@ -122,7 +122,7 @@ class Soak:
         """One run with faults that it must survive."""
         with self.run() as (servos, running), viewers(running.host, self.viewers, seconds):
             end_s = time.monotonic() + seconds
-            time.sleep(min(WARM_S, seconds / 4))
+            time.sleep(WARM_S)
             before = self.memory(running)
             while time.monotonic() < end_s and running.process.poll() is None:
                 name = self.random.choice(sorted(SURVIVED))
