@@ -152,7 +152,7 @@ class Server:
                     self._crowd.used(connection)
                     pace_s = self._crowd.viewers / ANSWERS_HZ
                 if not self._routes.press(request):
-                    time.sleep(max(0.0, next_s - time.monotonic()))
+                    _wait(connection, next_s - time.monotonic())
                 next_s = time.monotonic() + pace_s
                 close = request.close_connection or not self._routes.allowed(request)
                 connection.sendall(self._routes.answer(request).pack(close))
@@ -164,6 +164,13 @@ class Server:
             with self._counting:
                 self._crowd.leave(connection, visitor.address)
             connection.close()
+
+
+def _wait(connection: socket.socket, seconds: float) -> None:
+    """Sleep until `seconds` have passed or the connection is shut down, whichever is first."""
+    hangup = select.poll()
+    hangup.register(connection, 0)  # only POLLHUP, which is always reported
+    hangup.poll(max(0.0, seconds) * 1e3)
 
 
 def _requests(connection: socket.socket) -> Iterator[Request]:

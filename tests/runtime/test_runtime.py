@@ -26,22 +26,13 @@ from runtime.recording.reader import Recording
 from runtime.supervisor import Runtime
 from runtime.workers import WORKERS, Workers, build_workers
 from tests.runtime.conftest import SIZE, fakes, make_chain, run_config, torques
+from tests.waiting import PATIENCE_S, until
 from v2a.bundle import Bundle
 from v2a.clock import MonotonicClock
 from v2a.errors import BusError, CameraError, EngineError, PortError, SafetyFault
 from v2a.spans import Tracer
 
 pytestmark = pytest.mark.real_time
-
-PATIENCE_S = 30.0  # for a machine that is busy with other things; nothing here measures time
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for `condition`; fail if it never holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 class TickingCamera:

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,23 +29,16 @@ from runtime.mailbox import ChunkMsg, Mailboxes, Vector
 from runtime.safety.safety import State
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import K, manifest, run_config
+from tests.waiting import PATIENCE_S, until
 from v2a.clock import MonotonicClock
 from v2a.errors import PortError, SafetyFault, V2AError
 from v2a.spans import Tracer
 
 pytestmark = pytest.mark.real_time
 
-PATIENCE_S = 60.0
 # Neither may a stall of a busy test machine look like the death of the policy.
 PATIENT = {"policy_silent_s": 5.0, "policy_lost_s": 10.0, "hold_max_s": 60.0}
 NEVER_THERE = ("cuda", "cv2", "onnxruntime", "tensorrt", "torch")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 class Policy:

@@ -35,23 +35,16 @@ from runtime.safety.safety import SafetyRecord
 from tests.conftest import REPOSITORY
 from tests.runtime.recording import feeder
 from tests.runtime.recording.messages import HEADER, state, summary, vitals
+from tests.waiting import PATIENCE_S, until
 from v2a.errors import ConfigError
 from v2a.spans import Tracer
 
 pytestmark = pytest.mark.real_time
 
-PATIENCE_S = 60.0
 ROUNDS, AT_ONCE = 20, 5  # mostly asleep
 VICTIMS = (("recorder",), ("policy",), ("policy", "recorder"))
 READABLE = 0.95
 BATCH = 100
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 FEEDER = "tests.runtime.recording.feeder"

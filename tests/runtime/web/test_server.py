@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPResponse
 from multiprocessing.connection import Pipe
 from typing import Any
@@ -29,9 +29,9 @@ from runtime.web.server import Server
 from runtime.web.sink import WAITING_MAX, WebSink
 from runtime.web.view import View
 from tests.runtime.web.world import ABOUT, IMAGE, outcome, view, vitals
+from tests.waiting import PATIENCE_S, until
 from v2a.clock import FakeClock, MonotonicClock
 
-PATIENCE_S = 30.0
 PRESS = {BUTTON_HEADER: "1"}
 
 
@@ -242,20 +242,19 @@ def test_a_crowd_that_is_stuck_keeps_nobody_from_the_button(
     serving: Serving, found: View, loop: Loop, first: bytes
 ) -> None:
     threads = threading.active_count()
-    crowd = []
-    for _ in range(3 * STRANGERS_OF_ADDRESS_MAX):
-        client = socket.create_connection(("127.0.0.1", serving.port))
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with suppress(OSError):  # turned away already
-            client.sendall(first)
-        crowd.append(client)
-    found.take(vitals(ticks=321))  # the run goes on
-    assert b"v2a_ticks_total 321" in serving.ask("GET", "/metrics")[1]
-    assert serving.press()[1]["confirmed"]
-    assert loop.pressed.is_set()
-    assert threading.active_count() - threads < 2 * VIEWERS_MAX
-    for client in crowd:
-        client.close()
+    with ExitStack() as crowd:
+        for _ in range(3 * STRANGERS_OF_ADDRESS_MAX):
+            client = socket.create_connection(("127.0.0.1", serving.port))
+            crowd.enter_context(client)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with suppress(OSError):  # turned away already
+                client.sendall(first)
+        found.take(vitals(ticks=321))  # the run goes on
+        assert b"v2a_ticks_total 321" in serving.ask("GET", "/metrics")[1]
+        assert serving.press()[1]["confirmed"]
+        assert loop.pressed.is_set()
+        # The threads of those who lost their place end; a busy machine takes its time for that.
+        until(lambda: threading.active_count() - threads < VIEWERS_MAX + 2)
 
 
 def test_a_viewer_keeps_its_connection_through_a_storm_of_strangers(serving: Serving) -> None:
