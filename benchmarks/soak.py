@@ -149,7 +149,7 @@ class Soak:
 
     def short_run(self) -> None:
         """A run that ends by a stop or a fault."""
-        name = self.random.choice(sorted(ENDED))
+        name = self.random.choice([*sorted(ENDED), *["press on the page"] * 5])
         with self.run(engine="fake") as (servos, running):
             time.sleep(self.random.uniform(0.5, 3.0))
             try:

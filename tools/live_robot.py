@@ -160,7 +160,9 @@ class Run:
         (self._gpiod / "__init__.py").write_text(FAKE_GPIOD)
         (self._gpiod / "line.py").write_text(FAKE_GPIOD_LINE)
         packages = os.pathsep.join([str(REPOSITORY), str(self._gpiod.parent)])
-        command = [sys.executable, "-m", "v2a", "run", "robot.yaml", "--bundle", str(BUNDLE)]
+        # `v2a run` honours an inherited nohup; here SIGHUP must count.
+        command = ["env", "--default-signal=HUP", sys.executable]
+        command += ["-m", "v2a", "run", "robot.yaml", "--bundle", str(BUNDLE)]
         command += ["--engine", engine, "--record", "run", "--json"]
         command += ["--web", "127.0.0.1:0", *options]
         self.stderr = folder / "stderr"
