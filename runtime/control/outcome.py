@@ -30,7 +30,7 @@ from v2a.measured import Measured
 TEXT_MAX: Final = 4000  # characters, so that every outcome fits into a packet
 PERIOD_NS: Final = 200_000_000
 BEAT: Final = b"beat"
-# Far beyond a page's longest gap between beats on a busy machine (docs/measurements/runtime.md).
+# Three times a starved page's longest gap between beats (docs/measurements/control.md).
 # A false stop lets the arm fall.
 SILENT_NS: Final = 5_000_000_000
 LOOK_NS: Final = 100_000_000  # the most that one look adds to the page's silence
