@@ -36,6 +36,7 @@ from runtime.control.client import ControlClient
 from runtime.control.trajectory import REST_NS
 from runtime.mailbox import ChunkMsg, Mailboxes
 from runtime.safety.motion_limiter import Limits
+from tools.live_robot import benchmark_parser, scheduled_first
 from v2a.clock import MonotonicClock
 from v2a.errors import V2AError
 from v2a.spans import SpanRing
@@ -153,17 +154,6 @@ class Rig:
             now_s = time.monotonic()
             self.chain.step(now_s - before_s)
             before_s = now_s
-
-
-@contextlib.contextmanager
-def scheduled_first() -> Iterator[None]:
-    """For threads started within, where it is permitted: servos do not wait for a busy host."""
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(60))
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @dataclass(frozen=True)
@@ -291,10 +281,7 @@ def run(name: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=list(FAULTS), action="append")
-    parser.add_argument("--json", action="store_true")
+    parser = benchmark_parser(__doc__, rounds=3, only=FAULTS)
     parser.add_argument("--policy", metavar="PORT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.policy:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kills import PATIENCE_S, config, scheduled_first, until
+from kills import PATIENCE_S, config, until
 
 from hw_drivers.dynamixel.models import MODELS
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
@@ -38,6 +38,7 @@ from runtime.safety.motion_limiter import Limits
 from runtime.web.guard import BUTTON_HEADER, Address
 from runtime.web.start import LivePage
 from runtime.web.view import About
+from tools.live_robot import benchmark_parser, scheduled_first
 from v2a.clock import MonotonicClock
 from v2a.errors import V2AError
 from v2a.spans import SpanRing
@@ -227,10 +228,7 @@ def measure(name: str, open_before: bool, rounds: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--only", choices=list(LOADS), action="append")
-    parser.add_argument("--json", action="store_true")
+    parser = benchmark_parser(__doc__, rounds=10, only=LOADS)
     parser.add_argument("--policy", metavar="PORT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.policy:

@@ -9,7 +9,6 @@ if torque stays on, comes back, or is called off by anybody while a servo still 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import signal
@@ -26,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tools.live_robot import Run, Servos, ask_json, until
+from tools.live_robot import Run, Servos, ask_json, benchmark_parser, until
 
 # Far from where the arm starts, so the way there takes seconds.
 SAFE_POSE: Final = ", safe_pose_rad: [1.2, 1.2, -2.2, 1.5, 0.9]"
@@ -231,12 +230,7 @@ def cell(source: str, state: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--source", choices=list(SOURCES), action="append")
-    parser.add_argument("--state", choices=list(STATES), action="append")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = benchmark_parser(__doc__, rounds=3, source=SOURCES, state=STATES).parse_args()
     found = []
     for state in arguments.state or STATES:
         for source in arguments.source or SOURCES:

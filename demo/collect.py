@@ -7,6 +7,7 @@ freezes, wanders or crawls. The teacher labels every state, whatever the arm did
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -196,6 +197,9 @@ def collect(folder: Path, count: int, workers: int, episode: Callable[[int], Out
         name: np.lib.format.open_memmap(part / f"{name}.npy", "w+", dtype, (count, STEPS, *shape))
         for name, (shape, dtype) in FIELDS.items()
     }
+    for name in arrays:  # reserve the space: on a full disk, writing would kill the process
+        with (part / f"{name}.npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     successes = 0
     with ProcessPoolExecutor(workers) as pool:
         for i, outcome in enumerate(pool.map(episode, range(count), chunksize=4)):

@@ -13,10 +13,11 @@ from export.own.bundle import own_policy
 from export.own.checkpoints import load_checkpoint
 from export.own.config import PolicyConfig
 from export.pipeline.bundle import Source, bundle_from_policy
-from export.release.bundle import ReleasedFile, released_policy
+from export.release.bundle import released_policy
 from export.release.config import ExtraAllowed, unused_options
 from export.release.golden import Result, compare_golden, load_golden
 from export.release.options import load_policy_file
+from export.release.policy_file import ReleasedFile
 from v2a.config import load_yaml
 from v2a.errors import ConfigError, V2AError
 from v2a.terminal import Bar

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,13 +74,27 @@ RANGE_RAD: Final = {1: (-1.6, 1.6), 2: (-0.6, 1.9), 3: (-2.9, 0.0), 4: (-1.6, 2.
 
 @contextlib.contextmanager
 def scheduled_first() -> Iterator[None]:
-    """For threads started within, where it is permitted."""
+    """Threads started inside run first, where that is permitted: servos do not wait for a host."""
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(60))
     try:
         yield
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def benchmark_parser(doc: str | None, rounds: int, **tables: Iterable[str]) -> ArgumentParser:
+    """Return the arguments of a benchmark that plays rounds.
+
+    `rounds` is the default number of rounds. Each of `tables` becomes an option of that name, which
+    chooses some of its rows.
+    """
+    parser = ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    for name, rows in tables.items():
+        parser.add_argument(f"--{name}", choices=list(rows), action="append")
+    parser.add_argument("--json", action="store_true")
+    return parser
 
 
 class Servos:

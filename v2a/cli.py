@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -13,6 +14,7 @@ import click
 from v2a import __version__
 from v2a.errors import V2AError
 from v2a.install import install_hint
+from v2a.mapped import MAPPING, outlive_truncation
 from v2a.output import expend_stderr, open_missing_streams
 
 
@@ -157,4 +159,6 @@ def main() -> None:
     # For Pythons that packages start: mujoco's import runs one, whose first path is the current
     # folder. Python 3.10 does not know this variable.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    if set(sys.argv[1:2]) & set(MAPPING):
+        outlive_truncation()
     cli(prog_name="v2a")

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
 import click
 
+WIDTH: Final = 80  # of a terminal that nobody made wider
+_GAP: Final = 2
 _REST_OF_SCREEN: Final = "\x1b[J"
 _REST_OF_LINE: Final = "\x1b[K"
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format the header and the rows as lines. Each column is as wide as its widest cell."""
+    """Format the header and the rows as lines. Each column is as wide as its widest cell.
+
+    A table wider than `WIDTH` becomes several below each other, which repeat the first column.
+    """
     cells = [header, *rows]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
+    lines: list[str] = []
+    for block in _blocks(widths):
+        lines += [""] if lines else []
+        lines += ["  ".join(row[k].ljust(widths[k]) for k in block).rstrip() for row in cells]
+    return lines
+
+
+def _blocks(widths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the columns of each table. A column that is too wide by itself stays whole."""
+    block, used = [0], widths[0]
+    for k in range(1, len(widths)):
+        if len(block) > 1 and used + _GAP + widths[k] > WIDTH:
+            yield block
+            block, used = [0], widths[0]
+        block.append(k)
+        used += _GAP + widths[k]
+    yield block
 
 
 class LiveLines:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +77,9 @@ def bundle_from_policy(source: Source, out: Path, report: Report, check: bool = 
 
 def _replace(out: Path, source: Source, report: Report, check: bool) -> Manifest:
     """Write the bundle to a draft of this process, and put it in the place of `out`."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # by an export that was killed
+        if not (left / "old").exists():
+            shutil.rmtree(left)
     with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
         draft = Path(folder) / "bundle"
         (draft / "graphs").mkdir(parents=True)

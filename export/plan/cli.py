@@ -14,9 +14,11 @@ from export.own.costs import FILE, policy_cost
 from export.plan.devices import PRECISIONS, Precision
 from export.plan.plan import find_device, plan
 from export.plan.report import as_json_text, as_text
-from export.release.config import ExtraAllowed, ReleaseConfig
+from export.release.config import ExtraAllowed
 from export.release.costs import DIT, ENCODER, TRAINED, VAE, release_cost
 from export.release.layout import layout_of
+from export.release.options import load_policy_file
+from export.release.policy_file import ReleasedFile
 from v2a.config import load_yaml
 from v2a.errors import ConfigError
 
@@ -88,7 +90,7 @@ def _cost(policy: Path, headers: Headers) -> PolicyCost:
 
 
 def _release_cost(policy: Path, headers: Headers) -> PolicyCost:
-    config = load_yaml(policy, ReleaseConfig)
+    config = load_policy_file(policy, ReleasedFile)
     layout = layout_of(headers[TRAINED].shapes if TRAINED in headers else {})
     if (config.compressor in (None, False)) != (layout.compressors is None):
         fix = "give this policy's --checkpoint, whose shapes hold the compressors' sizes"

@@ -15,8 +15,8 @@ LAUNCHES = "so small a policy is limited by kernel launches, which are not count
 
 _PREFIXES = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1), ("m", 1e-3))
 _LAUNCHES_S = 1e-3  # below this time per chunk, launches take longer than the arithmetic
-_ROW = "{:<18}{:<12}{:>9}{:>13}{:>12}{:>9}{:>10}  {}"
-_HEADINGS = ("graph", "runs when", "weights", "activations", "FLOPs", "moved", "at least", "limit")
+_ROW = "{:<18}{:<12}{:>7}{:>8}{:>8}{:>8}{:>9}  {}"  # fits 80 columns
+_HEADINGS = ("graph", "runs when", "weights", "tensors", "FLOP", "moved", "at least", "limit")
 
 
 def as_text(plan: Plan) -> str:
@@ -54,7 +54,7 @@ def _row(graph: GraphPlan) -> str:
         graph.rate,
         _si(graph.weight_bytes, "B"),
         _si(graph.activation_bytes, "B"),
-        _si(graph.flops, "FLOP"),
+        _si(graph.flops, "").rstrip(),
         _si(graph.moved_bytes, "B"),
         _si(graph.time_s, "s"),
         graph.limit,

@@ -8,60 +8,18 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field, model_validator
-
 from export.pipeline.bundle import Source
-from export.pipeline.config import JointConfig, PrecisionConfig, Seconds
 from export.release.checkpoints import load_released
-from export.release.config import ReleaseConfig, StreamConfig
+from export.release.config import StreamConfig
 from export.release.image_encoder import SiglipEncoder
-from export.release.instructions import Instruction, read_instructions
+from export.release.instructions import read_instructions
 from export.release.options import load_policy_file
-from export.release.rates import Channels, split_of
+from export.release.policy_file import ReleasedFile
+from export.release.rates import split_of
 from export.release.slots import is_gripper, slot_name
 from export.release.weight_files import files_of
 from v2a.bundle import ActionSpace, CameraSpec, JointSpec, Manifest
-from v2a.config import Strict
 from v2a.errors import ConfigError
-
-
-class CheckpointPaths(Strict):
-    """Paths of the weights, relative to the policy file: files, or folders as released."""
-
-    policy: Path = Path("policy.safetensors")
-    dit: Path = Path("wan_dit.safetensors")
-    vae: Path = Path("vae_encoder.safetensors")
-    image_encoder: Path | None = None  # SigLIP's folder; without it, image tokens are an input
-
-
-class ReleasedFile(ReleaseConfig):
-    """A released policy's file: a golden folder's `config.json`, or YAML with more options.
-
-    Attributes:
-        joints: names and limits of the joints in `agilex_state_indices`, in that order. The
-            default is the release's names with wide limits; those in the robot's own file apply
-            (docs/robot_yaml.md).
-        video_channels: the order of image channels with which the VAE was trained.
-        condition_age_max_s: the oldest condition to act on; default: the length of a chunk.
-    """
-
-    name: str = "released"
-    description: str = ""
-    checkpoints: CheckpointPaths = CheckpointPaths()
-    instructions: dict[str, Instruction] = Field(default_factory=dict)
-    joints: tuple[JointConfig, ...] = ()
-    precision: PrecisionConfig = PrecisionConfig()
-    video_channels: Channels = "bgr"
-    condition_age_max_s: Seconds | None = None
-
-    @model_validator(mode="after")
-    def _joints_fit(self) -> ReleasedFile:
-        if self.joints and len(self.joints) != len(self.agilex_state_indices):
-            raise ValueError(
-                f"{len(self.joints)} joints for {len(self.agilex_state_indices)} "
-                "agilex_state_indices: name one joint per index"
-            )
-        return self
 
 
 def released_policy(file: Path) -> Source:

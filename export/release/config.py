@@ -29,6 +29,7 @@ WAN_TEXT_TOKENS = 512
 also reads the padding."""
 
 Solver = Literal["dpmsolver++ order 2 (diffusers 0.27.2 defaults)", "dpmsolver++"]
+Channels = Literal["rgb", "bgr"]
 Extraction = Literal["sobel", "scharr", "laplace", "fft", "fft+sobel", "sobel+fft", "moft"]
 
 

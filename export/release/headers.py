@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
-from export.release.layout import Shapes
-from export.release.weight_files import files_of, read_weights
-from v2a.errors import ConfigError
+from safetensors import SafetensorError, safe_open
 
-_LENGTH = struct.Struct("<Q")
-"""The length of the JSON header that follows (github.com/huggingface/safetensors)."""
+from export.release.layout import Shapes
+from export.release.weight_files import files_of, read_weights, unreadable
 
 
 def read_shapes(path: Path) -> Shapes:
@@ -26,22 +22,14 @@ def read_shapes(path: Path) -> Shapes:
 
 
 def _torch(file: Path) -> dict[str, tuple[int, ...]]:
-    # Memory-mapped, so the tensors stay on disk; safetensors' own reader would read them.
+    # Memory-mapped, so the tensors stay on disk.
     return {key: tuple(tensor.shape) for key, tensor in read_weights(file).items()}
 
 
 def _safetensors(file: Path) -> dict[str, tuple[int, ...]]:
-    size = file.stat().st_size
     try:
-        with file.open("rb") as content:
-            (length,) = _LENGTH.unpack(content.read(_LENGTH.size))
-            tensors = json.loads(content.read(min(length, size)))
-        tensors.pop("__metadata__", None)
-        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-        shapes = {key: tuple(map(int, tensor["shape"])) for key, tensor in tensors.items()}
-        whole = size == _LENGTH.size + length + end
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ConfigError(f"{file}: cut off, or not a checkpoint; copy it again")
-    return shapes
+        with safe_open(file, framework="np") as content:  # checks dtypes, shapes and offsets
+            keys = content.keys()
+            return {key: tuple(content.get_slice(key).get_shape()) for key in keys}
+    except (SafetensorError, OSError) as error:
+        raise unreadable(file, error) from None

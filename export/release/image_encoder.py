@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.layers.blocks import pixels_to_unit
 from export.release.config import ReleaseConfig
-from export.release.weight_files import listed, unreadable
+from export.release.weight_files import listed, shards_of, unreadable
 from v2a.errors import ConfigError
 from v2a.install import install_hint
 
@@ -55,6 +55,8 @@ def _vision(folder: Path) -> Any:
     except ImportError:
         fix = install_hint("siglip")
         raise ConfigError(f"{folder}: SigLIP needs transformers; {fix}") from None
+    for index in folder.glob("*.index.json"):
+        shards_of(index)
     try:
         vision, loaded = SiglipVisionModel.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True,

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from export.release.config import LANGUAGE_TOKENS, WAN_TEXT_TOKENS, ReleaseConfig
+from export.release.policy_file import Instruction
 from export.release.tensors import TextLengths
 from export.release.weight_files import load_torch
-from v2a.config import Strict
 from v2a.errors import ConfigError
 
 T5_KEY = "embeddings"
@@ -24,13 +24,6 @@ tensor."""
 
 UMT5_KEY = "llama_vec"
 """From `scripts/precompute_wan_text_embeddings.py`, whose files end in .pkl."""
-
-
-class Instruction(Strict):
-    """The embedding files of one instruction, relative to the policy file."""
-
-    lang: Path
-    video: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from export.layers.blocks import pixels_to_unit
 from export.pipeline.config import FULL, Component, Precisions
 from export.pipeline.split import Graph, Split
 from export.release.action_core import joined
-from export.release.config import ReleaseConfig
+from export.release.config import Channels, ReleaseConfig
 from export.release.policy import ReleasedPolicy
 from export.release.tensors import Sizes, TextLengths, tensor_specs
 from export.release.trained import Prefix
@@ -115,7 +114,6 @@ def _denoise(
     return policy.slots.to_joints(actions)
 
 
-Channels = Literal["rgb", "bgr"]
 CHANNELS: Mapping[Channels, list[int]] = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}
 """The order of an image's channels for the VAE. The release reverses them, in training and on the
 robot (`to_rgb_array_for_vae` in its `scripts/agilex_model.py`)."""

@@ -62,7 +62,7 @@ def files_of(path: Path) -> list[Path]:
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; give a checkpoint")
     if path.name.endswith(".index.json"):
-        return _shards(path)
+        return shards_of(path)
     if path.is_file():
         return [path]
     if any(found for pattern in PIECES for found in path.glob(pattern)):
@@ -74,17 +74,21 @@ def files_of(path: Path) -> list[Path]:
         if found := sorted(path.glob(pattern)):
             if folders := [file for file in found if not file.is_file()]:
                 raise ConfigError(f"{folders[0]}: is not a file; give the file with the weights")
-            return _shards(found[0]) if pattern == "*.index.json" else found
+            return shards_of(found[0]) if pattern == "*.index.json" else found
     raise ConfigError(f"{path}: holds no checkpoint; expected {', '.join(FILES_OF_A_FOLDER)}")
 
 
-def _shards(index: Path) -> list[Path]:
+def shards_of(index: Path) -> list[Path]:
+    """Return the files that an index of shards names. Raises ConfigError if one isn't beside it."""
     try:
         shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = {str(name): index.parent / str(name) for name in shard_of.values()}
     except (ValueError, KeyError, AttributeError, TypeError):
         fix = "copy it again"
         raise ConfigError(f"{index}: not an index of shards ('weight_map'); {fix}") from None
+    if outside := {name for name in shards if Path(name).name != name}:
+        fix = "give a checkpoint whose index names files beside it"
+        raise ConfigError(f"{index}: names shards elsewhere: {', '.join(sorted(outside))}; {fix}")
     if absent := {name for name, file in shards.items() if not file.is_file()}:
         raise ConfigError(f"{index}: names missing shards: {', '.join(sorted(absent))}")
     return sorted(shards.values())

@@ -139,9 +139,9 @@ class Robot:
 
     def _prepare(self, bus: ServoBus) -> _Connection:
         bus.learn_return_delays()
-        turns = plan_cycles(bus, self._family, self._all_ids)
         watchdogs = zip(self._servos, self._watchdog_of, strict=True)
         holds = tuple(read_hold(bus, self._family, servo, units) for servo, units in watchdogs)
+        turns = plan_cycles(bus, self._family, holds)
         return _Connection(bus, bus.cycle_reader(turns[0].block), turns, holds)
 
     def read_state(self) -> JointState:
@@ -201,12 +201,12 @@ class Robot:
         self._note_guards(self._connected.reader.read(block, max(left_s, budget_s / 2)))
 
     def _note_guards(self, found: BlockReading) -> None:
-        """Take what `found` says about torque and watchdogs. A loss stays until torque goes on."""
+        """Take what `found` says about the guards. A loss stays until torque goes on again."""
         if "torque_enable" in found.block:
             self._torque |= torque_states(self._servos, found)
         if self._armed:
-            units = max(self._watchdog_of)
-            for at, text in losses(self.bus, self._family, found, self._servos, units):
+            connected = self._connected
+            for at, text in losses(connected.bus, self._family, found, connected.holds):
                 self._lost.setdefault(at, text)
 
     @property

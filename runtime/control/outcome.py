@@ -4,7 +4,8 @@ Only the control process knows what the servos confirmed, so only it writes an `
 arrives instead of a final outcome (silence, a hang-up, an error) means "not confirmed".
 
     to the page         an `Outcome` as JSON: at each change, every 200 ms, and a last, final one
-    from the page       any packet is a stop; a hang-up too, because nobody could press any more
+    from the page       `BEAT` every 200 ms; any other packet is a stop
+                        a hang-up or `SILENT_NS` without a packet is a stop, too: nobody could press
 
 The pair is an AF_UNIX SOCK_SEQPACKET pair without a name in the file system.
 """
@@ -23,10 +24,16 @@ from hw_drivers.robot.torque import TorqueState
 from runtime.control.record import ControlRecord
 from runtime.control.wire import Link
 from runtime.safety.safety import Change, State
+from v2a.clock import Clock
 from v2a.measured import Measured
 
 TEXT_MAX: Final = 4000  # characters, so that every outcome fits into a packet
 PERIOD_NS: Final = 200_000_000
+BEAT: Final = b"beat"
+# Three times a starved page's longest gap between beats (docs/measurements/control.md).
+# A false stop lets the arm fall.
+SILENT_NS: Final = 5_000_000_000
+LOOK_NS: Final = 100_000_000  # the most that one look adds to the page's silence
 LAST_S: Final = 1.0  # how long a page that is behind may hold up the last outcome
 PRESSED: Final = "the live page"
 LOST: Final = "the live page: its STOP was lost"
@@ -98,17 +105,32 @@ def describe_torque(torque: Mapping[str, TorqueState]) -> str:
 class PageEnd:
     """The control process's end of the pair. Only `tell_last` may wait, and not for long."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, clock: Clock) -> None:
         self._link = Link(end)
+        self._clock = clock
+        self._looked_ns = clock.now_ns()
+        self._silent_ns = 0
         self._run = secrets.token_hex(8)
         self._told_change: Change | None = None
         self._told_ns = 0
 
     def pressed(self) -> str | None:
-        """Return who asks for a stop: `PRESSED`, or `LOST` after a hang-up; None if nobody does."""
-        if next(self._link.packets(), None) is not None:
+        """Return who asks for a stop: `PRESSED`, `LOST` if the page is dead or hangs, or None."""
+        packets = list(self._link.packets())
+        if any(packet != BEAT for packet in packets):
             return PRESSED
-        return LOST if self._link.hung_up else None
+        self._note_silence(heard=bool(packets))
+        return LOST if self._link.hung_up or self._silent_ns > SILENT_NS else None
+
+    def _note_silence(self, heard: bool) -> None:
+        """Measure how long the page is silent.
+
+        Each look adds `LOOK_NS` at most. So a halt of this process or of the whole machine, during
+        which the page could not be heard, counts for nothing.
+        """
+        now_ns = self._clock.now_ns()
+        since_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
+        self._silent_ns = 0 if heard else self._silent_ns + min(since_ns, LOOK_NS)
 
     def tell(self, control: ControlRecord, now_ns: int) -> None:
         """Send the outcome at a change of state, and every `PERIOD_NS`."""

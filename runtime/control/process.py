@@ -256,7 +256,7 @@ def main() -> None:
     """
     expend_stderr()
     policy_end, *others = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
-    link, page = Link(policy_end), PageEnd(others[0]) if others else None
+    link, page = Link(policy_end), PageEnd(others[0], MonotonicClock()) if others else None
     setup = _first(link)
     if setup is None:
         return

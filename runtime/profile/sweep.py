@@ -19,6 +19,7 @@ from runtime.profile.subject import Subject
 from runtime.profile_model import BudgetedTimes, Profile
 from v2a.errors import ConfigError
 from v2a.measured import Measured, Number
+from v2a.terminal import columns
 
 Point = dict[str, str]  # option -> value, as the user wrote them
 Setting = Callable[[Subject, str], Subject]
@@ -176,12 +177,12 @@ def _figures(profile: Profile, quantile: str) -> dict[str, float]:
 
 def _lines(rows: Sequence[SweepPoint]) -> Iterator[str]:
     names = [", ".join(f"{n}={v}" for n, v in row.options.items()) for row in rows]
-    width = max(map(len, names))
     shown = [name for name in COLUMNS if any(name in row.p50_ms for row in rows)]
-    yield f"{'p50 / p99 ms':<{width}}" + "".join(f"{name:>18}" for name in shown) + "  missed ticks"
-    for name, row in zip(names, rows, strict=True):
-        cells = "".join(f"{_cell(row, column):>18}" for column in shown)
-        yield f"{name:<{width}}{cells}{row.missed_ticks:>14}"
+    cells = [
+        (name, *(_cell(row, column) for column in shown), str(row.missed_ticks))
+        for name, row in zip(names, rows, strict=True)
+    ]
+    yield from columns(("p50 / p99 ms", *shown, "missed ticks"), cells)
     for name, row in zip(names[1:], rows[1:], strict=True):
         yield f"{name} against {names[0]}: {row.against_first}"
 

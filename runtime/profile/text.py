@@ -14,7 +14,7 @@ from v2a.spans import COLUMNS
 _HEADS = ("n", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "miss")
 _CELLS = (*(name for name in COLUMNS if name != "mean_ms"), "share", "budget_ms", "misses")
 _FEW = "~ too few samples for this quantile: it is about the longest"
-_NARROW = {"n": 7, "share": 6, "miss": 6}
+_NARROW = {"n": 7, "share": 6, "budget": 7, "miss": 6}
 _LAYERS_OF = ("denoise", "observe", "vdm_motion")
 
 
@@ -87,5 +87,7 @@ def _cell(row: BudgetedTimes, column: str) -> str:
         return f"{value:.0%}"
     if isinstance(value, int):
         return str(value)
+    if column == "budget_ms":
+        return f"{value:g}"
     text = f"{value:.3f}" if value < 100 else f"{value:.1f}"
     return f"~{text}" if column in row.few else text

@@ -63,7 +63,7 @@ class Extent:
 
 
 class Recording:
-    """The recording at `path`: its folder, or its `run.mcap`. Every call reads the files anew.
+    """The recording at `path`: its folder, or its `run.mcap`. A call sees what has grown since.
 
     A long recording has more files beside `run.mcap`: `run.1.mcap`, `run.2.mcap`, ... Messages come
     in the order of their `seq`. Messages that a crash cut off, or that are damaged, are missing.
@@ -75,6 +75,8 @@ class Recording:
         self._damage: dict[tuple[str, int], Damage] = {}
         self._whole = True
         self._kept: tuple[tuple[int, ...], Mapping[str, list[RawMessage]]] | None = None
+        self._spans: dict[str, npt.NDArray[np.int64]] = {}
+        self._spans_of: Mapping[str, list[RawMessage]] | None = None
         try:
             self._files, missing = pieces_of(self.path)
             self._damage |= {(name, 0): Damage(name, 0, "missing", None) for name in missing}
@@ -151,10 +153,14 @@ class Recording:
 
     def spans(self) -> dict[str, npt.NDArray[np.int64]]:
         """Thread -> its spans as `SpanRing.drain` gives them: int64 [n, 4]."""
-        rows: dict[str, list[npt.NDArray[np.int64]]] = {}
-        for spans in self._messages(Spans):
-            rows.setdefault(spans.thread, []).append(spans.rows)
-        return {thread: np.concatenate(parts) for thread, parts in rows.items()}
+        light = self._light()
+        if self._spans_of is not light:  # a profile asks three times
+            rows: dict[str, list[npt.NDArray[np.int64]]] = {}
+            for spans in self._messages(Spans):
+                rows.setdefault(spans.thread, []).append(spans.rows)
+            self._spans = {thread: np.concatenate(parts) for thread, parts in rows.items()}
+            self._spans_of = light
+        return self._spans
 
     def safety(self) -> list[SafetyChange]:
         """Changes of the safety state, oldest first."""

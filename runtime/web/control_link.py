@@ -1,4 +1,4 @@
-"""The live page's end of the socket pair to the control process."""
+"""The live page's end of the socket pair to the control process (`runtime.control.outcome`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import socket
 import threading
 from typing import Final
 
-from runtime.control.outcome import Outcome
+from runtime.control.outcome import BEAT, PERIOD_NS, Outcome
 from runtime.control.wire import Link
+from v2a.clock import Clock
 
 WAIT_S: Final = 1.0
 
@@ -18,10 +19,12 @@ class ControlLink:
     `outcome` is the newest outcome, None before the first. After `hung_up` nothing follows.
     """
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, clock: Clock) -> None:
         self.outcome: Outcome | None = None
         self.hung_up = False
         self._link = Link(end)
+        self._clock = clock
+        self._beat_ns = 0
         self._news = threading.Condition()
 
     def listen(self) -> None:
@@ -42,6 +45,16 @@ class ControlLink:
     def press(self) -> None:
         """Ask the control process to stop. Never waits: a full queue is full of presses."""
         self._link.send(b"stop")
+
+    def beat(self) -> None:
+        """Show that the page's STOP is alive, at most every `PERIOD_NS`.
+
+        Only the thread that takes presses may call this.
+        """
+        now_ns = self._clock.now_ns()
+        if now_ns - self._beat_ns >= PERIOD_NS:
+            self._beat_ns = now_ns
+            self._link.send(BEAT)
 
     @property
     def ended(self) -> bool:

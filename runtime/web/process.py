@@ -2,7 +2,7 @@
 
 The policy's process starts it before the control process. It lives as long as the control process,
 whatever else dies, so STOP works while the policy hangs and while a dead policy's arm moves to its
-safe pose. If this process dies, the control process sees the hang-up and stops.
+safe pose. If this process dies or hangs, the control process hears no beat any more and stops.
 
 It runs before other processes if the system allows that, unlike the recorder process, which may be
 slow. Its work is bounded: viewers share answers and are paced. It ignores the signals that end a
@@ -54,12 +54,17 @@ def main() -> None:
     except EOFError:
         return  # the policy's process died before it sent the setup
     clock = MonotonicClock()
-    view, control = View(setup.about, clock), ControlLink(control_end)
+    view, control = View(setup.about, clock), ControlLink(control_end, clock)
     threading.Thread(target=_take, args=(feed, view), daemon=True).start()
     threading.Thread(target=control.listen, daemon=True).start()
     server = Server(listener, Routes(Room(view, Guard(setup.token), control, clock)))
     send(feed, True)
-    server.serve(lambda: control.hung_up)
+
+    def over() -> bool:
+        control.beat()
+        return control.hung_up
+
+    server.serve(over)
     until_ns = clock.now_ns() + LAST_LOOK_NS
     server.serve(lambda: clock.now_ns() > until_ns)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from multiprocessing.connection import Pipe
 
 from runtime.control.client import ControlClient
@@ -81,8 +81,11 @@ class LivePage:
 
     def __exit__(self, *_: object) -> None:
         self._ours.close()
-        with suppress(subprocess.TimeoutExpired):  # it goes on as long as the control process
+        try:
             self._child.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()  # it hangs, and would keep the address
+            self._child.wait()
 
 
 def about_run(workers: Workers) -> About:

@@ -98,7 +98,8 @@ def test_what_is_no_plain_file_of_the_manifest_is_refused(
 
 def test_the_bundle_may_be_reached_by_a_link(bundle_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "current").symlink_to(bundle_dir)
-    load_bundle(tmp_path / "current")
+    by_link, itself = load_bundle(tmp_path / "current"), load_bundle(bundle_dir)
+    assert by_link.manifest == itself.manifest
 
 
 def test_an_embedding_that_was_replaced_after_the_check_is_refused(bundle_dir: Path) -> None:

@@ -105,7 +105,7 @@ def test_own_policy(file: Path, change: dict[str, Any]) -> None:
     check_weights(cost.graphs, {"policy": policy})
 
 
-def released(config: ReleaseConfig, layout: Layout) -> None:
+def check_released(config: ReleaseConfig, layout: Layout) -> None:
     policy = ReleasedPolicy(config, layout).eval()
     texts = TextLengths(lang=min(LANGUAGE_TOKENS, config.max_lang_len), video=WAN_TEXT_TOKENS)
     cost = release_cost(config, layout)
@@ -120,12 +120,12 @@ def released(config: ReleaseConfig, layout: Layout) -> None:
 @pytest.mark.parametrize("extraction", ["fft", "fft+sobel", "moft"])
 def test_released_policy(layout: Layout, place: str, extraction: str) -> None:
     stream = {"num_frames": 9, "video_size": [64, 32], "extraction": extraction}
-    released(tiny_config(motion_stream=stream, filter_place=place), layout)
+    check_released(tiny_config(motion_stream=stream, filter_place=place), layout)
 
 
 def test_golden_policy(shared_dir: Path) -> None:
     file = shared_dir / "golden" / "release_dual_stream" / "config.json"
-    released(load_yaml(file, ReleaseConfig), DIRECT)
+    check_released(load_yaml(file, ReleaseConfig), DIRECT)
 
 
 @pytest.fixture(scope="module")

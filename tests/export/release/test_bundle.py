@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from export.release.bundle import released_policy
 from export.release.policy import ReleasedPolicy
 from export.release.rates import COMPONENT_OF, graphs_of
 from runtime.engines import load
+from tests.conftest import REPOSITORY
 from tests.export.conftest import POLICY_FILE as OWN_POLICY
 from tests.export.release.conftest import random_policy, state_dicts, tiny_config
 from v2a.bundle import Bundle, load_bundle
@@ -324,3 +327,38 @@ def test_a_checkpoint_that_was_rewritten_is_refused(policy: ReleasedPolicy, tmp_
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     with pytest.raises(ConfigError, match=r"policy\.safetensors: was rewritten during the export"):
         source.check_unchanged()
+
+
+def test_a_checkpoint_that_is_truncated_meanwhile_is_one_line(
+    policy: ReleasedPolicy, tmp_path: Path
+) -> None:
+    """A mapped file would kill the process by SIGBUS. Nothing of the export stays."""
+    file = write_policy(tmp_path, policy)
+    script = (
+        "import os, sys\n"
+        "from export.release import bundle\n"
+        "from v2a.cli import main\n"
+        "read = bundle.read_instructions\n"
+        "def truncate(config, files, folder):\n"
+        "    os.truncate(folder / 'wan_dit.safetensors', 0)\n"
+        "    return read(config, files, folder)\n"
+        "bundle.read_instructions = truncate\n"
+        "main()"
+    )
+    arguments = ["export", str(file), "-o", str(tmp_path / "bundle")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == ConfigError.exit_code, done.stderr
+    *_, line = done.stderr.splitlines()
+    assert line.startswith("error: a checkpoint was truncated while v2a read it; ")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_what_a_killed_export_left_goes(policy: ReleasedPolicy, tmp_path: Path) -> None:
+    left = tmp_path / ".bundle.abc.part"
+    (left / "bundle").mkdir(parents=True)
+    done = v2a("export", write_policy(tmp_path, policy), "-o", tmp_path / "bundle", "--no-check")
+    assert done.exit_code == 0, done.output
+    assert not left.exists()

@@ -10,6 +10,7 @@ import pytest
 
 from export.release.config import ReleaseConfig, unused_options
 from export.release.options import load_policy_file, option_faults
+from export.release.policy_file import ReleasedFile
 from tests.export.release.conftest import tiny_config
 from v2a.errors import ConfigError
 
@@ -32,6 +33,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"train_lora": {"enabled": True, "rank": 4}}, "train_lora is {'enabled': True, 'rank': 4}"),
     ({"use_dual_stream_framepack": False}, "use_dual_stream_framepack is False"),
     ({"guidance_scale": 3.0}, "guidance_scale is 3.0"),
+    ({"checkpoint": {}}, "did you mean 'checkpoints'?"),
 )  # fmt: skip
 
 NOTED: tuple[dict[str, Any], ...] = (
@@ -53,7 +55,7 @@ def test_an_option_that_changes_the_policy_is_refused(
     file = tmp_path / "policy.yaml"
     file.write_text(json.dumps(tiny_config().model_dump(mode="json") | options))
     with pytest.raises(ConfigError) as refusal:
-        load_policy_file(file, ReleaseConfig)
+        load_policy_file(file, ReleasedFile)
     assert fault in str(refusal.value)
     assert str(refusal.value).startswith(f"{file}: ")
     assert len(str(refusal.value).splitlines()) == 1

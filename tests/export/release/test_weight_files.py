@@ -99,3 +99,26 @@ def test_a_slot_that_is_no_joint_is_refused() -> None:
     config: Any = SimpleNamespace(agilex_state_indices=(0, 30, 33), joints=())
     with pytest.raises(ConfigError, match=r"\[30, 33\] are no joint positions"):
         _joints(config)
+
+
+@pytest.mark.parametrize("shard", ["../outside.bin", "/etc/outside.bin", "deeper/inside.bin"])
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_an_index_names_only_files_beside_it(tmp_path: Path, index: str, shard: str) -> None:
+    folder = tmp_path / "checkpoint"
+    (folder / "deeper").mkdir(parents=True)
+    for file in (tmp_path / "outside.bin", folder / "deeper" / "inside.bin"):
+        torch.save(WEIGHTS, file)
+    (folder / index).write_text(json.dumps({"weight_map": dict.fromkeys(WEIGHTS, shard)}))
+    with pytest.raises(ConfigError, match=f"names shards elsewhere: {shard}; give"):
+        read_weights(folder)
+
+
+def test_an_index_may_name_a_link_beside_it(tmp_path: Path) -> None:
+    """As the cache of huggingface_hub has them."""
+    torch.save(WEIGHTS, tmp_path / "blob")
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "shard.bin").symlink_to(tmp_path / "blob")
+    weight_map = dict.fromkeys(WEIGHTS, "shard.bin")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert set(read_weights(folder)) == set(WEIGHTS)

@@ -205,7 +205,7 @@ def test_a_broken_picture_is_named(pictures: Path) -> None:
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film(tmp_path / "a.mp4", EVEN)
     monkeypatch.setenv("HOME", str(tmp_path))
-    open_file("~/a.mp4").close()
+    assert len(played(open_file("~/a.mp4"))[0]) == 40
 
 
 def test_a_name_with_a_percent_sign_may_be_a_video(tmp_path: Path) -> None:

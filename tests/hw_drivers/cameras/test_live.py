@@ -70,6 +70,7 @@ def test_a_camera_that_hangs_in_its_release_does_not_hold_up_the_end(plug_in: Pl
     camera = open_device()
     camera.read(0.2)
     camera.close()
+    assert not capture.released  # the capture still hangs, and `close` did not wait for it
     capture.go_on.set()
 
 

@@ -103,6 +103,8 @@ def test_a_register_that_is_right_in_another_way_is_not(
     robot, bus = robot_of(protocol)
     bus.servos[2]._set(register, raw)
     robot.connect()
+    assert robot.read_state().valid.all()
+    assert bus.servos[2][register] == raw  # and it stays so
 
 
 def test_a_servo_that_answers_no_read_is_told_to_be_set_up() -> None:

@@ -362,11 +362,18 @@ def test_torque_goes_off_though_the_line_loses_answers_and_requests(
 def test_there_is_nothing_to_let_go_of_before_connecting(
     config: RobotConfig, chain: VirtualDynamixelBus, clock: FakeClock
 ) -> None:
-    class Untouched(LoopbackPort):
-        def write(self, data: bytes) -> None:
-            raise AssertionError("nothing is to be sent before connecting")
+    sent: list[bytes] = []
 
-    Robot(config, clock, Untouched(chain)).disable_torque()
+    class Noting(LoopbackPort):
+        def write(self, data: bytes) -> None:
+            sent.append(data)
+            super().write(data)
+
+    robot = Robot(config, clock, Noting(chain))
+    robot.disable_torque()
+    assert sent == []
+    robot.connect()
+    assert sent != []
 
 
 def test_a_servo_that_gave_up_and_was_not_heard_is_asked_again(

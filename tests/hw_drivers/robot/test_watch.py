@@ -54,6 +54,19 @@ def test_a_servo_that_restarts_is_noticed_whatever_cycle_it_is(kind: str, before
     assert robot.torque == {"j1": "on", "j2": "on"}
 
 
+def test_a_speed_limit_that_another_program_takes_away_is_noticed() -> None:
+    robot, bus = robot_of("dynamixel2")
+    robot.connect()
+    robot.enable_torque()
+    limit = bus.servos[2]["profile_velocity"]
+    bus.servos[2]._set("profile_velocity", 0)  # no limit
+    _, fault = cycles_until_a_fault(robot)
+    assert fault == (
+        f"j2 lost its limit: profile_velocity is 0 instead of {limit}; it restarted, or another "
+        "program wrote to it"
+    )
+
+
 def test_a_servo_whose_watchdog_was_switched_off_is_noticed() -> None:
     robot, bus = robot_of("dynamixel2")
     robot.connect()
@@ -91,7 +104,7 @@ def test_torque_is_what_the_servos_say(protocol: str) -> None:
 
 
 def test_the_guards_leave_the_ordinary_cycles_as_they_are() -> None:
-    """Eight of ten cycles ask for the same bytes as without guards, and none asks for far more."""
+    """Six of ten cycles ask for the same bytes as without guards, and none asks for far more."""
     robot, bus = robot_of("dynamixel2", ids=(1, 2, 3, 4, 5, 6, 7))
     robot.connect()
     port = robot._port
@@ -110,6 +123,6 @@ def test_the_guards_leave_the_ordinary_cycles_as_they_are() -> None:
         robot.read_state()
     port.write = write  # type: ignore[method-assign]
     ordinary = min(sent)
-    assert sent.count(ordinary) == CYCLES - 3  # health, torque, watchdog
+    assert sent.count(ordinary) == CYCLES - 4  # health, torque, limits, watchdog
     assert max(sent) <= 2 * ordinary
-    np.testing.assert_array_equal(sorted(sent)[:7], ordinary)
+    np.testing.assert_array_equal(sorted(sent)[:6], ordinary)

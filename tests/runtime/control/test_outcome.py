@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime.control.outcome import Outcome, PageEnd, describe_torque
+from runtime.control.outcome import BEAT, SILENT_NS, Outcome, PageEnd, describe_torque
 from runtime.safety.safety import State
 from tests.runtime.conftest import torques
-from tests.runtime.control.test_loop import Rig
+from tests.runtime.control.test_loop import PERIOD_NS, Rig
 from v2a.errors import SafetyFault
 
 
@@ -22,7 +22,7 @@ class Page:
         ours, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours = ours
         self.rig = Rig()
-        self.rig.control.page = PageEnd(ours)
+        self.rig.control.page = PageEnd(ours, self.rig.clock)
         self.rig.control.open()
         self.rig.arm()
 
@@ -72,6 +72,38 @@ def test_a_lost_page_is_a_stop(page: Page) -> None:
     with pytest.raises(SafetyFault, match="the live page: its STOP was lost"):
         page.rig.tick()
     assert torques(page.rig.chain) == [False, False]
+
+
+def test_a_page_that_hangs_is_a_stop_within_five_seconds(page: Page) -> None:
+    page.end.send(BEAT)
+    page.rig.tick(SILENT_NS // PERIOD_NS)
+    with pytest.raises(SafetyFault, match="the live page: its STOP was lost"):
+        page.rig.tick(2)
+    assert torques(page.rig.chain) == [False, False]
+
+
+def test_a_page_that_beats_is_no_stop(page: Page) -> None:
+    for seq in range(1, 5):
+        page.rig.tick(SILENT_NS // PERIOD_NS - 1)
+        page.end.send(BEAT)
+        page.rig.chunk([0.0, 0.0], seq)  # so that safety does not end the hold
+    page.rig.tick()
+    assert torques(page.rig.chain) == [True, True]
+
+
+def test_a_halt_of_the_control_process_is_no_silence_of_the_page(page: Page) -> None:
+    """For example a suspended machine: the page had no chance to be heard."""
+    for _ in range(20):
+        page.rig.clock.advance_ns(2 * SILENT_NS)
+        assert page.rig.control.page is not None
+        assert page.rig.control.page.pressed() is None
+
+
+def test_a_press_among_beats_is_heard(page: Page) -> None:
+    for packet in (BEAT, b"stop", BEAT):
+        page.end.send(packet)
+    with pytest.raises(SafetyFault, match="torque off: emergency stop by the live page"):
+        page.rig.tick()
 
 
 @pytest.mark.parametrize("silent", [{1}, {2}, {1, 2}])
@@ -135,7 +167,7 @@ def test_a_robot_that_was_never_reached_confirms_nothing() -> None:
     with ours, theirs:
         rig.robot.close()
         rig.control.close()
-        PageEnd(ours).tell_last(rig.control)
+        PageEnd(ours, rig.clock).tell_last(rig.control)
         last = Outcome.unpack(theirs.recv(1 << 16))
     assert last is not None
     assert (last.final, last.confirmed) == (True, False)

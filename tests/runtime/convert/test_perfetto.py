@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.convert import perfetto
 from runtime.convert.flows import SYSTEM1, SYSTEM2
 from runtime.convert.perfetto import Slice, lanes, write_trace
 from runtime.mailbox import ChunkMsg
@@ -250,6 +251,22 @@ def test_what_the_gpu_did_is_a_track_without_arrows(tmp_path: Path) -> None:
             "join thread using (utid) where slice.name = 'denoise'"
         )
     assert sorted(found) == [("gpu system1", 5 * MS, 0), ("system1", 9 * MS, 1)]
+
+
+def test_a_trace_of_a_long_run_covers_its_first_part_and_says_so(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(perfetto, "SLICES_MAX", 100)
+    with Trace(recording, tmp_path / "trace") as trace:
+        ((found, last_ns),) = trace.rows(
+            "select count(1) as n, max(ts) as last from slice where name != 'safety' "
+            f"and {SEQ} is not null"
+        )
+    assert 0 < found <= 100
+    starts_ns = np.sort(np.concatenate([rows[:, 1] for rows in recording.spans().values()]))
+    assert last_ns < starts_ns[100]
+    assert "the trace covers the first" in capsys.readouterr().err
 
 
 def test_a_trace_of_an_empty_recording_opens(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from runtime.recording.cli import record
+from runtime.recording.messages import Spans
 from runtime.recording.reader import Recording
 from tests.runtime.recording.messages import HEADER, chunk, recorder_of, state, summary
 from v2a.errors import ConfigError
@@ -80,6 +82,19 @@ def test_info_of_a_folder_and_of_the_file_in_it(run: Path) -> None:
     text = CliRunner().invoke(record, ["info", str(run)]).stdout
     assert "two, tiny, 1.0 s, ended" in text
     assert "/state" in text
+
+
+def test_spans_are_parsed_once_while_nothing_grows(tmp_path: Path) -> None:
+    """A profile asks three times. A recording that goes on is read again."""
+    recorder = recorder_of(tmp_path / "run").open(HEADER)
+    recorder.offer(Spans("camera", np.array([[0, 1, 2, 3]])))
+    recorder.drain()
+    recording = Recording(tmp_path / "run")
+    assert recording.spans() is recording.spans()
+    recorder.offer(Spans("camera", np.array([[0, 4, 5, 6]])))
+    recorder.drain()
+    assert recording.spans()["camera"].tolist() == [[0, 1, 2, 3], [0, 4, 5, 6]]
+    recorder.close()
 
 
 def test_info_of_a_recording_that_was_killed(run: Path) -> None:

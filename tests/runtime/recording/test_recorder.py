@@ -141,7 +141,7 @@ def test_another_reader_finds_every_topic_its_schema_and_the_metadata(run: Path)
     assert (name, t_ns, row["format"]) == ("foxglove.CompressedImage", 11 * MS, "png")
     png = image.open(io.BytesIO(base64.b64decode(row["data"])))
     np.testing.assert_array_equal(np.asarray(png), picture(1))
-    assert found["/log"][2]["message"] == "on fire"
+    assert (found["/log"][2]["message"], found["/log"][2]["level"]) == ("on fire", 4)  # foxglove's
     assert found["/spans"] == ("v2a.Spans", 2, {"thread": "camera", "rows": [[0, 1, 2, 3]]})
     assert found["/state"][2]["command_rad"] == [0.3, None]
     assert "tensors" not in found["/condition"][2]

@@ -62,7 +62,7 @@ class Serving:
         listener = listen(Address("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         self.page_end, self.control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control = ControlLink(self.page_end)
+        self.control = ControlLink(self.page_end, MonotonicClock())
         self.loop = None if outcomes is None else Loop(self.control_end, outcomes)
         self._ending = threading.Event()
         routes = Routes(Room(found, Guard(token), self.control, MonotonicClock()))
@@ -293,7 +293,7 @@ def test_odd_requests_are_refused_and_nothing_breaks(serving: Serving, sent: byt
 
 def test_the_control_processes_end_hears_presses_and_the_loss_of_the_page() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    page, end = ControlLink(theirs), PageEnd(ours)
+    page, end = ControlLink(theirs, FakeClock()), PageEnd(ours, FakeClock())
     assert end.pressed() is None
     page.press()
     assert end.pressed() == PRESSED
@@ -306,11 +306,11 @@ def test_the_control_processes_end_hears_presses_and_the_loss_of_the_page() -> N
 
 def test_a_page_that_is_stuck_holds_up_no_tick_and_still_confirms_nothing() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    end, control = PageEnd(ours), ControlRecord(SafetyRecord())
+    end, control = PageEnd(ours, FakeClock()), ControlRecord(SafetyRecord())
     control.torque = {"base": "off"}
     for number in range(2000):  # more than the socket holds
         end.tell(control, number * 10**9)
-    page = ControlLink(theirs)
+    page = ControlLink(theirs, FakeClock())
     ours.close()
     page.listen()
     assert page.hung_up
