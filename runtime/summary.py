@@ -42,8 +42,8 @@ def summarise(workers: Workers, recorder: Recorder, start: Moment) -> RunSummary
         policy=workers.bundle.manifest.policy,
         dry_run=control.dry_run,
         seconds=(end.monotonic_ns - since_ns) / 1e9,
-        stages=times_table(recorder.stage_table()),
-        gpu_stages=times_table(workers.tracer.gpu_table()),
+        stages=times_table(recorder.stage_table(workers.bundle.manifest.stages)),
+        gpu_stages=times_table(workers.tracer.gpu_table(workers.bundle.manifest.stages)),
         ages={
             "condition_age": Times.of(workers.system1.condition_age),
             "chunk_age": Times.of(control.chunk_age),
@@ -93,6 +93,8 @@ def describe(workers: Workers, start: Moment) -> Header:
         bundle=str(workers.bundle.path),
         bundle_sha256=hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
         provenance=manifest.provenance,
+        stages=manifest.stages,
+        rates={graph.name: graph.rate for graph in manifest.graphs},
         seed=workers.seed,
         versions=versions(),
     )

@@ -28,7 +28,6 @@ from runtime.mailbox import ChunkMsg
 from runtime.recording.messages import to_json, to_png
 from runtime.recording.reader import Recording
 from v2a.files import new_folder
-from v2a.names import STAGES
 from v2a.spans import GPU
 
 FILE: Final = "run.rrd"
@@ -147,14 +146,14 @@ def newest_targets(chunks: Sequence[ChunkMsg], joint: int) -> tuple[list[int], l
 
 
 def _times(recording: Recording) -> Iterator[Columns]:
-    chunks = list(recording.chunks())
+    chunks, stages = list(recording.chunks()), recording.header.stages
     ages_ms = [chunk.condition_age_ns / 1e6 for chunk in chunks]
     yield _scalars("age_ms/condition_age", [chunk.t_publish_ns for chunk in chunks], ages_ms)
     for thread, rows in recording.spans().items():
         kind = "gpu_ms" if thread.startswith(GPU) else "stage_ms"
         for stage in np.unique(rows[:, 0]):
             _, start_ns, end_ns, _ = rows[rows[:, 0] == stage].T
-            yield _scalars(f"{kind}/{STAGES[stage]}", end_ns, (end_ns - start_ns) / 1e6)
+            yield _scalars(f"{kind}/{stages[stage]}", end_ns, (end_ns - start_ns) / 1e6)
 
 
 def _texts(recording: Recording) -> Iterator[Columns]:

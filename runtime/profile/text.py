@@ -15,11 +15,14 @@ _HEADS = ("n", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "miss")
 _CELLS = (*(name for name in COLUMNS if name != "mean_ms"), "share", "budget_ms", "misses")
 _FEW = "~ too few samples for this quantile: it is about the longest"
 _NARROW = {"n": 7, "share": 6, "miss": 6}
-_LAYERS_OF = ("denoise", "observe", "vdm_motion")
+_MOST_GRAPHS = 3
 
 
 def profile_as_text(profile: Profile) -> str:
-    """The table of stages and ages, the engines, the most expensive layers, and the verdicts."""
+    """The table of stages and ages, the engines, the most expensive layers, and the verdicts.
+
+    The layers are those of the `_MOST_GRAPHS` graphs whose layers take longest.
+    """
     blocks = (_stages(profile), _engines(profile), _layers(profile), _sentences(profile))
     return "\n".join(line for block in blocks for line in block)
 
@@ -59,10 +62,12 @@ def _engine(row: EngineTimes, alone: Times, floor: Ratio) -> str:
 
 
 def _layers(profile: Profile) -> Iterator[str]:
-    for graph in _LAYERS_OF:
-        if layers := profile.layers.get(graph):
-            named = ", ".join(f"{row.module} {row.share:.0%}" for row in layers[:4])
-            yield f"{graph}: {named}"
+    measured = [graph for graph, layers in profile.layers.items() if layers]
+    measured.sort(key=lambda graph: -sum(row.ms for row in profile.layers[graph]))
+    for graph in measured[:_MOST_GRAPHS]:
+        layers = profile.layers[graph]
+        named = ", ".join(f"{row.module} {row.share:.0%}" for row in layers[:4])
+        yield f"{graph}: {named}"
 
 
 def _sentences(profile: Profile) -> Iterator[str]:
