@@ -13,7 +13,7 @@ from runtime.profile.stalls import describe_stall, excess_ms, kind
 from runtime.profile.statistics import FEWEST, Interval, Series, between_runs, ratio, typical
 from runtime.profile_model import Profile, Ratio, StallRow
 from v2a.measured import Measured, Number
-from v2a.names import AGES
+from v2a.names import AGES, wide_enough
 
 # Two runs of one program differ by this share beyond the noise within each: memory layout, the
 # choice of cores and other programs change. Measured: docs/measurements/profile.md.
@@ -130,11 +130,12 @@ def new_stalls(before: Profile, after: Profile) -> list[StallRow]:
 
 def comparison_as_text(found: ProfileComparison) -> str:
     """Format the comparison: a table, then the verdict."""
-    lines = [f"{'stage':<16}{'ratio':>8}{'95 % interval':>18}{'can see':>9}  verdict"]
+    first = wide_enough(found.stages, 16)
+    lines = [f"{'stage':<{first}}{'ratio':>8}{'95 % interval':>18}{'can see':>9}  verdict"]
     for name, row in (found.stages | found.ages).items():
         low, high = row.ci95
         lines.append(
-            f"{name:<16}{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>18}"
+            f"{name:<{first}}{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>18}"
             f"{row.smallest_change:>9.0%}  "
             f"{row.verdict.replace('_', ' ')}"
         )

@@ -182,10 +182,11 @@ def _graphs(profile: Profile) -> Iterator[str]:
 def _lines(rows: Sequence[SweepPoint]) -> Iterator[str]:
     names = [", ".join(f"{n}={v}" for n, v in row.options.items()) for row in rows]
     width = max(map(len, names))
-    shown = list(dict.fromkeys(name for row in rows for name in row.p50_ms))
-    yield f"{'p50 / p99 ms':<{width}}" + "".join(f"{name:>18}" for name in shown) + "  missed ticks"
+    shown = {name: max(18, 2 + len(name)) for row in rows for name in row.p50_ms}
+    heads = "".join(f"{name:>{wide}}" for name, wide in shown.items())
+    yield f"{'p50 / p99 ms':<{width}}{heads}  missed ticks"
     for name, row in zip(names, rows, strict=True):
-        cells = "".join(f"{_cell(row, column):>18}" for column in shown)
+        cells = "".join(f"{_cell(row, column):>{wide}}" for column, wide in shown.items())
         yield f"{name:<{width}}{cells}{row.missed_ticks:>14}"
     for name, row in zip(names[1:], rows[1:], strict=True):
         yield f"{name} against {names[0]}: {row.against_first}"

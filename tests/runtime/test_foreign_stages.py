@@ -47,7 +47,7 @@ FOREIGN = {
     "vdm_motion": "part",
     "condition": "slow-result",
     "observe": 'look "twice"',
-    "denoise": "rectified_flow",
+    "denoise": "rectified_flow_head",
 }
 SYSTEM1 = [FOREIGN[name] for name in ("frame_encode", "observe", "denoise")]
 STAGES = (*MACHINE_STAGES, *FOREIGN.values())
@@ -111,10 +111,12 @@ def test_the_summary_and_the_profile_have_all_stages_in_the_order_of_the_data_fl
     assert tuple(run.stages) == tuple(profile.stages) == ORDER
     ran = {name: row.n for name, row in profile.stages.items()}
     assert ran == run.stages
-    assert ran["rectified_flow"] == profile.ages["condition_age"].n  # once for each chunk
+    assert ran["rectified_flow_head"] == profile.ages["condition_age"].n  # once for each chunk
     assert tuple(profile.engines) == tuple(FOREIGN.values())
     text = profile_as_text(profile)
-    assert all(f"\n{name}" in text for name in STAGES)
+    assert all(f"\n{name} " in text for name in STAGES)
+    table = [row for row in text.splitlines() if row.startswith((*STAGES, "ms "))]
+    assert len({len(row) for row in table}) == 1  # a long name moves no column
 
 
 def test_the_limits_of_robot_yaml_hold_for_the_graphs_of_each_system(run: Run) -> None:
@@ -133,7 +135,7 @@ def test_the_report_shows_every_stage_and_takes_no_name_for_a_class(run: Run) ->
         assert f">{joined([name])}</b>" in text
     drawn = re.findall(r'<i class="([^"]*)" style="[^"]*" title="[^"]*" data-stage="([^"]*)"', text)
     classes = {stage: class_.removesuffix(" part") for class_, stage in drawn}
-    assert {"see it/now", "rectified_flow", "max", "part", "tick", "capture"} <= classes.keys()
+    assert {"see it/now", "rectified_flow_head", "max", "part", "tick", "capture"} <= classes.keys()
     for stage, class_ in classes.items():
         assert class_ == (stage if stage in MACHINE_STAGES else "graph")
 
@@ -175,14 +177,16 @@ def test_rerun_has_an_entity_for_every_stage(run: Run, tmp_path: Path) -> None:
 
 def test_a_budget_may_limit_any_stage_of_the_run_and_no_other(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "budgets.yaml"
-    path.write_text("rectified_flow: {max_ms: 1}\nbus_read: {p99_ms: 2}\nchunk_age: {p50_ms: 3}\n")
+    path.write_text(
+        "rectified_flow_head: {max_ms: 1}\nbus_read: {p99_ms: 2}\nchunk_age: {p50_ms: 3}\n"
+    )
     assert load_budgets(path, run.recording.header.stages) == {
-        "rectified_flow": {"max_ms": 1.0},
+        "rectified_flow_head": {"max_ms": 1.0},
         "bus_read": {"p99_ms": 2.0},
         "chunk_age": {"p50_ms": 3.0},
     }
-    path.write_text("tick: {max_ms: 1}\nrectified_flaw: {max_ms: 1}\n")
-    says = "budgets.yaml:2: rectified_flaw: .*did you mean 'rectified_flow'"
+    path.write_text("tick: {max_ms: 1}\nrectified_flaw_head: {max_ms: 1}\n")
+    says = "budgets.yaml:2: rectified_flaw_head: .*did you mean 'rectified_flow_head'"
     with pytest.raises(ConfigError, match=says):
         load_budgets(path, run.recording.header.stages)
 
