@@ -31,7 +31,7 @@ from runtime.recording.header import Header
 from runtime.recording.messages import Spans
 from runtime.recording.sinks import End, Setup, SinkGroup
 from v2a.config import load_yaml
-from v2a.spans import STAGE_INDEX
+from v2a.names import Rate, stages_of
 
 ROBOT: Final = Path(__file__).parent.parent / "demo" / "robot.yaml"
 MS: Final = 1_000_000
@@ -46,6 +46,11 @@ SPANS: Final = {
     "system1": (("frame_encode", "observe", "denoise", "publish"), 0.5),
     "system2": (("vae_spatial", "vae_motion", "vdm_spatial", "condition", "publish"), 0.25),
 }
+RATES: Final[dict[str, Rate]] = {
+    **dict.fromkeys(SPANS["system2"][0][:-1], "system2"),
+    **dict(zip(SPANS["system1"][0], ("frame", "observe", "denoise"), strict=False)),
+}
+STAGES: Final = stages_of(RATES)
 COMMANDS: Final = {
     "record_info": ("record", "info", "{run}"),
     "lerobot": ("record", "export", "{run}", "--to", "lerobot", "-o", "{out}"),
@@ -67,6 +72,8 @@ def write(folder: Path, minutes: float) -> None:
         bundle="none",
         bundle_sha256="0" * 64,
         provenance={},
+        stages=STAGES,
+        rates=RATES,
         seed=0,
         versions={},
     )
@@ -107,7 +114,7 @@ def span_rows(
         at_ns = t_ns + turn * BATCH_MS * MS // count
         for stage in stages:
             took_ns = round(abs(rng.normal(1.0, 0.1)) * MS)
-            yield STAGE_INDEX[stage], at_ns, at_ns + took_ns, round(number * often) + 1
+            yield STAGES.index(stage), at_ns, at_ns + took_ns, round(number * often) + 1
             at_ns += took_ns
 
 

@@ -41,6 +41,7 @@ from runtime.web.view import About
 from tools.live_robot import benchmark_parser, scheduled_first
 from v2a.clock import MonotonicClock
 from v2a.errors import V2AError
+from v2a.names import MACHINE_STAGES
 from v2a.spans import SpanRing
 
 BOUND_S = 0.1
@@ -126,7 +127,7 @@ def policy(port: str) -> None:
     control = ControlClient("real", limits, settings, Mailboxes(), MonotonicClock(), SpanRing())
     with LivePage(Address("127.0.0.1", 0), remote=False) as page:
         try:
-            page.start(control, About("two", "none", "none", names, 65.0, False))
+            page.start(control, About("two", "none", "none", names, 65.0, False, MACHINE_STAGES))
             control.open()
             control.request("arm")
             control.run(lambda: False)

@@ -34,8 +34,8 @@ class StageTimes(BudgetedTimes):
 
     thread: str = Field(description="threads that ran the stage, separated by commas")
     period_ms: Number = Field(
-        description="time between two starts: from robot.yaml for `tick`, `bus_*`, "
-        "`frame_encode`, `observe` and `denoise`, else the measured median"
+        description="time between two starts: from robot.yaml for `tick`, `bus_*` and the graphs "
+        "of System 1, else the measured median"
     )
     share: Number = Field(description="mean time divided by the period, 0 to 1")
 

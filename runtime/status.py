@@ -180,7 +180,8 @@ def ages_of(workers: Workers) -> dict[str, Histogram]:
 
 def cell(name: str, row: Row) -> str:
     """Format a cell of the table: name and quantiles in ms."""
-    return f"{name:<15}" + "".join(f"{row[q]:>7.{2 if row[q] < 10 else 0}f}" for q in _QUANTILES)
+    shown = name if len(name) < 15 else f"{name[:13]}~"  # a bundle may have longer names
+    return f"{shown:<15}" + "".join(f"{row[q]:>7.{2 if row[q] < 10 else 0}f}" for q in _QUANTILES)
 
 
 def side_by_side(cells: list[str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from runtime.workers import Workers
 from v2a.bounds import looser_than_default
 from v2a.clock import Clock
 from v2a.measured import Times, times_table
+from v2a.names import wide_enough
 from v2a.spans import COLUMNS
 
 PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless", "mcap")
@@ -42,8 +43,8 @@ def summarise(workers: Workers, recorder: Recorder, start: Moment) -> RunSummary
         policy=workers.bundle.manifest.policy,
         dry_run=control.dry_run,
         seconds=(end.monotonic_ns - since_ns) / 1e9,
-        stages=times_table(recorder.stage_table()),
-        gpu_stages=times_table(workers.tracer.gpu_table()),
+        stages=times_table(recorder.stage_table(workers.bundle.manifest.stages)),
+        gpu_stages=times_table(workers.tracer.gpu_table(workers.bundle.manifest.stages)),
         ages={
             "condition_age": Times.of(workers.system1.condition_age),
             "chunk_age": Times.of(control.chunk_age),
@@ -93,6 +94,8 @@ def describe(workers: Workers, start: Moment) -> Header:
         bundle=str(workers.bundle.path),
         bundle_sha256=hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
         provenance=manifest.provenance,
+        stages=manifest.stages,
+        rates={graph.name: graph.rate for graph in manifest.graphs},
         seed=workers.seed,
         versions=versions(),
     )
@@ -117,10 +120,10 @@ def missed_text(missed_ticks: Mapping[str, int]) -> str:
 def as_text(summary: RunSummary) -> str:
     """Format the summary for a terminal: a table of times, then ticks, seams and scheduling."""
     rows = {**summary.stages, **summary.ages, "late": summary.late}
-    lines = [
-        f"{'stage, ms':<16}" + "".join(f"{column.removesuffix('_ms'):>9}" for column in COLUMNS)
-    ]
-    lines += [_row(name, times) for name, times in rows.items() if times.n]
+    first = wide_enough(rows, 16)
+    heads = "".join(f"{column.removesuffix('_ms'):>9}" for column in COLUMNS)
+    lines = [f"{'stage, ms':<{first}}{heads}"]
+    lines += [_row(f"{name:<{first}}", times) for name, times in rows.items() if times.n]
     if any(times.few for times in rows.values()):
         lines.append("~ too few samples for this quantile: it is about the longest")
     missed = missed_text(summary.missed_ticks)
@@ -137,12 +140,12 @@ def as_text(summary: RunSummary) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, times: Times) -> str:
+def _row(head: str, times: Times) -> str:
     figures = "".join(
         f"{'~' if column in times.few else ''}{getattr(times, column):.3f}".rjust(9)
         for column in COLUMNS[1:]
     )
-    return f"{name:<16}{times.n:>9d}{figures}"
+    return f"{head}{times.n:>9d}{figures}"
 
 
 def _spread(values: Iterable[float]) -> Spread:

@@ -126,7 +126,7 @@ class Runtime:
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Return how long each stage took so far; see `Tracer.stage_table`."""
-        return self._recorder.stage_table()
+        return self._recorder.stage_table(self._workers.bundle.manifest.stages)
 
     def summary(self) -> RunSummary:
         """Return the summary of the run so far. After the end it is the recorded summary."""

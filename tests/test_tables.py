@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from export.plan.devices import DEVICES
 from runtime.profile.compare import compare_profiles, comparison_as_text
 from runtime.profile.paired import ComparedEngine, EngineComparison, engine_comparison_as_text
-from runtime.profile.sweep import COLUMNS, Sweep, SweepPoint, sweep_as_text
+from runtime.profile.sweep import Sweep, SweepPoint, sweep_as_text
 from runtime.profile.text import profile_as_text
 from runtime.profile_model import Profile, Ratio
 from runtime.recording.cli import _text as info_as_text
@@ -74,7 +74,7 @@ def of_two_bundles(folder: Path) -> str:
 
 def of_a_sweep(folder: Path) -> str:
     options = {"engine": "onnxruntime", "system2.period_s": "0.25", "threads": "16"}
-    figures = dict.fromkeys(COLUMNS, 9999.99)
+    figures = dict.fromkeys(USUAL_MS, 9999.99)
     point = SweepPoint(
         options=options, folder="", missed_ticks=99_999, p50_ms=figures, p99_ms=figures,
         against_first="within noise",

@@ -25,7 +25,7 @@ GAP: Final = 20
 PICK: Final = """(() => {
     const left = document.querySelector(".timeline").getBoundingClientRect().left;
     const inSight = span => span.getBoundingClientRect().left > left;
-    [...document.querySelectorAll(".lane .denoise")].find(inSight)?.click();
+    [...document.querySelectorAll(".lane [data-stage=denoise]")].find(inSight)?.click();
 })()"""
 
 

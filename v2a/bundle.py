@@ -29,7 +29,7 @@ from pydantic import (
 from v2a.bundle_files import Hashed, check_sha256, read_sealed, sha256_of, unlisted
 from v2a.config import Strict, describe_fault, suggest
 from v2a.errors import BundleError
-from v2a.names import Rate
+from v2a.names import AGES, MACHINE_STAGES, Rate, stages_of
 from v2a.onnx_file import External, external_tensors
 
 SCHEMA_VERSION = 2
@@ -140,7 +140,16 @@ class Manifest(Strict):
             names = [spec.name for spec in getattr(self, kind)]
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind} with the same name: {', '.join(sorted(names))}")
+        taken = {*MACHINE_STAGES, *AGES} & {graph.name for graph in self.graphs}
+        if taken:
+            what = "a stage or an age of every run has this name; rename the graph"
+            raise ValueError(f"graphs named {', '.join(sorted(taken))}: {what}")
         return self
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of a run of this bundle, in the order of their index in a span."""
+        return stages_of(graph.name for graph in self.graphs)
 
     def files(self) -> Iterator[FileRef]:
         """Yield every file that the manifest names."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import struct
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from v2a.names import STAGES
+from v2a.names import MACHINE_STAGES, in_table_order
 
-STAGE_INDEX: Final = {stage: index for index, stage in enumerate(STAGES)}
+STAGE_INDEX: Final = {stage: index for index, stage in enumerate(MACHINE_STAGES)}
+"""Stage of the machine -> its index. The graphs of the run's bundle follow: `Manifest.stages`."""
 
 GPU: Final = "gpu "
 """Prefix of the ring that holds a thread's GPU work: "gpu system1"."""
@@ -152,8 +154,9 @@ class Tracer:
 
     def __init__(self) -> None:
         self._rings: dict[str, SpanRing] = {}
-        self._stages: defaultdict[str, Histogram] = defaultdict(Histogram)
-        self._gpu_stages: defaultdict[str, Histogram] = defaultdict(Histogram)
+        # by the index of the stage
+        self._stages: defaultdict[int, Histogram] = defaultdict(Histogram)
+        self._gpu_stages: defaultdict[int, Histogram] = defaultdict(Histogram)
 
     def ring(self, thread_name: str) -> SpanRing:
         """Return the ring of a thread, created on the first call."""
@@ -173,16 +176,19 @@ class Tracer:
         for name, rows in new.items():
             stages = self._gpu_stages if name.startswith(GPU) else self._stages
             for stage_index, t0_ns, t1_ns, _ in rows.tolist():
-                stages[STAGES[stage_index]].observe(t1_ns - t0_ns)
+                stages[stage_index].observe(t1_ns - t0_ns)
         return new
 
-    def stage_table(self) -> dict[str, dict[str, float]]:
-        """Return stage -> `Histogram.summary_ms` of all drained spans, in the order of `STAGES`."""
-        return _table(self._stages)
+    def stage_table(self, stages: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Return stage -> `Histogram.summary_ms` of all drained spans, in the order of tables.
 
-    def gpu_table(self) -> dict[str, dict[str, float]]:
+        `stages` are the names of the run's stages by index: `Manifest.stages`.
+        """
+        return _table(self._stages, stages)
+
+    def gpu_table(self, stages: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return the same table for GPU time, measured by GPU events without copies."""
-        return _table(self._gpu_stages)
+        return _table(self._gpu_stages, stages)
 
     def _all(self) -> dict[str, SpanRing]:
         rings = dict(self._rings)
@@ -190,5 +196,6 @@ class Tracer:
         return rings | gpus
 
 
-def _table(stages: dict[str, Histogram]) -> dict[str, dict[str, float]]:
-    return {stage: stages[stage].summary_ms() for stage in STAGES if stage in stages}
+def _table(found: Mapping[int, Histogram], stages: Sequence[str]) -> dict[str, dict[str, float]]:
+    by_name = {stages[index]: histogram for index, histogram in found.items()}
+    return {s: by_name[s].summary_ms() for s in in_table_order(stages) if s in by_name}

@@ -21,7 +21,6 @@ from runtime.mailbox import ChunkMsg
 from runtime.recording.reader import Recording
 from runtime.span_ages import ages_of_spans
 from v2a.files import new_folder, replacing
-from v2a.names import STAGES
 from v2a.spans import GPU
 
 if TYPE_CHECKING:
@@ -73,14 +72,15 @@ def write_trace(recording: Recording, path: Path) -> None:
     # Here: it takes 50 ms to import.
     from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
+    header = recording.header
     chunks = {chunk.seq: chunk for chunk in recording.chunks()}
-    through = flows(chunks.values(), recording.conditions())
+    through = flows(chunks.values(), recording.conditions(), header.rates)
     spans = _first_spans(recording)
     threads = {
-        name: _slices(name, spans[name], through, chunks) for name in sorted(spans, key=_place)
+        name: _slices(name, spans[name], header.stages, through, chunks)
+        for name in sorted(spans, key=_place)
     }
     with replacing(path) as beside, beside.open("wb") as file:
-        header = recording.header
         dry = " (dry run)" if header.dry_run else ""
         writer = _Writer(StreamingTraceProtoBuilder(file), f"v2a {header.policy}{dry}")
         writer.clocks(header.start_ns, header.log_ns(header.start_ns))
@@ -114,6 +114,7 @@ def _place(thread: str) -> tuple[int, str]:
 def _slices(
     thread: str,
     rows: npt.NDArray[np.int64],
+    stages: Sequence[str],
     through: dict[Key, list[int]],
     chunks: Mapping[int, ChunkMsg],
 ) -> list[Slice]:
@@ -123,7 +124,7 @@ def _slices(
     """
     found = []
     for stage, t0_ns, t1_ns, seq in rows[rows[:, 1].argsort(kind="stable")].tolist():
-        name = STAGES[stage]
+        name = stages[stage]
         key = key_of(thread, name, seq)
         numbers = () if thread.startswith(GPU) else through.pop(key, ())
         if name == "tick" and numbers and t0_ns < chunks[seq].t_publish_ns:

@@ -28,7 +28,6 @@ from runtime.mailbox import ChunkMsg
 from runtime.recording.messages import to_json, to_png
 from runtime.recording.reader import Recording
 from v2a.files import new_folder
-from v2a.names import STAGES
 from v2a.spans import GPU
 
 FILE: Final = "run.rrd"
@@ -127,7 +126,7 @@ def _joints(recording: Recording) -> Iterator[Columns]:
     states, chunks = list(recording.states()), list(recording.chunks())
     joints = recording.header.config.robot.joints
     for index, joint in enumerate(joints):
-        where = f"joints/{joint.name}"
+        where = f"joints/{_part(joint.name)}"
         at_ns = [state.t_capture_ns for state in states]
         yield _scalars(f"{where}/position_rad", at_ns, [s.position_rad[index] for s in states])
         yield _scalars(f"{where}/command_rad", at_ns, [s.command_rad[index] for s in states])
@@ -147,14 +146,14 @@ def newest_targets(chunks: Sequence[ChunkMsg], joint: int) -> tuple[list[int], l
 
 
 def _times(recording: Recording) -> Iterator[Columns]:
-    chunks = list(recording.chunks())
+    chunks, stages = list(recording.chunks()), recording.header.stages
     ages_ms = [chunk.condition_age_ns / 1e6 for chunk in chunks]
     yield _scalars("age_ms/condition_age", [chunk.t_publish_ns for chunk in chunks], ages_ms)
     for thread, rows in recording.spans().items():
         kind = "gpu_ms" if thread.startswith(GPU) else "stage_ms"
         for stage in np.unique(rows[:, 0]):
             _, start_ns, end_ns, _ = rows[rows[:, 0] == stage].T
-            yield _scalars(f"{kind}/{STAGES[stage]}", end_ns, (end_ns - start_ns) / 1e6)
+            yield _scalars(f"{kind}/{_part(stages[stage])}", end_ns, (end_ns - start_ns) / 1e6)
 
 
 def _texts(recording: Recording) -> Iterator[Columns]:
@@ -162,6 +161,13 @@ def _texts(recording: Recording) -> Iterator[Columns]:
     said = [f"{change.state}: {change.reason}" for change in changes]
     yield _text("safety", [change.t_ns for change in changes], said)
     yield _text("log", [line.t_ns for line in lines], [line.text for line in lines])
+
+
+def _part(name: str) -> str:
+    """A name as one part of an entity's path: a slash in it begins no further part."""
+    import rerun
+
+    return rerun.escape_entity_path_part(name)
 
 
 def _scalars(entity: str, times_ns: Any, values: Any) -> Columns:

@@ -26,7 +26,7 @@ from runtime.policy.nvtx import ranged
 from v2a.bundle import Bundle, GraphSpec, Manifest, TensorSpec
 from v2a.clock import Clock
 from v2a.errors import BundleError
-from v2a.spans import STAGE_INDEX, SpanRing
+from v2a.spans import SpanRing
 
 # The inputs that the runtime supplies to each graph, in the order of running. A graph may leave out
 # inputs that its policy does not use.
@@ -57,6 +57,7 @@ class PolicyGraphs:
     def __init__(self, bundle: Bundle, clock: Clock, engines: EngineFactory = load) -> None:
         self.bundle = bundle
         self._clock = clock
+        self._stage_index = {s: index for index, s in enumerate(bundle.manifest.stages)}
         refuse_released(bundle)
         self._specs = {name: bundle.graph(name) for name in SUPPLIED}
         _check_tensors(self._specs, bundle.manifest)
@@ -151,11 +152,11 @@ class PolicyGraphs:
             # An ONNX file may declare a shape and return another one.
             check_tensor(name, spec, outputs.get(spec.name))
         end_ns = self._clock.now_ns()
-        ring.add(STAGE_INDEX[name], start_ns, end_ns, seq)
+        ring.add(self._stage_index[name], start_ns, end_ns, seq)
         if name in self._gpu_ms:
             # GPU events give the duration, not the time: the span ends where the host's span ends.
             gpu_ns = round(self._gpu_ms[name]() * 1e6)
-            ring.gpu.add(STAGE_INDEX[name], end_ns - gpu_ns, end_ns, seq)
+            ring.gpu.add(self._stage_index[name], end_ns - gpu_ns, end_ns, seq)
         return outputs
 
 

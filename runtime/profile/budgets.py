@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import PositiveFloat, create_model
+from pydantic import PositiveFloat, RootModel, create_model, model_validator
 
 from runtime.config.robot_yaml import RunConfig
 from runtime.profile.statistics import QUANTILES, Series, times_of
 from runtime.profile_model import BudgetRow, BudgetVerdict
-from v2a.config import Strict, load_yaml
-from v2a.names import AGES, STAGES
+from v2a.config import Strict, faults_of_keys, load_yaml, suggest
+from v2a.names import AGES, SYSTEM1, Rate, in_table_order
 
 # From the middle of the distribution to its tail. The last one given also limits single events.
 LIMITS: Final = ("mean_ms", *QUANTILES, "max_ms")
@@ -24,31 +24,40 @@ Budgets = dict[str, dict[str, float]]  # stage or age -> quantile, one of `LIMIT
 _Limit = create_model(  # type: ignore[call-overload]  # fields by name, from the table
     "Limit", __base__=Strict, **dict.fromkeys(LIMITS, (PositiveFloat | None, None))
 )
-_File = create_model(  # type: ignore[call-overload]
-    "Budgets", __base__=Strict, **dict.fromkeys((*STAGES, *AGES), (_Limit | None, None))
-)
 
 
-def load_budgets(path: Path) -> Budgets:
+def load_budgets(path: Path, stages: Sequence[str]) -> Budgets:
     """Read a budgets file: stage or age -> quantile -> limit in ms.
 
-    Raises ConfigError with the line of a misspelt stage or quantile.
+    Raises ConfigError with the line of a misspelt quantile, and of a name that is no age and none
+    of the `stages` of the run.
     """
-    return dict(load_yaml(path, _File).model_dump(exclude_none=True))
+    known = [*in_table_order(stages), *AGES]
+
+    class File(RootModel[dict[str, _Limit | None]]):
+        @model_validator(mode="after")
+        def _known(self) -> File:
+            faults = [(what, _no_such(what, known)) for what in self.root if what not in known]
+            if faults:
+                raise faults_of_keys(faults)
+            return self
+
+    return dict(load_yaml(path, File).model_dump(exclude_none=True))
 
 
-def default_budgets(config: RunConfig, horizon_ms: float) -> Budgets:
+def default_budgets(config: RunConfig, horizon_ms: float, rates: Mapping[str, Rate]) -> Budgets:
     """The limits that follow from robot.yaml, for chunks that last `horizon_ms` (may be infinite).
 
-    A stage must fit into its worker's period. A picture must not be older than the length of the
-    chunk that is made from it, or nothing of the chunk is left to play.
+    `rates` has the rate of each graph. A stage must fit into its worker's period. A picture must
+    not be older than the length of the chunk that is made from it, or nothing of the chunk is left
+    to play.
     """
     frame_ms, tick_ms = config.frame_period_ns / 1e6, config.control_period_ns / 1e6
     system1_ms, system2_ms = 1e3 * config.system1.period_s, 1e3 * config.system2.period_s
     bus_ms = min(1e3 * config.robot.bus.budget_s, tick_ms)
     limits = {
         "preprocess": ("p99_ms", frame_ms),
-        **dict.fromkeys(("frame_encode", "observe", "denoise"), ("p99_ms", system1_ms)),
+        **{name: ("p99_ms", system1_ms) for name, rate in rates.items() if rate in SYSTEM1},
         "tick": ("p999_ms", tick_ms),
         "bus_read": ("p99_ms", bus_ms),
         "bus_write": ("p99_ms", bus_ms),
@@ -56,7 +65,7 @@ def default_budgets(config: RunConfig, horizon_ms: float) -> Budgets:
         "frame_to_motor": ("p99_ms", horizon_ms),
     }
     if system2_ms:
-        slow = ("vae_spatial", "vae_motion", "vdm_spatial", "vdm_motion", "condition")
+        slow = [name for name, rate in rates.items() if rate == "system2"]
         limits |= dict.fromkeys(slow, ("p99_ms", system2_ms))
     return {what: {name: limit} for what, (name, limit) in limits.items() if math.isfinite(limit)}
 
@@ -90,6 +99,10 @@ def judge(budgets: Budgets, samples_ms: Mapping[str, Series]) -> BudgetVerdict:
 def misses(values_ms: Series, limit_ms: float | None) -> int | None:
     """The number of values, float64 [n], over the limit; None without a limit."""
     return None if limit_ms is None else int(np.count_nonzero(values_ms > limit_ms))
+
+
+def _no_such(what: str, known: list[str]) -> str:
+    return f"the run has no such stage, {suggest(what, known)}"
 
 
 def _quantile_ms(samples_ms: Mapping[str, Series], what: str, name: str) -> float:

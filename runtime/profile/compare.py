@@ -13,7 +13,7 @@ from runtime.profile.stalls import describe_stall, excess_ms, kind
 from runtime.profile.statistics import FEWEST, Interval, Series, between_runs, ratio, typical
 from runtime.profile_model import Profile, Ratio, StallRow
 from v2a.measured import Measured, Number
-from v2a.names import AGES, STAGES
+from v2a.names import AGES, wide_enough
 
 # Two runs of one program differ by this share beyond the noise within each: memory layout, the
 # choice of cores and other programs change. Measured: docs/measurements/profile.md.
@@ -57,16 +57,18 @@ class ProfileComparison(Measured):
 def compare_profiles(before: Profile, after: Profile) -> ProfileComparison:
     """Compare each stage and age of two profiles, and find the stalls that are new.
 
-    A stage or age with fewer than `FEWEST` samples in one profile is left out.
+    Stages are compared by name. A stage or age with fewer than two samples in one profile is left
+    out.
     """
-    names = [n for n in (*STAGES, *AGES) if _sampled(before, n) and _sampled(after, n)]
+    stages = [*before.stages]
+    names = [n for n in (*stages, *AGES) if _sampled(before, n) and _sampled(after, n)]
     rows = {name: _row(name, before, after, len(names)) for name in names}
     stalls = new_stalls(before, after)
     return ProfileComparison(
         verdict="; ".join(
             [*changes(rows), *_new(stalls), *_others(before, after), *_damaged(before, after)]
         ),
-        stages={name: row for name, row in rows.items() if name in STAGES},
+        stages={name: row for name, row in rows.items() if name in stages},
         ages={name: row for name, row in rows.items() if name in AGES},
         new_stalls=tuple(stalls),
     )
@@ -128,11 +130,12 @@ def new_stalls(before: Profile, after: Profile) -> list[StallRow]:
 
 def comparison_as_text(found: ProfileComparison) -> str:
     """Format the comparison: a table, then the verdict."""
-    lines = [f"{'stage':<16}{'ratio':>8}{'95 % interval':>18}{'can see':>9}  verdict"]
+    first = wide_enough(found.stages, 16)
+    lines = [f"{'stage':<{first}}{'ratio':>8}{'95 % interval':>18}{'can see':>9}  verdict"]
     for name, row in (found.stages | found.ages).items():
         low, high = row.ci95
         lines.append(
-            f"{name:<16}{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>18}"
+            f"{name:<{first}}{row.ratio:>8.3f}{f'{low:.3f} to {high:.3f}':>18}"
             f"{row.smallest_change:>9.0%}  "
             f"{row.verdict.replace('_', ' ')}"
         )
@@ -199,11 +202,15 @@ def _waited_ms(profile: Profile, name: str) -> float:
 
     For a stage: its own threads, per run of the stage. For an age: all threads, per chunk.
     """
-    stages, threads = profile.stages, profile.threads
-    row = stages[name] if name in STAGES else stages.get("denoise")
-    names: Iterable[str] = row.thread.split(", ") if row and name in STAGES else threads
+    threads = profile.threads
+    names: Iterable[str]
+    if (row := profile.stages.get(name)) is not None:
+        names, n = row.thread.split(", "), row.n
+    else:
+        chunks = profile.ages.get("condition_age")  # each chunk has one
+        names, n = threads, chunks.n if chunks else 1
     delays_ms = (threads[thread].run_delay_ms or 0.0 for thread in names if thread in threads)
-    return float(sum(delays_ms) / max(row.n if row else 1, 1))
+    return float(sum(delays_ms) / max(n, 1))
 
 
 def _new(stalls: list[StallRow]) -> Iterator[str]:

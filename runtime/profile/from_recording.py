@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 
-from runtime.config.robot_yaml import RunConfig
-from runtime.policy.graphs import SUPPLIED
 from runtime.profile.budgets import Budgets, default_budgets, event_limit_ms, judge, misses
 from runtime.profile.stalls import summarise_stalls
 from runtime.profile.statistics import Series, histogram, times_of
 from runtime.profile_model import BudgetedTimes, EngineTimes, Machine, Profile, StageTimes
+from runtime.recording.header import Header
 from runtime.recording.reader import Recording
 from runtime.report.run_facts import RunFacts, read_run
 from runtime.report.stalls import Rows
 from runtime.summary_model import utc_text
 from v2a.measured import Times
-from v2a.names import STAGES
+from v2a.names import SYSTEM1, graphs_of, in_table_order
 from v2a.spans import GPU
 
 SAMPLES: Final = 2048  # of each stage and age; comparisons use them
 
-# The stages whose period robot.yaml sets. The period of all others is measured.
-PERIODS_MS: Final[Mapping[str, Callable[[RunConfig], float]]] = {
-    **dict.fromkeys(("tick", "bus_read", "bus_write"), lambda run: run.control_period_ns / 1e6),
-    **dict.fromkeys(("frame_encode", "observe", "denoise"), lambda run: 1e3 * run.system1.period_s),
-}
+OF_A_TICK: Final = ("tick", "bus_read", "bus_write")
 
 
 def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -> Profile:
@@ -36,57 +30,49 @@ def profile_of_recording(recording: Recording, budgets: Budgets | None = None) -
 
     Without `budgets`, the limits are those that follow from robot.yaml.
     """
-    run = recording.header.config
+    header = recording.header
     facts = read_run(recording)
     if budgets is None:
-        budgets = default_budgets(run, _horizon_ms(recording))
-    spans = _stages(facts)
+        budgets = default_budgets(header.config, _horizon_ms(recording), header.rates)
+    spans, on_gpu = _stages(facts, gpu=False), _stages(facts, gpu=True)
     durations_ms = {name: _durations_ms(rows) for name, (_, rows) in spans.items()}
     ages_ms = {name: points[:, 1] for name, points in facts.ages.items()}
     stages = {
-        name: _stage(durations_ms[name], threads, _period_ms(rows, run, name), budgets, name)
+        name: _stage(durations_ms[name], threads, _period_ms(rows, header, name), budgets, name)
         for name, (threads, rows) in spans.items()
     }
     summary = recording.summary()  # None: the run was killed, or still goes on
-    header = recording.header
     return Profile(
         started_utc=None if header.start_utc_ns is None else utc_text(header.start_utc_ns),
         dry_run=header.dry_run,
         damaged=recording.damaged(),
-        policy=recording.header.policy,
+        policy=header.policy,
         seconds=(facts.t1_ns - facts.t0_ns) / 1e9,
         stages=stages,
         ages={name: _budgeted(values, budgets, name) for name, values in ages_ms.items()},
-        gpu={name: times_of(_durations_ms(rows)) for name, rows in _gpu_stages(facts)},
+        gpu={name: times_of(_durations_ms(rows)) for name, (_, rows) in on_gpu.items()},
         engines={
             graph: EngineTimes(alone=None, under_load=_times(stages[graph]), overhead_ms=None)
-            for graph in SUPPLIED
+            for graph in graphs_of(header.stages)
             if graph in stages
         },
         budgets=judge(budgets, durations_ms | ages_ms),
         tail=summarise_stalls(facts.stalls, facts.t0_ns),
         ticks=summary.ticks if summary else len(durations_ms.get("tick", ())),
         missed_ticks=summary.missed_ticks if summary else {},
-        machine=Machine(
-            versions=recording.header.versions, realtime=summary.realtime if summary else {}
-        ),
+        machine=Machine(versions=header.versions, realtime=summary.realtime if summary else {}),
         threads=(summary and summary.threads) or {},
         samples={name: _samples(values) for name, values in (durations_ms | ages_ms).items()},
     )
 
 
-def _stages(facts: RunFacts) -> dict[str, tuple[str, Rows]]:
-    """Stage, in the order of STAGES -> its threads, and its spans in order of time, [n, 4]."""
+def _stages(facts: RunFacts, gpu: bool) -> dict[str, tuple[str, Rows]]:
+    """Stage, in the order of tables -> its threads, and its spans in order of time, [n, 4]."""
     return {
         stage: (", ".join(of), _in_order(list(of.values())))
-        for index, stage in enumerate(STAGES)
-        if (of := _rows_of(facts, index, gpu=False))
+        for stage in in_table_order(facts.stages)
+        if (of := _rows_of(facts, facts.stages.index(stage), gpu))
     }
-
-
-def _gpu_stages(facts: RunFacts) -> list[tuple[str, Rows]]:
-    found = ((stage, _rows_of(facts, index, gpu=True)) for index, stage in enumerate(STAGES))
-    return [(stage, _in_order(list(of.values()))) for stage, of in found if of]
 
 
 def _rows_of(facts: RunFacts, index: int, gpu: bool) -> dict[str, Rows]:
@@ -128,10 +114,12 @@ def _stage(
     return StageTimes(**dict(times), thread=threads, period_ms=period_ms, share=share)
 
 
-def _period_ms(rows: Rows, run: RunConfig, name: str) -> float:
+def _period_ms(rows: Rows, header: Header, name: str) -> float:
     """From robot.yaml, else the median time between two starts; NaN if the stage ran once."""
-    if name in PERIODS_MS:
-        return PERIODS_MS[name](run)
+    if name in OF_A_TICK:
+        return header.config.control_period_ns / 1e6
+    if header.rates.get(name) in SYSTEM1:
+        return 1e3 * header.config.system1.period_s
     return float(np.median(np.diff(rows[:, 1]))) / 1e6 if len(rows) > 1 else math.nan
 
 

@@ -24,7 +24,6 @@ from runtime.profile_model import Ratio
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import Clock
 from v2a.measured import Times
-from v2a.names import STAGES
 from v2a.spans import SpanRing
 
 CHAINS: Final = 12  # after the first chain, which allocates
@@ -121,6 +120,7 @@ class PolicyChain:
     ) -> None:
         self._graphs = PolicyGraphs(bundle, clock, engines)
         self._ring = SpanRing()
+        self._stages = bundle.manifest.stages
         self._instruction = instruction
         manifest, rng = bundle.manifest, np.random.default_rng(0)
         camera, space = manifest.cameras[0], manifest.action_space
@@ -141,7 +141,7 @@ class PolicyChain:
             self._chain(seq)
         rows = self._ring.drain()
         return {
-            STAGES[index]: (rows[rows[:, 0] == index][-times:] @ [0, -1, 1, 0]) / 1e6
+            self._stages[index]: (rows[rows[:, 0] == index][-times:] @ [0, -1, 1, 0]) / 1e6
             for index in np.unique(rows[:, 0])
         }
 

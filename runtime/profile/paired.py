@@ -24,6 +24,7 @@ from runtime.profile_model import Ratio
 from v2a.bundle import Bundle
 from v2a.clock import Clock
 from v2a.measured import Measured, Times
+from v2a.names import wide_enough
 
 ROUNDS_MIN: Final = 48  # with fewer rounds, a change of 20 % is often within noise
 
@@ -96,14 +97,15 @@ def _feeds(bundle: Bundle, engines: EngineFactory, clock: Clock) -> dict[str, Fe
 
 
 def _lines(found: EngineComparison) -> Iterator[str]:
+    first = wide_enough(found.engines, 14)
     yield (
-        f"{'engine, p50 ms':<14}{'before':>9}{'after':>9}{'ratio':>7}{'95 % interval':>16}"
+        f"{'engine, p50 ms':<{first}}{'before':>9}{'after':>9}{'ratio':>7}{'95 % interval':>16}"
         f"{'A/A':>7}  verdict"
     )
     for name, row in found.engines.items():
         low, high = row.ci95
         yield (
-            f"{name:<14}{row.before.p50_ms:>9.3f}{row.after.p50_ms:>9.3f}"
+            f"{name:<{first}}{row.before.p50_ms:>9.3f}{row.after.p50_ms:>9.3f}"
             f"{row.ratio:>7.3f}{f'{low:.3f} to {high:.3f}':>16}"
             f"{row.noise_floor.ratio:>7.3f}  {row.verdict.replace('_', ' ')}"
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
-from runtime.profile.budgets import load_budgets
+from runtime.profile.budgets import Budgets, load_budgets
 from runtime.profile.files import claim_folder, new_folder, write_profile
 from runtime.profile.from_recording import profile_of_recording
 from runtime.profile.live import measure
@@ -68,16 +69,17 @@ def profile(
         raise click.UsageError("give either a BUNDLE or --run RECORDING")
     if recording is not None:
         _refuse_measuring_options()
-    budgets = None if budgets_yaml is None else load_budgets(budgets_yaml)
     recorded = None
     if recording is not None:
         run = recording
         folder = output or (run if run.is_dir() else run.parent)
         recorded = Recording(run)
+        budgets = _budgets(budgets_yaml, recorded.header.stages)
         found = profile_of_recording(recorded, budgets)
     else:
         assert bundle is not None
         subject = choose_subject(load_bundle(bundle), robot_yaml, camera, engine, threads)
+        budgets = _budgets(budgets_yaml, subject.bundle.manifest.stages)
         run = folder = claim_folder(output or new_folder("profile"))
         found = measure(subject, seconds, folder, budgets)
     write_profile(found, recorded or Recording(run), folder)
@@ -88,6 +90,10 @@ def profile(
         recorded.complain()
     if budgets is not None and not found.budgets.ok:
         raise OverBudget(found.budgets.verdict)
+
+
+def _budgets(path: Path | None, stages: Sequence[str]) -> Budgets | None:
+    return None if path is None else load_budgets(path, stages)
 
 
 def _refuse_measuring_options() -> None:

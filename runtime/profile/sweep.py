@@ -24,10 +24,7 @@ from v2a.terminal import columns
 Point = dict[str, str]  # option -> value, as the user wrote them
 Setting = Callable[[Subject, str], Subject]
 
-COLUMNS: Final = (
-    *("frame_encode", "observe", "denoise", "condition", "tick"),
-    *("condition_age", "frame_to_motor"),
-)
+AFTER: Final = ("tick", "condition_age", "frame_to_motor")  # columns after the graphs
 
 
 class SweepPoint(Measured):
@@ -172,12 +169,20 @@ def sweep_as_text(table: Sweep) -> str:
 
 def _figures(profile: Profile, quantile: str) -> dict[str, float]:
     rows: dict[str, BudgetedTimes] = {**profile.stages, **profile.ages}
-    return {name: getattr(rows[name], quantile) for name in COLUMNS if name in rows}
+    names = (*_graphs(profile), *AFTER)
+    return {name: getattr(rows[name], quantile) for name in names if name in rows}
+
+
+def _graphs(profile: Profile) -> Iterator[str]:
+    """The graphs of System 1, and the last graph of System 2, which makes the condition."""
+    threads = {graph: profile.stages[graph].thread for graph in profile.engines}
+    yield from (graph for graph, thread in threads.items() if thread == "system1")
+    yield from [graph for graph, thread in threads.items() if thread == "system2"][-1:]
 
 
 def _lines(rows: Sequence[SweepPoint]) -> Iterator[str]:
     names = [", ".join(f"{n}={v}" for n, v in row.options.items()) for row in rows]
-    shown = [name for name in COLUMNS if any(name in row.p50_ms for row in rows)]
+    shown = [*dict.fromkeys(name for row in rows for name in row.p50_ms)]
     cells = [
         (name, *(_cell(row, column) for column in shown), str(row.missed_ticks))
         for name, row in zip(names, rows, strict=True)

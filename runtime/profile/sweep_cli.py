@@ -57,8 +57,9 @@ def sweep(
     Exit codes: 0 measured, also over budget; 2 bad input, 3 bad bundle, 4 engine, 5 camera,
     6 bus, 7 safety, 1 a Python package is missing.
     """
-    budgets = None if budgets_yaml is None else load_budgets(budgets_yaml)
     subject = choose_subject(load_bundle(bundle), robot_yaml, camera, engine, threads)
+    stages = subject.bundle.manifest.stages
+    budgets = None if budgets_yaml is None else load_budgets(budgets_yaml, stages)
     folder = output or new_folder("sweep")
 
     def measured(point: Subject, place: Path) -> Profile:

@@ -9,28 +9,33 @@ from runtime.profile.compare import OTHERS_CORES
 from runtime.profile_model import BudgetedTimes, EngineTimes, Profile, Ratio
 from runtime.summary import missed_text
 from v2a.measured import Times
+from v2a.names import wide_enough
 from v2a.spans import COLUMNS
 
 _HEADS = ("n", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "miss")
 _CELLS = (*(name for name in COLUMNS if name != "mean_ms"), "share", "budget_ms", "misses")
 _FEW = "~ too few samples for this quantile: it is about the longest"
 _NARROW = {"n": 7, "share": 6, "budget": 7, "miss": 6}
-_LAYERS_OF = ("denoise", "observe", "vdm_motion")
+_MOST_GRAPHS = 3
 
 
 def profile_as_text(profile: Profile) -> str:
-    """The table of stages and ages, the engines, the most expensive layers, and the verdicts."""
+    """The table of stages and ages, the engines, the most expensive layers, and the verdicts.
+
+    The layers are those of the `_MOST_GRAPHS` graphs whose layers take longest.
+    """
     blocks = (_stages(profile), _engines(profile), _layers(profile), _sentences(profile))
     return "\n".join(line for block in blocks for line in block)
 
 
 def _stages(profile: Profile) -> Iterator[str]:
-    yield f"{'ms':<14}" + "".join(f"{head:>{_width(head)}}" for head in _HEADS)
     rows: dict[str, BudgetedTimes] = {**profile.stages, **profile.ages}
+    first = wide_enough(rows, 14)
+    yield f"{'ms':<{first}}" + "".join(f"{head:>{_width(head)}}" for head in _HEADS)
     for name, row in rows.items():
         if row.n:
             cells = zip(_HEADS, _CELLS, strict=True)
-            yield f"{name:<14}" + "".join(f"{_cell(row, c):>{_width(h)}}" for h, c in cells)
+            yield f"{name:<{first}}" + "".join(f"{_cell(row, c):>{_width(h)}}" for h, c in cells)
     if any(row.few for row in rows.values()):
         yield _FEW
 
@@ -43,12 +48,13 @@ def _width(head: str) -> int:
 def _engines(profile: Profile) -> Iterator[str]:
     heads = ("alone", "in run", "around", "A/A")
     measured = {name: row for name, row in profile.engines.items() if row.alone is not None}
+    first = wide_enough(measured, 16)
     if measured:
         yield ""
-        yield f"{'engine, p50 ms':<16}" + "".join(f"{head:>9}" for head in heads) + "  95 %"
+        yield f"{'engine, p50 ms':<{first}}" + "".join(f"{head:>9}" for head in heads) + "  95 %"
     for name, row in measured.items():
         assert row.alone is not None
-        yield f"{name:<16}" + _engine(row, row.alone, profile.noise_floor[name])
+        yield f"{name:<{first}}" + _engine(row, row.alone, profile.noise_floor[name])
     yield ""
 
 
@@ -59,10 +65,12 @@ def _engine(row: EngineTimes, alone: Times, floor: Ratio) -> str:
 
 
 def _layers(profile: Profile) -> Iterator[str]:
-    for graph in _LAYERS_OF:
-        if layers := profile.layers.get(graph):
-            named = ", ".join(f"{row.module} {row.share:.0%}" for row in layers[:4])
-            yield f"{graph}: {named}"
+    measured = [graph for graph, layers in profile.layers.items() if layers]
+    measured.sort(key=lambda graph: -sum(row.ms for row in profile.layers[graph]))
+    for graph in measured[:_MOST_GRAPHS]:
+        layers = profile.layers[graph]
+        named = ", ".join(f"{row.module} {row.share:.0%}" for row in layers[:4])
+        yield f"{graph}: {named}"
 
 
 def _sentences(profile: Profile) -> Iterator[str]:

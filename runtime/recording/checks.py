@@ -10,15 +10,15 @@ from typing import Any, Final, cast
 import numpy as np
 
 from runtime.mailbox import ChunkMsg, FrameMsg, StateMsg
+from runtime.recording.header import Header
 from runtime.recording.messages import Spans
-from v2a.names import STAGES
 
 CHUNK_ROWS_MAX: Final = 10_000
 _INT64: Final = range(-(2**63), 2**63)
 
 
-def check(message: Any, joints: int) -> None:
-    """Check types and shapes of a message of a robot with so many `joints`.
+def check(message: Any, header: Header) -> None:
+    """Check types and shapes of a message of the run that `header` describes.
 
     Raises ValueError that names the field.
     """
@@ -26,7 +26,7 @@ def check(message: Any, joints: int) -> None:
         if not _IS[kind](getattr(message, name)):
             raise ValueError(f"{name} is no {kind}")
     if (further := _FURTHER.get(type(message))) is not None:
-        further(message, joints)
+        further(message, header)
 
 
 @cache
@@ -45,17 +45,19 @@ _IS: Final[Mapping[str, Callable[[Any], bool]]] = {
 }
 
 
-def _check_frame(frame: FrameMsg, joints: int) -> None:
+def _check_frame(frame: FrameMsg, header: Header) -> None:
     if not all(_is_int(t_ns) for t_ns, _ in frame.history):
         raise ValueError("history_ns is no list of times")
 
 
-def _check_state(state: StateMsg, joints: int) -> None:
+def _check_state(state: StateMsg, header: Header) -> None:
+    joints = len(header.config.robot.joints)
     if state.position_rad.shape != (joints,) or state.command_rad.shape != (joints,):
         raise ValueError(f"its angles are not those of {joints} joints")
 
 
-def _check_chunk(chunk: ChunkMsg, joints: int) -> None:
+def _check_chunk(chunk: ChunkMsg, header: Header) -> None:
+    joints = len(header.config.robot.joints)
     rows = chunk.target_rad.shape[0] if chunk.target_rad.ndim else 0
     if chunk.target_rad.shape != (rows, joints) or not 0 < rows <= CHUNK_ROWS_MAX:
         raise ValueError(f"its targets are not rows of {joints} joints")
@@ -63,13 +65,13 @@ def _check_chunk(chunk: ChunkMsg, joints: int) -> None:
         raise ValueError("step_ns is not above 0")
 
 
-def _check_spans(spans: Spans, joints: int) -> None:
+def _check_spans(spans: Spans, header: Header) -> None:
     stage, t0_ns, t1_ns, _ = spans.rows.T
-    if np.any((stage < 0) | (stage >= len(STAGES)) | (t1_ns < t0_ns)):
+    if np.any((stage < 0) | (stage >= len(header.stages)) | (t1_ns < t0_ns)):
         raise ValueError("a span has no stage, or ends before it begins")
 
 
-_FURTHER: Final[Mapping[type, Callable[[Any, int], None]]] = {
+_FURTHER: Final[Mapping[type, Callable[[Any, Header], None]]] = {
     FrameMsg: _check_frame,
     StateMsg: _check_state,
     ChunkMsg: _check_chunk,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from runtime.config.robot_yaml import RunConfig
 from v2a.measured import Measured
+from v2a.names import Rate, stages_of
 
 
 class Header(Measured):
@@ -35,8 +36,22 @@ class Header(Measured):
     provenance: dict[str, Any] = Field(
         description="the `provenance` of the bundle's manifest: how the bundle was made"
     )
+    stages: tuple[str, ...] = Field(
+        description="names of the run's stages. A span holds an index into this list: first the "
+        "machine's stages, then the bundle's graphs"
+    )
+    rates: dict[str, Rate] = Field(description="graph -> the event on which its inputs change")
     seed: int = Field(description="seed of the sampler's noise")
     versions: dict[str, str] = Field(description="package -> version; also python and machine")
+
+    @model_validator(mode="after")
+    def _fitting_stages(self) -> Header:
+        if self.stages != stages_of(self.rates):
+            raise ValueError(
+                f"stages must be those of every run, then the graphs of rates: "
+                f"{', '.join(stages_of(self.rates))}"
+            )
+        return self
 
     def log_ns(self, t_ns: int) -> int:
         """Return the time in the file, ns since 1970, of a moment on the monotonic clock."""

@@ -20,7 +20,7 @@ INFO, WARNING, ERROR, FATAL = 2, 3, 4, 5  # levels of foxglove.Log
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Spans of one thread; `rows` is int64 [n, 4]: index into STAGES, t0_ns, t1_ns, arg."""
+    """Spans of one thread; `rows` is int64 [n, 4]: index of the stage, t0_ns, t1_ns, arg."""
 
     thread: str
     rows: npt.NDArray[np.int64]

@@ -256,11 +256,10 @@ class Recording:
     def _messages(self, kind: type[M], made: Callable[[Row], M] | None = None) -> Iterator[M]:
         topic = TOPICS[kind]
         convert = made or topic.message
-        joints = len(self.header.config.robot.joints)
         for number, row in enumerate(self._rows(kind), start=1):
             with self._foreign_in(kind, number):
                 message = convert(row)
-                check(message, joints)
+                check(message, self.header)
             yield message
 
     def _rows(self, kind: type) -> Iterator[Row]:

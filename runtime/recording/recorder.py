@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, takewhile
@@ -144,11 +144,11 @@ class Recorder:
             if batch:
                 self._or_stop(batch, lambda transport: transport.send(batch))
 
-    def stage_table(self) -> dict[str, dict[str, float]]:
+    def stage_table(self, stages: Sequence[str]) -> dict[str, dict[str, float]]:
         """How long each stage took so far: see `Tracer.stage_table`."""
         self._count_spans()
         with self._counting:
-            return self._tracer.stage_table()
+            return self._tracer.stage_table(stages)
 
     def close(self, summarise: Callable[[], RunSummary | None] = lambda: None) -> None:
         """Send the rest and end the recording.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from runtime.profile_model import Histogram, Profile, StageTimes
 from runtime.report.formatting import DASH, QUANTILES, known, ms, number, percent
+from runtime.report.looks import Look, looks_of
 from runtime.report.markup import Markup, canvas, joined, path, section, table, tag, upright
 from runtime.report.scale import LogAxis, decade_labels, log_axis
 from v2a.measured import Times
-from v2a.names import STAGES
 
 BINS: Final = 150
 WIDTH, HEIGHT = 1000, 38
@@ -31,13 +31,12 @@ _LEGEND: Final = (
 )
 
 
-def latency(profile: Profile) -> Markup:
-    """The section with the distribution of each stage."""
-    stages = profile.stages
-    rows = {str(stage): stages[stage] for stage in STAGES if stage in stages and stages[stage].n}
+def latency(profile: Profile, stages: Sequence[str]) -> Markup:
+    """The section with the distribution of each stage. `stages` are those of the run, by index."""
+    rows = {stage: row for stage, row in profile.stages.items() if row.n}
     if not rows:
         return section("Latency of each stage", "No stage ran: nothing was measured.")
-    axis = log_axis(_extent(rows))
+    axis, looks = log_axis(_extent(rows)), looks_of(stages)
     by_thread: dict[str, list[str]] = {}
     for stage, row in rows.items():
         by_thread.setdefault(row.thread or "no thread", []).append(stage)
@@ -45,7 +44,7 @@ def latency(profile: Profile) -> Markup:
         joined(
             [
                 tag("h3", thread, tag("small", _period(rows[names[0]]))),
-                *(_row(stage, rows[stage], axis) for stage in names),
+                *(_row(stage, rows[stage], axis, looks[stage]) for stage in names),
             ]
         )
         for thread, names in by_thread.items()
@@ -98,11 +97,11 @@ def _extent(rows: Mapping[str, StageTimes]) -> Iterator[object]:
         yield next((edge for edge, count in filled if count), None)
 
 
-def _row(stage: str, row: StageTimes, axis: LogAxis) -> Markup:
+def _row(stage: str, row: StageTimes, axis: LogAxis, look: Look) -> Markup:
     heights = density(row.histogram, axis)
     shapes = [upright(WIDTH * axis.at(v), 0, HEIGHT, "grid") for v in axis.decades()]
     if heights:
-        shapes.append(_area(heights, f"fill {stage}"))
+        shapes.append(_area(heights, look))
     shapes += _quantiles(row, axis)
     if known(row.budget_ms):
         shapes.append(upright(WIDTH * axis.at(row.budget_ms), 0, HEIGHT, "limit"))
@@ -137,13 +136,15 @@ def _quantiles(row: Times, axis: LogAxis) -> list[Markup]:
     return shapes
 
 
-def _area(heights: list[float], class_: str) -> Markup:
+def _area(heights: list[float], look: Look) -> Markup:
     step = WIDTH / len(heights)
     points = [(0.0, float(BASE))]
     for k, height in enumerate(heights):
         y = BASE * (1 - height)
         points += [(k * step, y), ((k + 1) * step, y)]
-    return path([*points, (float(WIDTH), float(BASE))], class_=class_)
+    return path(
+        [*points, (float(WIDTH), float(BASE))], class_=f"fill {look.class_}", style=look.style
+    )
 
 
 def _misses(row: StageTimes) -> Markup:

@@ -46,7 +46,7 @@ def page(profile: Profile, recording: Recorded) -> Markup:
         headline(profile),
         figures(profile),
         budget_bars(profile),
-        latency(profile),
+        latency(profile, run.stages),
         timeline(run),
         missed_ticks(profile),
         ages(profile, run),

@@ -23,6 +23,9 @@ class RecordedHeader(Protocol):
     @property
     def config(self) -> RunConfig: ...
 
+    @property
+    def stages(self) -> tuple[str, ...]: ...
+
 
 class Recorded(Protocol):
     """The part of `runtime.recording.reader.Recording` that is read here."""
@@ -50,6 +53,7 @@ class RunFacts:
 
     t0_ns: int
     t1_ns: int
+    stages: tuple[str, ...]  # names by index
     spans: dict[str, Rows]  # thread -> its spans, [n, 4], in order of their start
     stalls: list[Stall]
     ticks: Ticks | None  # None if no control loop ran
@@ -72,13 +76,16 @@ def read_run(recording: Recorded) -> RunFacts:
     }
     chunks = list(recording.chunks())
     t0_ns, starts_ns = recording.t0_ns, ticks_of(spans)
-    period_ns = recording.header.config.control_period_ns
+    header = recording.header
     return RunFacts(
         t0_ns=t0_ns,
         t1_ns=max((int(rows[:, 2].max()) for rows in spans.values()), default=t0_ns),
+        stages=header.stages,
         spans=spans,
-        stalls=find_stalls(spans),
-        ticks=compare_with_grid(starts_ns, period_ns) if len(starts_ns) else None,
+        stalls=find_stalls(spans, header.stages),
+        ticks=compare_with_grid(starts_ns, header.config.control_period_ns)
+        if len(starts_ns)
+        else None,
         ages=_ages(spans.get("control"), chunks, t0_ns),
         frames=_frames(chunks, list(recording.conditions())),
         safety=list(recording.safety()),

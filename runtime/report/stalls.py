@@ -7,14 +7,13 @@ between the same two stages. Its score is the excess over the median, divided by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX
 
 Rows = npt.NDArray[np.int64]  # [n, 4]: stage index, t0_ns, t1_ns, arg
@@ -62,15 +61,16 @@ class Ticks:
     missed_ns: npt.NDArray[np.int64]  # [m] grid points without a tick
 
 
-def find_stalls(spans: Mapping[str, Rows]) -> list[Stall]:
+def find_stalls(spans: Mapping[str, Rows], stages: Sequence[str]) -> list[Stall]:
     """Find all stalls of the run, the longest excess first.
 
-    `spans` is thread -> rows, int64 [n, 4]. If stalls of a thread overlap, only the cause is kept.
+    `spans` is thread -> rows, int64 [n, 4], and `stages` names the stages by index. If
+    stalls of a thread overlap, only the cause is kept.
     """
     found = [
         stall
         for thread, rows in spans.items()
-        for stall in _explained([*_slow(thread, rows), *_silent(thread, rows)])
+        for stall in _explained([*_slow(thread, rows, stages), *_silent(thread, rows, stages)])
     ]
     return sorted(found, key=lambda stall: stall.excess_ms, reverse=True)
 
@@ -93,13 +93,13 @@ def compare_with_grid(starts_ns: npt.NDArray[np.int64], period_ns: int) -> Ticks
     return Ticks(period_ns, starts_ns, late_ns, phase_ns + missed * period_ns)
 
 
-def _slow(thread: str, rows: Rows) -> Iterator[Stall]:
+def _slow(thread: str, rows: Rows, stages: Sequence[str]) -> Iterator[Stall]:
     for index in np.unique(rows[:, 0]).tolist():
         kind = rows[rows[:, 0] == index]
-        yield from _outliers(thread, (STAGES[index],), kind[:, 1], kind[:, 2])
+        yield from _outliers(thread, (stages[index],), kind[:, 1], kind[:, 2])
 
 
-def _silent(thread: str, rows: Rows) -> Iterator[Stall]:
+def _silent(thread: str, rows: Rows, stages: Sequence[str]) -> Iterator[Stall]:
     """The pauses between spans that are far too long; spans inside other spans do not count."""
     rows = rows[np.lexsort((-rows[:, 2], rows[:, 1]))]
     if len(rows) < 2:
@@ -109,10 +109,10 @@ def _silent(thread: str, rows: Rows) -> Iterator[Stall]:
     rows, busy_until = rows[outer], busy_until[outer]
     after, before = rows[:-1, 0], rows[1:, 0]
     t0_ns, t1_ns = busy_until[:-1], np.maximum(rows[1:, 1], busy_until[:-1])
-    for pair in np.unique(after * len(STAGES) + before).tolist():
-        kind = after * len(STAGES) + before == pair
-        stages = (STAGES[pair // len(STAGES)], STAGES[pair % len(STAGES)])
-        yield from _outliers(thread, stages, t0_ns[kind], t1_ns[kind])
+    pairs = after * len(stages) + before
+    for pair in np.unique(pairs).tolist():
+        around = (stages[pair // len(stages)], stages[pair % len(stages)])
+        yield from _outliers(thread, around, t0_ns[pairs == pair], t1_ns[pairs == pair])
 
 
 def _outliers(thread: str, stages: tuple[str, ...], t0_ns: Rows, t1_ns: Rows) -> Iterator[Stall]:

@@ -9,11 +9,11 @@ import numpy as np
 
 from runtime.report.findings import describe_stall, findings
 from runtime.report.formatting import ms, number
+from runtime.report.looks import looks_of
 from runtime.report.markup import Markup, joined, section, tag
 from runtime.report.run_facts import RunFacts
 from runtime.report.scale import label_at
 from runtime.report.stalls import Rows, Stall, Ticks
-from v2a.names import STAGES
 from v2a.spans import GPU
 
 SECOND_NS: Final = 1_000_000_000
@@ -83,10 +83,11 @@ def _thread(name: str, run: RunFacts, start_ns: int, end_ns: int) -> Markup:
 
 
 def _slices(thread: str, rows: Rows, run: RunFacts, start_ns: int) -> Iterator[Markup]:
-    outer_end_ns = 0
+    outer_end_ns, looks = 0, looks_of(run.stages)
     thread = thread.removeprefix(GPU)
     for index, t0_ns, t1_ns, arg in rows.tolist():
-        stage = STAGES[index]
+        stage = run.stages[index]
+        look = looks[stage]
         inside = t1_ns <= outer_end_ns
         outer_end_ns = max(outer_end_ns, t1_ns)
         frames = run.frames.get(f"publish {thread}" if stage == "publish" else thread)
@@ -95,9 +96,10 @@ def _slices(thread: str, rows: Rows, run: RunFacts, start_ns: int) -> Iterator[M
         yield tag(
             "i",
             tag("b", stage),
-            class_=f"{stage} part" if inside else stage,
-            style=_place(t0_ns, t1_ns, start_ns),
+            class_=f"{look.class_} part" if inside else look.class_,
+            style=f"{_place(t0_ns, t1_ns, start_ns)};{look.style or ''}",
             title=f"{text}{_about(thread, arg, frame)}",
+            data_stage=stage,
             data_frame=frame,
         )
 

@@ -11,7 +11,7 @@ from runtime.safety.safety import State
 from runtime.web.live_status import OutcomeStatus
 from runtime.web.tally import EDGES_S, Tally
 from runtime.web.view import View
-from v2a.names import AGES, STAGES
+from v2a.names import AGES, in_table_order
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -76,12 +76,12 @@ def _events(view: View, now_ns: int) -> Samples:
 
 
 def _stages(view: View, now_ns: int) -> Samples:
-    for stage in STAGES:
+    for stage in in_table_order(view.about.stages):
         yield from _histogram({"stage": stage}, view.stages.get(stage))
 
 
 def _gpu_stages(view: View, now_ns: int) -> Samples:
-    for stage in STAGES:
+    for stage in in_table_order(view.about.stages):
         yield from _histogram({"stage": stage}, view.gpu_stages.get(stage))
 
 

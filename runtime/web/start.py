@@ -98,4 +98,5 @@ def about_run(workers: Workers) -> About:
         joints=tuple(joint.name for joint in config.robot.joints),
         temperature_max_c=config.safety.health.temperature_max_c,
         dry_run=workers.control.dry_run,
+        stages=workers.bundle.manifest.stages,
     )

@@ -20,7 +20,7 @@ from runtime.span_ages import ages_of_spans
 from runtime.web.live_status import JointStatus, LiveStatus, OutcomeStatus, RecentChange
 from runtime.web.tally import Rate, Tally
 from v2a.clock import Clock
-from v2a.names import AGES, STAGES
+from v2a.names import AGES, in_table_order
 from v2a.spans import GPU
 
 CHANGES_SHOWN: Final = 8
@@ -40,6 +40,7 @@ class About:
     joints: tuple[str, ...]
     temperature_max_c: float
     dry_run: bool
+    stages: tuple[str, ...]  # by index, as in `Header.stages`
 
 
 class View:
@@ -110,7 +111,7 @@ class View:
         stages = self.gpu_stages if spans.thread.startswith(GPU) else self.stages
         for stage in np.unique(rows[:, 0]).tolist():
             of_stage = rows[rows[:, 0] == stage]
-            self._add(stages, STAGES[stage], of_stage[:, 2] - of_stage[:, 1])
+            self._add(stages, self.about.stages[stage], of_stage[:, 2] - of_stage[:, 1])
         for age, found in ages_of_spans(rows, self._chunks).items():
             self._add(self.ages, age, found[:, 1])
 
@@ -154,7 +155,11 @@ def snapshot(view: View, now_ns: int, outcome: OutcomeStatus) -> LiveStatus:
             ),
             picture=frame and frame.seq,
             ages_ms={age: view.ages[age].recent_ms() for age in AGES if age in view.ages},
-            stages_ms={s: view.stages[s].recent_ms() for s in STAGES if s in view.stages},
+            stages_ms={
+                stage: view.stages[stage].recent_ms()
+                for stage in in_table_order(about.stages)
+                if stage in view.stages
+            },
             rates_hz={kind: rate.hz(now_ns) for kind, rate in view.rates.items()},
             joints=view.joints(),
             state_age_s=None if state is None else (now_ns - state.t_capture_ns) / 1e9,

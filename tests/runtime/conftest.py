@@ -119,6 +119,10 @@ def manifest(joints: tuple[str, ...] = ("base", "tip")) -> Manifest:
     )
 
 
+STAGES = manifest().stages
+INDEX = {stage: index for index, stage in enumerate(STAGES)}
+
+
 def write_tiny_bundle(path: Path, write_graph: Callable[[GraphSpec, Path], object]) -> Path:
     """A sealed bundle whose graph files `write_graph` makes."""
     (path / "graphs").mkdir(parents=True)

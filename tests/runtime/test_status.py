@@ -29,7 +29,7 @@ def played(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
     def stages() -> dict[str, dict[str, float]]:
         world.tracer.drain()
-        return world.tracer.stage_table()
+        return world.tracer.stage_table(bundle.manifest.stages)
 
     with world.lockstep as lockstep:
         status = Status(world.workers, stages)

@@ -27,11 +27,11 @@ from runtime.policy.graphs import PolicyGraphs
 from runtime.recording.reader import Recording
 from runtime.threads import WorkerThreads, step_on_news
 from runtime.workers import WORKERS
-from tests.runtime.conftest import SIZE, TASK, World, after_ms, fakes, rising, run_config
+from tests.runtime.conftest import INDEX, SIZE, TASK, World, after_ms, fakes, rising, run_config
 from v2a.bundle import Bundle, GraphSpec
 from v2a.clock import FakeClock, MonotonicClock
 from v2a.errors import ConfigError
-from v2a.spans import STAGE_INDEX, SpanRing, Tracer
+from v2a.spans import SpanRing, Tracer
 
 MS = 1_000_000
 ROW = next(row for row in WORKERS if row.name == "system1")
@@ -39,7 +39,7 @@ ROW = next(row for row in WORKERS if row.name == "system1")
 
 def of_stage(rows: np.ndarray, stage: str) -> list[int]:
     """The `arg` of each span of the stage, oldest first."""
-    return [int(row[3]) for row in rows if row[0] == STAGE_INDEX[stage]]
+    return [int(row[3]) for row in rows if row[0] == INDEX[stage]]
 
 
 def test_a_picture_is_named_by_the_frame_that_becomes_of_it(bundle: Bundle) -> None:
@@ -120,14 +120,14 @@ def test_a_gpu_span_ends_with_the_run_that_it_is_part_of(bundle: Bundle) -> None
     ring = SpanRing()
     graphs = PolicyGraphs(bundle, FakeClock(start_ns=10 * MS), on_gpu)
     graphs.set_instruction(TASK, ring)
-    assert ring.gpu.drain().tolist() == [[STAGE_INDEX["instruction"], 7 * MS, 10 * MS, 0]]
+    assert ring.gpu.drain().tolist() == [[INDEX["instruction"], 7 * MS, 10 * MS, 0]]
 
 
 def test_a_tracer_drains_gpu_rings_under_the_name_of_their_thread() -> None:
     tracer = Tracer()
-    tracer.ring("system1").add(STAGE_INDEX["denoise"], 0, 5)
+    tracer.ring("system1").add(INDEX["denoise"], 0, 5)
     assert set(tracer.drain()) == {"system1"}
-    tracer.ring("system1").gpu.add(STAGE_INDEX["denoise"], 2, 5)
+    tracer.ring("system1").gpu.add(INDEX["denoise"], 2, 5)
     assert {name: len(rows) for name, rows in tracer.drain().items()} == {
         "system1": 0,
         "gpu system1": 1,

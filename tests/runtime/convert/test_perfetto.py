@@ -15,18 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.convert import perfetto
-from runtime.convert.flows import SYSTEM1, SYSTEM2
 from runtime.convert.perfetto import Slice, lanes, write_trace
 from runtime.mailbox import ChunkMsg
 from runtime.recording.reader import Recording
-from tests.runtime.conftest import World, after_ms, write_tiny_bundle
+from tests.runtime.conftest import INDEX, STAGES, World, after_ms, write_tiny_bundle
 from tests.runtime.convert.trace_processor import WasmTraceProcessor
+from tests.runtime.recording.messages import HEADER
 from v2a.bundle import load_bundle
 from v2a.measured import Times
-from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX
 
 MS = 1_000_000
+SYSTEM1 = ("frame_encode", "observe", "denoise")
+SYSTEM2 = ("vae_spatial", "vae_motion", "vdm_spatial", "vdm_motion", "condition")
 SEQ = "extract_arg(slice.arg_set_id, 'debug.seq')"
 
 
@@ -198,11 +199,13 @@ def test_the_trace_processor_finds_no_fault(trace: Trace) -> None:
 def recorded(spans: dict[str, list[tuple[str, int, int, int]]], *chunks: ChunkMsg) -> Any:
     """What `write_trace` asks of a recording; times in ms."""
     rows = {
-        thread: np.array([(STAGE_INDEX[s], t0 * MS, t1 * MS, seq) for s, t0, t1, seq in spans])
+        thread: np.array([(INDEX[s], t0 * MS, t1 * MS, seq) for s, t0, t1, seq in spans])
         for thread, spans in spans.items()
     }
     return SimpleNamespace(
-        header=SimpleNamespace(policy="tiny", dry_run=True, start_ns=0, log_ns=int),
+        header=SimpleNamespace(
+            policy="tiny", dry_run=True, start_ns=0, log_ns=int, stages=STAGES, rates=HEADER.rates
+        ),
         t0_ns=0,
         chunks=lambda: iter(chunks),
         conditions=lambda: iter(()),

@@ -130,7 +130,13 @@ class VirtualRun:
                 condition = self._graphs.condition(clip, ring, seq)
             made.append(self._chunk(FrameMsg(seq, start_ns, 0, 0, 0, clip[-1], ()), condition))
             self._clock.sleep_until_ns(start_ns + PERIOD_NS)
-        self.recording = Drained(self._tracer.drain(), made)
+        header = HEADER.model_copy(
+            update={
+                "stages": bundle.manifest.stages,
+                "rates": {graph.name: graph.rate for graph in bundle.manifest.graphs},
+            }
+        )
+        self.recording = Drained(self._tracer.drain(), made, header)
         found = profile_of_recording(self.recording)  # type: ignore[arg-type]
         self.profile = found.model_copy(update=MEASURED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,27 @@ def test_a_stage_that_takes_a_fifth_more_is_the_one_that_is_named(
     assert found.verdict.startswith(f"worse: {slow} 1.")
     back = compare_profiles(slower.profile, usual.profile)
     assert back.stages[slow].verdict == "better"
+
+
+def test_stages_are_compared_by_name_whatever_their_index(
+    bundle: Bundle, usual: VirtualRun
+) -> None:
+    manifest = bundle.manifest
+    reversed_graphs = manifest.model_copy(update={"graphs": manifest.graphs[::-1]})
+    other = VirtualRun(replace(bundle, manifest=reversed_graphs), seed=1, factors={"denoise": 1.2})
+    assert other.recording.header.stages != usual.recording.header.stages
+    found = verdicts(compare_profiles(usual.profile, other.profile))
+    assert [name for name, verdict in found.items() if verdict != "within_noise"] == ["denoise"]
+
+
+def test_a_stage_that_only_one_profile_has_is_left_out(usual: VirtualRun) -> None:
+    stages = dict(usual.profile.stages)
+    stages["decide"] = stages.pop("denoise")
+    samples = {{"denoise": "decide"}.get(n, n): row for n, row in usual.profile.samples.items()}
+    other = usual.profile.model_copy(update={"stages": stages, "samples": samples})
+    for found in (compare_profiles(usual.profile, other), compare_profiles(other, usual.profile)):
+        assert "observe" in found.stages
+        assert not {"denoise", "decide"} & {*found.stages, *found.ages}
 
 
 def test_a_stall_is_named_with_its_thread_stage_and_time(bundle: Bundle, usual: VirtualRun) -> None:

@@ -15,7 +15,7 @@ from runtime.recording.reader import Recording
 from runtime.recording.recorder import Recorder
 from runtime.safety.safety import SafetyRecord
 from runtime.summary_model import CpuTime, Dropped, RunSummary, Spread
-from tests.runtime.conftest import run_config
+from tests.runtime.conftest import STAGES, manifest, run_config
 from v2a.errors import ConfigError
 from v2a.measured import Times
 from v2a.spans import Histogram, Tracer
@@ -28,6 +28,8 @@ HEADER = Header(
     bundle="tiny",
     bundle_sha256="ab",
     provenance={},
+    stages=STAGES,
+    rates={graph.name: graph.rate for graph in manifest().graphs},
     seed=3,
     versions={"python": "3"},
 )

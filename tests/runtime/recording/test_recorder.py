@@ -209,7 +209,7 @@ def test_without_a_folder_it_only_counts_stages() -> None:
     tracer.ring("control").add(TICK, 10, 20)
     recorder.drain()
     tracer.ring("control").add(TICK, 30, 50)
-    assert recorder.stage_table()["tick"]["n"] == 2
+    assert recorder.stage_table(HEADER.stages)["tick"]["n"] == 2
     recorder.close()
     assert recorder.dropped == 0
 

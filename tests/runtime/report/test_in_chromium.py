@@ -72,9 +72,9 @@ def test_zooming_in_stays_on_the_stall(width: int, address: str, browser: Page) 
 def test_a_touched_span_shows_all_that_came_of_its_picture(address: str, browser: Page) -> None:
     browser.show(address, 1280)
     picked = "[...document.querySelectorAll('.lane .of-one')]"
-    browser.evaluate("document.querySelectorAll('.lane .denoise')[1].click()")
+    browser.evaluate("document.querySelectorAll('.lane [data-stage=denoise]')[1].click()")
     frames = browser.evaluate(f"{picked}.map(e => e.dataset.frame)")
-    stages = set(browser.evaluate(f"{picked}.map(e => e.classList[0])"))
+    stages = set(browser.evaluate(f"{picked}.map(e => e.dataset.stage)"))
     assert len(set(frames)) == 1
     assert {"capture", "frame_encode", "observe", "denoise", "tick", "bus_write"} <= stages
     assert f"from picture {frames[0]}" in browser.evaluate(

@@ -11,8 +11,8 @@ from runtime.report.findings import describe_stall, findings
 from runtime.report.run_facts import read_run
 from runtime.report.stalls import compare_with_grid, find_stalls
 from runtime.report.timeline import SECOND_NS, chosen_second, timeline
+from tests.runtime.conftest import STAGES
 from tests.runtime.report.world import COSTS_MS, MS, PERIODS_MS, T0_NS, Plant, make_recording
-from v2a.names import STAGES
 from v2a.spans import STAGE_INDEX
 
 PLACES = [
@@ -30,7 +30,7 @@ def test_a_stall_of_50_ms_is_the_first_that_is_named(
 ) -> None:
     thread, stage = place
     recording = make_recording(Plant(thread, stage, at_ms, 50.0), seed=seed)
-    worst = find_stalls(recording.spans())[0]
+    worst = find_stalls(recording.spans(), STAGES)[0]
     assert worst.thread == thread
     assert worst.excess_ms == pytest.approx(50.0, abs=6.0)
     assert 0 <= (worst.t1_ns - T0_NS) / MS - at_ms <= 2 * PERIODS_MS[thread] + worst.took_ms
@@ -45,7 +45,7 @@ def test_a_stall_of_50_ms_is_the_first_that_is_named(
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000))
 def test_nothing_is_named_in_a_run_without_a_stall(seed: int) -> None:
-    assert find_stalls(make_recording(seed=seed).spans()) == []
+    assert find_stalls(make_recording(seed=seed).spans(), STAGES) == []
 
 
 def test_the_chosen_second_holds_the_worst_stall_and_says_why() -> None:

@@ -13,9 +13,7 @@ from runtime.config.robot_yaml import RunConfig
 from runtime.mailbox import ChunkMsg, ConditionMsg
 from runtime.profile_model import Profile
 from runtime.recording.messages import SafetyChange
-from tests.runtime.conftest import run_config
-from v2a.names import STAGES
-from v2a.spans import STAGE_INDEX
+from tests.runtime.conftest import INDEX, STAGES, run_config
 
 MS = 1_000_000
 T0_NS = 5_000_000_000
@@ -52,6 +50,7 @@ class FakeHeader:
     """What a recording says of the run: its control loop runs at 50 Hz."""
 
     config: RunConfig
+    stages: tuple[str, ...] = STAGES
 
 
 @dataclass
@@ -73,7 +72,7 @@ class FakeRecording:
 
     def chunks(self) -> Iterator[ChunkMsg]:
         denoise = self.rows.get("system1", np.zeros((0, 4), np.int64))
-        for seq, row in enumerate(denoise[denoise[:, 0] == STAGE_INDEX["denoise"]].tolist(), 1):
+        for seq, row in enumerate(denoise[denoise[:, 0] == INDEX["denoise"]].tolist(), 1):
             age_ns = (120 + seq * 37 % 180) * MS
             born_ns = row[1] - 30 * MS
             target = np.zeros((16, 2))
@@ -81,7 +80,7 @@ class FakeRecording:
 
     def conditions(self) -> Iterator[ConditionMsg]:
         rows = self.rows.get("system2", np.zeros((0, 4), np.int64))
-        for seq, row in enumerate(rows[rows[:, 0] == STAGE_INDEX["condition"]].tolist(), 1):
+        for seq, row in enumerate(rows[rows[:, 0] == INDEX["condition"]].tolist(), 1):
             yield ConditionMsg(seq, row[1], row[2], row[3], 0, {}, row[1])
 
     def safety(self) -> list[SafetyChange]:
@@ -140,7 +139,7 @@ def _step(
 
 
 def _row(stage: str, t0_ms: float, t1_ms: float, arg: int) -> tuple[int, int, int, int]:
-    return STAGE_INDEX[stage], T0_NS + round(t0_ms * MS), T0_NS + round(t1_ms * MS), arg
+    return INDEX[stage], T0_NS + round(t0_ms * MS), T0_NS + round(t1_ms * MS), arg
 
 
 def quantiles(values_ms: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -188,7 +187,7 @@ def _ages_ms(
     found = [
         (row[column] - getattr(chunks[row[3]], born)) / MS
         for row in recording.rows["control"].tolist()
-        if row[0] == STAGE_INDEX[stage] and row[3] in chunks
+        if row[0] == INDEX[stage] and row[3] in chunks
     ]
     return np.array(found)
 
@@ -270,7 +269,7 @@ def make_json(recording: FakeRecording) -> dict[str, Any]:
             "denoise": _engine(22.4, 1.7),
             "vdm_motion": _engine(71.0, 1.35),
         },
-        "ticks": int((recording.rows["control"][:, 0] == STAGE_INDEX["tick"]).sum()),
+        "ticks": int((recording.rows["control"][:, 0] == INDEX["tick"]).sum()),
         "missed_ticks": {"late": 3, "bus": 1, "no_chunk": 12},
         "threads": {
             "system1": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,5 +205,5 @@ def test_prometheus_own_parser_reads_what_was_put_in() -> None:
 
 def test_a_name_with_quotes_in_it_breaks_nothing() -> None:
     odd = 'a"b\\c\nd'
-    found = View(ABOUT.__class__(odd, "tiny", "x", (), 65.0, False), FakeClock())
+    found = View(replace(ABOUT, robot=odd), FakeClock())
     assert samples(metrics(found, 0, ARMED))[f"v2a_run_info policy=tiny robot={odd}"] == 1

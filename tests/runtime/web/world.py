@@ -13,18 +13,24 @@ from runtime.recording.messages import RunCounters, SafetyChange, Spans
 from runtime.safety.safety import State
 from runtime.web.live_status import OutcomeStatus
 from runtime.web.view import About, View
+from tests.runtime.conftest import INDEX, STAGES
 from v2a.clock import FakeClock
-from v2a.spans import STAGE_INDEX
 
 MS = 1_000_000
 ABOUT = About(
-    "two", "tiny", 'push "the" cube', ("base", "tip"), temperature_max_c=65.0, dry_run=False
+    "two",
+    "tiny",
+    'push "the" cube',
+    ("base", "tip"),
+    temperature_max_c=65.0,
+    dry_run=False,
+    stages=STAGES,
 )
 IMAGE = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 
 
 def span(stage: str, t0_ms: float, t1_ms: float, arg: int = 0) -> list[int]:
-    return [STAGE_INDEX[stage], round(t0_ms * MS), round(t1_ms * MS), arg]
+    return [INDEX[stage], round(t0_ms * MS), round(t1_ms * MS), arg]
 
 
 def spans(*rows: list[int], thread: str = "control") -> Spans:
