@@ -9,7 +9,7 @@ from demo.statistics import rate
 from demo.study import Bench
 from v2a.bundle import load_bundle
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.alone]
 
 EPISODES = range(20)
 

@@ -24,10 +24,10 @@ from hw_drivers.virtual.pty import PtyServer
 from tests.conftest import REPOSITORY
 from tests.runtime.conftest import make_chain, torques
 from tests.runtime.control.outside import ROBOT_YAML, Simulator
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.real_time
 
-PATIENCE_S = 60.0
 # Only what a test causes may go wrong, also on a busy machine.
 PATIENT = (
     "control: {serial_faults_max: 125, command_age_max_s: 10}\n"
@@ -73,14 +73,8 @@ class Run:
     def armed(self) -> Run:
         """Wait until torque is on; the last servo's watchdog is the last act of arming."""
         last = self.chain.servos[2]
-        self.until(lambda: torques(self.chain) == [True, True] and last["bus_watchdog"] != 0)
+        until(lambda: torques(self.chain) == [True, True] and last["bus_watchdog"] != 0)
         return self
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < deadline, "it never happened"
-            time.sleep(0.005)
 
     def in_the_safe_pose(self) -> bool:
         with self.chain.lock:
@@ -205,7 +199,7 @@ def test_a_policy_that_dies_is_lost_at_once_whatever_the_limits(make: Make, safe
     run = make(safety).start().armed()
     start_s = time.monotonic()
     run.process.kill()
-    run.until(run.limp)
+    until(run.limp)
     assert time.monotonic() - start_s < 30.0  # policy_lost_s is 60
     assert run.in_the_safe_pose() == bool(safety)
 

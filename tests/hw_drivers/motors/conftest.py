@@ -61,7 +61,8 @@ def settings_of(line: VirtualBus[Any]) -> dict[int, dict[str, int]]:
 @pytest.fixture(autouse=True)
 def scan_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real servos wait for the 3 ms of their id, virtual ones answer a scan at once."""
-    monkeypatch.setattr("hw_drivers.dynamixel.bus._SCAN_TIMEOUT_S", 0.25)
+    for family in ("dynamixel", "feetech"):
+        monkeypatch.setattr(f"hw_drivers.{family}.bus._SCAN_TIMEOUT_S", 0.25)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.alone]
 
 FAULTS = ("policy_killed", "policy_hung", "system1_hung", "control_killed", "port_unplugged")
 

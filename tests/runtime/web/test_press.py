@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.alone]
 
 
 @pytest.mark.parametrize("load", ["busy", "storm", "refused", "slow"])
