@@ -169,8 +169,7 @@ class Control(ControlRecord):
                 return
             self.closing()
             now_ns = self._clock.now_ns()
-            if self._estop is not None:  # no tick has seen a press since the last one
-                self.safety.emergency = self.safety.emergency or self._estop.pressed()
+            self._note_press()  # no tick has seen a press since the last one
             try:
                 if self._owns_torque or self.safety.emergency is not None:
                     self._let_go()
@@ -180,8 +179,13 @@ class Control(ControlRecord):
             self.safety.disarm(now_ns, "end of the run")
             self._closed = True
             self._robot.close()
+            self._note_press()  # torque-off over a dead bus takes seconds
             if self._estop is not None:
                 self._estop.close()
+
+    def _note_press(self) -> None:
+        if self._estop is not None:
+            self.safety.emergency = self.safety.emergency or self._estop.pressed()
 
     def _let_go(self) -> None:
         self._owns_torque = True

@@ -28,8 +28,8 @@ class RecorderTransport(Protocol):
     def close(self, summary: RunSummary | None) -> None:
         """End the recording. Raises OSError if the recorder process has died."""
 
-    def kill(self) -> None:
-        """End the recorder now, so that nobody waits for it any longer."""
+    def give_up(self, seconds: float) -> None:
+        """End the recorder now: it was awaited for `seconds`."""
 
 
 class InProcess:
@@ -47,7 +47,7 @@ class InProcess:
         self._sinks.close(End(summary))
         self.status = self._sinks.status
 
-    def kill(self) -> None:
+    def give_up(self, seconds: float) -> None:
         """Nothing to do: no process runs."""
 
 
@@ -57,6 +57,7 @@ class RecorderProcess:
     def __init__(self, pipe: Connection, child: Popen[bytes]) -> None:
         self.status = WriterStatus()
         self._pipe, self._process = pipe, child
+        self._gave_up_s: float | None = None
 
     @classmethod
     def start(cls, setup: Setup) -> RecorderProcess:
@@ -98,7 +99,8 @@ class RecorderProcess:
                 raise EOFError
         self._end()
 
-    def kill(self) -> None:
+    def give_up(self, seconds: float) -> None:
+        self._gave_up_s = seconds
         self._process.kill()
 
     def _hear(self) -> None:
@@ -112,7 +114,13 @@ class RecorderProcess:
         try:
             yield
         except (EOFError, ConnectionError) as error:
-            raise OSError(f"the recorder process died (exit code {self._end()})") from error
+            code = self._end()
+            if self._gave_up_s is not None:
+                raise OSError(
+                    f"the recorder process did not finish within {self._gave_up_s:g} s and was "
+                    "killed; the disk or the machine is too busy"
+                ) from error
+            raise OSError(f"the recorder process died (exit code {code})") from error
 
     def _end(self) -> int:
         self._pipe.close()
@@ -122,7 +130,7 @@ class RecorderProcess:
 @contextmanager
 def killed_after(seconds: float, transport: RecorderTransport) -> Iterator[None]:
     """Kill `transport` after `seconds`, so that nobody in here waits longer for it."""
-    killer = threading.Timer(seconds, transport.kill)
+    killer = threading.Timer(seconds, transport.give_up, [seconds])
     killer.start()
     try:
         yield

@@ -32,7 +32,7 @@ from v2a.spans import Tracer
 
 RATE_HZ = 20.0  # one period is the most that a power cut can lose
 COUNTERS_EVERY = 4  # so every 200 ms, as often as the control process sends its notes
-END_S = 10.0  # how long a slow disk may take to write the rest
+END_S = 30.0  # how long a slow disk or a busy machine may take to write the rest
 
 SUMMARY_FILE: Final = "summary.json"
 WAITING_MAX: Final = 4096  # messages of one kind: 40 s of states at 100 Hz
@@ -83,6 +83,7 @@ class Recorder:
         transport: Callable[[Setup], RecorderTransport] = RecorderProcess.start,
     ) -> None:
         self.fault: str | None = None  # why the recording stopped early
+        self._ending = "; the run goes on"
         self._tracer = tracer
         self._safety = safety
         self._folder = folder if isinstance(folder, Path) else None
@@ -158,6 +159,7 @@ class Recorder:
         """
         if self._transport is None:
             return
+        self._ending = "; its last part is missing"
         with killed_after(END_S, self._transport):
             self.drain()
             summary = summarise()
@@ -208,7 +210,7 @@ class Recorder:
     def _say(self, fault: str | None) -> None:
         if fault and not self.fault:
             self.fault = fault
-            say(f"warning: {fault}; the run goes on")
+            say(f"warning: {fault}{self._ending}")
 
 
 def record_loop(

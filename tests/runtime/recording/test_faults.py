@@ -138,6 +138,7 @@ def readable_in(file: Path) -> Counter[str]:
     return counts
 
 
+@pytest.mark.alone  # how much is readable depends on how soon the recorder gets a core
 @pytest.mark.parametrize("seed", range(ROUNDS // AT_ONCE))
 def test_after_kill_9_at_a_random_time_19_of_20_messages_are_read_back(
     start: Callable[[int], Feeders], seed: int
@@ -283,7 +284,8 @@ def test_a_recorder_process_that_hangs_at_the_end_is_killed(
     one.recorder.close(lambda: summary(ticks=3))
     assert gone(one.pid)
     assert one.recorder.fault == (
-        f"{one.run}: recording stopped: the recorder process died (exit code -9)"
+        f"{one.run}: recording stopped: the recorder process did not finish within 0.2 s and was "
+        "killed; the disk or the machine is too busy"
     )
     assert json.loads((one.run / "summary.json").read_text())["ticks"] == 3
 

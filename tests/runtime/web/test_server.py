@@ -20,6 +20,7 @@ from runtime.control.record import ControlRecord
 from runtime.recording.messages import from_png
 from runtime.recording.sinks import receive
 from runtime.safety.safety import SafetyRecord
+from runtime.safety.stop_latch import latched
 from runtime.web.control_link import ControlLink
 from runtime.web.crowd import STRANGERS_OF_ADDRESS_MAX, VIEWERS_MAX
 from runtime.web.guard import BUTTON_HEADER, Address, Guard, listen
@@ -331,3 +332,14 @@ def test_the_sink_forwards_and_drops_what_a_stuck_page_does_not_take() -> None:
     outlet.close()
     sink.close()
     sink.take("after the end")
+
+
+def test_a_press_after_the_run_ended_by_a_fault_stays_in_force(found: View) -> None:
+    """The bus is gone: the control process has said its last word before the press comes."""
+    serving = Serving(found, outcomes=[outcome(base="unknown", tip="unknown")])
+    serving.control.press()
+    serving.control.wait_until_ended(PATIENCE_S)
+    assert latched(ABOUT.robot) is None  # this stand-in keeps nothing
+    assert not serving.press()[1]["confirmed"]
+    assert PRESSED in (latched(ABOUT.robot) or "")
+    serving.end()
