@@ -30,7 +30,7 @@ def profile_as_text(profile: Profile) -> str:
 
 def _stages(profile: Profile) -> Iterator[str]:
     rows: dict[str, BudgetedTimes] = {**profile.stages, **profile.ages}
-    first = wide_enough(rows, 14)
+    first = max(14, *map(len, rows))  # the next column is right-aligned, and has room
     yield f"{'ms':<{first}}" + "".join(f"{head:>{_width(head)}}" for head in _HEADS)
     for name, row in rows.items():
         if row.n:
