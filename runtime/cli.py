@@ -35,7 +35,7 @@ from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
-from v2a.errors import CameraEnded, CameraError, EngineError, V2AError
+from v2a.errors import CameraEnded, CameraError, EngineError, OutputLost
 from v2a.option_types import FiniteRange
 from v2a.output import expendable_stdout, lost
 from v2a.signals import one_signal_ends_it
@@ -144,7 +144,10 @@ def run(
         if ending.number is not None:
             sys.exit(ending.exit_code)
         if why := lost(out):
-            raise V2AError(f"the summary could not be printed: {why}; {runtime.folder} has it")
+            text = f"the summary could not be printed: {why}; {runtime.folder} has it"
+            if as_json:  # a program waits for it
+                raise OutputLost(text)
+            click.echo(f"warning: {text}", err=True)
 
 
 def _start_page(page: LivePage, workers: Workers) -> SinkSpec:
