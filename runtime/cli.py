@@ -19,6 +19,7 @@ from runtime.control.notes import RobotKind
 from runtime.control.outcome import describe_torque, not_off
 from runtime.engines import BACKENDS, Engine, load
 from runtime.fit import check_units
+from runtime.host.realtime import check_core
 from runtime.policy.graphs import refuse_released
 from runtime.recording.messages import to_json
 from runtime.recording.sinks import SinkSpec
@@ -102,6 +103,7 @@ def run(
     In motion:         v2a run robot.yaml --bundle DIR --arm
     """
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
+    check_core(config.control.core)
     if arm and not dry_run:
         refuse_if_latched(config.robot.name, str(robot_yaml))
         if why := why_not_kept():

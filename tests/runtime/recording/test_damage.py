@@ -137,8 +137,12 @@ def test_a_message_that_v2a_did_not_record_is_one_line(
     recorder = recorder_of(tmp_path / "run").open(HEADER)
     recorder.offer(state(1))
     recorder.close()
-    with pytest.raises(ConfigError, match=r"a message of /state: number 1: .*v2a did not record"):
+    with pytest.raises(
+        ConfigError, match=r"a message of /state: number 1: .*v2a did not record"
+    ) as fault:
         list(Recording(tmp_path / "run").states())
+    assert "__init__" not in str(fault.value)
+    assert "could not convert" not in str(fault.value)
 
 
 def test_deep_nesting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
