@@ -19,6 +19,7 @@ from runtime.control.notes import RobotKind
 from runtime.control.outcome import describe_torque, not_off
 from runtime.engines import BACKENDS, Engine, load
 from runtime.fit import check_units
+from runtime.host.realtime import check_core
 from runtime.policy.graphs import refuse_released
 from runtime.recording.messages import to_json
 from runtime.recording.sinks import SinkSpec
@@ -35,7 +36,7 @@ from v2a.bundle import GraphSpec
 from v2a.bundle_cli import load_with_bar
 from v2a.clock import MonotonicClock
 from v2a.config import load_yaml
-from v2a.errors import CameraEnded, CameraError, EngineError, V2AError
+from v2a.errors import CameraEnded, CameraError, EngineError, OutputLost
 from v2a.option_types import FiniteRange
 from v2a.output import expendable_stdout, lost
 from v2a.signals import one_signal_ends_it
@@ -102,6 +103,7 @@ def run(
     In motion:         v2a run robot.yaml --bundle DIR --arm
     """
     config = _configured(load_yaml(robot_yaml, RunConfig), camera, instruction, require_rt)
+    check_core(config.control.core)
     if arm and not dry_run:
         refuse_if_latched(config.robot.name, str(robot_yaml))
         if why := why_not_kept():
@@ -144,7 +146,10 @@ def run(
         if ending.number is not None:
             sys.exit(ending.exit_code)
         if why := lost(out):
-            raise V2AError(f"the summary could not be printed: {why}; {runtime.folder} has it")
+            text = f"the summary could not be printed: {why}; {runtime.folder} has it"
+            if as_json:  # a program waits for it
+                raise OutputLost(text)
+            click.echo(f"warning: {text}", err=True)
 
 
 def _start_page(page: LivePage, workers: Workers) -> SinkSpec:

@@ -132,7 +132,9 @@ def as_text(summary: RunSummary) -> str:
     lines += [
         f"{'dry run, ' if summary.dry_run else ''}"
         f"{summary.seconds:.1f} s, {summary.ticks} ticks; missed: {missed}",
-        f"seams: {jumps.n}, jump p50 {jumps.p50:.4f} rad, max {jumps.max:.4f} rad",
+        f"seams: {jumps.n}, jump p50 {jumps.p50:.4f} rad, max {jumps.max:.4f} rad"
+        if jumps.n
+        else "no seams: no chunk took over from another",
         f"control: {realtime or 'a thread of this process'}",
     ]
     if summary.camera:

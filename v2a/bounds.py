@@ -29,8 +29,10 @@ class Bounds:
 
     def __call__(self, value: float | None, info: ValidationInfo) -> float | None:
         """Return `value`. Raises ValueError if it is out of bounds."""
-        if value is None or is_recorded(info) or self.low <= value <= self.high:
+        if value is None or is_recorded(info):
             return value
+        if self.low <= value <= self.high:
+            return value or type(value)()  # -0.0 becomes 0.0
         raise ValueError(f"must be {self.low:g} to {self.high:g}: {self.reason}")
 
     def is_looser(self, value: float, default: float) -> bool:

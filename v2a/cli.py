@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 
 from v2a import __version__
-from v2a.errors import V2AError
+from v2a.errors import OutputLost, V2AError
 from v2a.install import install_hint
 from v2a.mapped import MAPPING, outlive_truncation
-from v2a.output import expend_stderr, open_missing_streams
+from v2a.output import expend_stderr, open_missing_streams, watch_stdout
 
 
 class LazyCommand(NamedTuple):
@@ -156,9 +156,14 @@ def main() -> None:
     """The console script `v2a`."""
     open_missing_streams()
     expend_stderr()
+    watch_stdout()
     # For Pythons that packages start: mujoco's import runs one, whose first path is the current
     # folder. Python 3.10 does not know this variable.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     if set(sys.argv[1:2]) & set(MAPPING):
         outlive_truncation()
-    cli(prog_name="v2a")
+    try:
+        cli(prog_name="v2a")
+    except OutputLost as error:  # of --help and --version, which invoke no command
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

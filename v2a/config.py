@@ -21,6 +21,12 @@ Loc = tuple[int | str, ...]
 Fault = tuple[str, str]  # a key's path below the model, "joints.1.id", and what is wrong with it
 
 _SHOWN_INPUT_CHARS = 60
+_PLAIN = {  # pydantic's own words name classes of Python
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+}
 _SCALARS = ("bool", "int", "float", "str")
 _MOST_KEYS = 100_000  # aliases of aliases can stand for more than any memory holds
 _DEEPEST_NESTING = 40  # also stops at an alias that contains itself
@@ -78,11 +84,19 @@ def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
         faults += [
             (_line_of(loc, lines), text)
             for details in error.errors(include_url=False)
+            if not _follows_from_another(details)
             for loc, text in _by_key(details, model)
         ]
     if faults:
         raise ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(faults)))
     return config
+
+
+def _follows_from_another(details: ErrorDetails) -> bool:
+    """Whether pydantic calls a list too short only because its items have faults of their own."""
+    if details["type"] != "too_short" or not isinstance(details["input"], list):
+        return False
+    return bool(len(details["input"]) >= details["ctx"]["min_length"])
 
 
 def faults_of_keys(faults: list[Fault]) -> PydanticCustomError:
@@ -120,7 +134,7 @@ def _message(details: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown key, {suggest(str(details['loc'][-1]), known)}"
     if details["type"] == "keys":
         return details["msg"]
-    text = details["msg"].removeprefix("Value error, ")
+    text = _PLAIN.get(details["type"]) or details["msg"].removeprefix("Value error, ")
     return f"{text} (got {_shorten(repr(details['input']))})"
 
 
@@ -160,10 +174,10 @@ def _child(node: dict[str, Any], part: int | str) -> dict[str, Any] | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads numbers as they look: 1e3 is a number; 010 is not 8, and 1:30 is not 90.
+    """Reads numbers as they look: 1e3 is a number; 010 is not 8, 1:30 is not 90, 1_0 is not 10.
 
-    YAML 1.1 reads the first as text, and the others as octal and as base 60. Here those two are
-    text, which no number accepts.
+    YAML 1.1 reads the first as text, and the others as octal, as base 60 and as 10. Here those
+    three are text, which no number accepts.
     """
 
 
@@ -173,12 +187,12 @@ _Loader.yaml_implicit_resolvers = {
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789")
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
-        r"[-+]?((0|[1-9][0-9_]*)?\.[0-9][0-9_]*|(0|[1-9][0-9_]*)\.?)([eE][-+]?[0-9]+)?$"
+        r"[-+]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.?)([eE][-+]?[0-9]+)?$"
         r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
     ),
     list("-+.0123456789"),

@@ -11,6 +11,7 @@ V2AError                    exit code 1
  +-- SafetyFault            7  a safety limit was crossed; the robot is disarmed
  +-- OverBudget             8  `denoise p99 62 ms (limit 50)`: v2a profile --budgets
  +-- DamagedRecording       9  part of a recording is unreadable; the result covers the rest
+ +-- OutputLost            10  the result could not be written to stdout
 
 The command line prints `error: <message>` on stderr and exits with the error's exit code.
 """
@@ -80,3 +81,9 @@ class DamagedRecording(V2AError):  # noqa: N818  what is wrong, and with what
     """Part of a recording cannot be read; the command's result covers only the rest."""
 
     exit_code = 9
+
+
+class OutputLost(V2AError):  # noqa: N818  what is wrong, and with what
+    """The result of the command could not be written to stdout."""
+
+    exit_code = 10

@@ -13,7 +13,10 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, TextIO, cast
+from pathlib import Path
+from typing import Any, Final, TextIO, cast
+
+from v2a.errors import OutputLost
 
 STATUS_WAIT_S: Final = 0.1
 RESULT_WAIT_S: Final = 5.0
@@ -142,3 +145,42 @@ def lost(stream: TextIO) -> str | None:
     """Return why something that was written to `stream` did not arrive; None if all of it did."""
     error = stream.lost if isinstance(stream, ExpendableOutput) else None
     return None if error is None else error.strerror or str(error)
+
+
+class ProductOutput:
+    """Stands for stdout, whose text is the command's product: a failed write is an OutputLost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write `text`. Raises OutputLost."""
+        if text == "":  # click tries a stream with it, and drops what that raises
+            return 0
+        with self._loss():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write what is still in the buffer. Raises OutputLost."""
+        with self._loss():
+            self._stream.flush()
+
+    @contextmanager
+    def _loss(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # Python flushes again at its end, and would exit with 120.
+            with suppress(OSError, ValueError), Path(os.devnull).open("w") as null:
+                os.dup2(null.fileno(), self._stream.fileno())
+            reason = error.strerror or str(error)
+            raise OutputLost(f"stdout could not be written: {reason}") from error
+
+
+def watch_stdout() -> None:
+    """Let a write to stdout that fails raise OutputLost for the rest of this process."""
+    if sys.stdout is not None:
+        sys.stdout = cast("TextIO", ProductOutput(sys.stdout))

@@ -54,9 +54,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give a checkpoint of training") from None
-    except Exception as error:  # a damaged pickle also raises IndexError, KeyError, struct.error...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{path}: not a checkpoint of tensors only: {reason}") from None
+    except Exception:  # a damaged pickle also raises IndexError, KeyError, struct.error...
+        # Not the error's text, which advises to load the file without `weights_only`.
+        fix = "give one that torch.save wrote, or copy it again"
+        raise ConfigError(f"{path}: not a checkpoint of tensors only; {fix}") from None
     if not isinstance(content, dict) or set(content) != {"policy", "instructions"}:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ConfigError(

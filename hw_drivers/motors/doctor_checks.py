@@ -6,6 +6,7 @@ A value that was not read is never shown, and never taken for a good one.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -31,6 +32,7 @@ _LATENCY_RULE: Final = (
     'ACTION=="add", SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTR{latency_timer}="1"'
 )
 _NAME_RULE: Final = 'SUBSYSTEM=="tty", {adapter}, SYMLINK+="arm"'
+_PSEUDO_TERMINALS: Final = "/dev/pts/"  # where the port of `v2a motors simulate` leads
 _RULES_FILE: Final = "/etc/udev/rules.d/99-v2a.rules"
 
 
@@ -78,6 +80,8 @@ def check_name(path: str, stable: str | None, adapter: Adapter | None = None) ->
         return Finding(check, True, "stays the same after a replug")
     if stable is not None:
         return Finding(check, False, "may change at the next replug", f"use port: {stable}")
+    if adapter is None and os.path.realpath(path).startswith(_PSEUDO_TERMINALS):
+        return Finding(check, True, "a virtual port: its name lasts as long as its program")
     if adapter is None:
         return Finding(check, True, "no USB adapter: its name does not change")
     rule = _NAME_RULE.format(adapter=adapter.rule)

@@ -19,7 +19,7 @@ from hw_drivers.motors.answer_check import Verdict, judge
 from hw_drivers.motors.recording import RecordingPort
 from hw_drivers.robot.command_lines import doctor_line, setup_line
 from v2a.clock import Clock
-from v2a.errors import BusError, PortError
+from v2a.errors import BusError, ConfigError, PortError
 from v2a.terminal import Bar
 
 TIMEOUT_S: Final = 0.05  # for one answer: longer than an FTDI adapter holds it back
@@ -115,7 +115,7 @@ class Look:
 
 
 def places(port: str, protocol: str | None, baud: int | None) -> list[Place]:
-    """The places to ask at `port`, the likeliest first. Raises BusError for an unknown rate."""
+    """The places to ask at `port`, the likeliest first. Raises ConfigError for an unknown rate."""
     found = [
         Place(port, name, rate)
         for name in FAMILIES
@@ -123,8 +123,9 @@ def places(port: str, protocol: str | None, baud: int | None) -> list[Place]:
         if protocol in (None, name) and baud in (None, rate)
     ]
     if not found:
-        rates = sorted({rate for name in FAMILIES for rate in load_family(name).bauds})
-        raise BusError(f"no servo of that protocol knows {baud} baud; known are {rates}")
+        names = [protocol] if protocol else list(FAMILIES)
+        rates = sorted({rate for name in names for rate in load_family(name).bauds})
+        raise ConfigError(f"no servo of {' or '.join(names)} knows {baud} baud; known are {rates}")
     return sorted(found, key=lambda place: _unlikeliness(place.baud))
 
 

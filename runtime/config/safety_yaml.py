@@ -120,6 +120,11 @@ class SafetyConfig(Strict):
         if silent_s >= lost_s and not is_recorded(info):
             text = f"must be below policy_lost_s (got {silent_s:g} and {lost_s:g})"
             raise faults_of_keys([("policy_silent_s", text)])
+        nothing = "estop" in self.model_fields_set and not self.estop.model_fields_set
+        if nothing and not is_recorded(info):
+            raise faults_of_keys(
+                [("estop", "has no stop input; give socket or gpio, or leave it out")]
+            )
         return self
 
     @field_validator("workspace")

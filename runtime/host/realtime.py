@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from v2a.errors import ConfigError
 
@@ -99,3 +100,17 @@ _ROOTS_ADVICE = {
     "--ulimit rtprio=50, or give the cgroup cpu.rt_runtime_us)",
     _lock_memory: " (this is root in a container: start it with --ulimit memlock=-1)",
 }
+
+
+def check_core(core: int | None) -> None:
+    """Raise ConfigError if this machine has no such core, or does not let this process use it."""
+    if core is None:
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {core})  # the affinity of a process lacks isolated cores
+    except OSError:
+        online = Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").strip()
+        text = f"this machine has the cores {online}; name one of them, or leave it out"
+        raise ConfigError(f"control.core: {text} (got {core})") from None
+    os.sched_setaffinity(0, before)

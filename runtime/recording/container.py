@@ -87,7 +87,7 @@ class FileState:
     def reached(self, first_ns: int, last_ns: int) -> None:
         """Note a sound chunk; the damage before it ends there."""
         self.damage = [
-            replace(place, before_ns=first_ns) if place.before_ns is None else place
+            place if place.before_ns is not None else _between(place, first_ns)
             for place in self.damage
         ]
         self.last_ns = max(last_ns, self.last_ns or 0)
@@ -95,6 +95,14 @@ class FileState:
     def broken(self, offset: int, what: str) -> None:
         """Note a damaged place."""
         self.damage.append(Damage(self.name, offset, what, self.last_ns))
+
+
+def _between(place: Damage, next_ns: int) -> Damage:
+    """`place` with its end. Threads write one file, so the next chunk may begin earlier."""
+    if place.after_ns is None:
+        return replace(place, before_ns=next_ns)
+    first_ns, last_ns = sorted((place.after_ns, next_ns))
+    return replace(place, after_ns=first_ns, before_ns=last_ns)
 
 
 def walk(

@@ -329,4 +329,7 @@ def _reason(error: BaseException) -> str:
         return "not a message of this version"
     if isinstance(error, KeyError):
         return f"it has no {error}"
+    # numpy's and Python's texts, which name classes and functions
+    if isinstance(error, TypeError) or str(error).startswith("could not convert"):
+        return "it has other fields or values than a message of this version"
     return (str(error).splitlines() or [type(error).__name__])[0][:120]

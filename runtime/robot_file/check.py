@@ -15,6 +15,7 @@ from hw_drivers.robot.robot import Health, Robot
 from runtime.config.robot_yaml import RunConfig
 from runtime.config.safety_yaml import load_workspace
 from runtime.fit import check_fit
+from runtime.host.realtime import check_core
 from runtime.recording.messages import to_json
 from runtime.safety.safety import ARM_TOLERANCE_RAD
 from v2a.bundle_cli import load_with_bar
@@ -72,6 +73,7 @@ def check(robot_yaml: Path, bundle: Path | None, bus: bool | None, as_json: bool
     file says, and 7 if a joint stands where it can't be armed.
     """
     config = load_yaml(robot_yaml, RunConfig)
+    check_core(config.control.core)
     middle_rad = [(joint.lower_rad + joint.upper_rad) / 2 for joint in config.robot.joints]
     load_workspace(config.safety.workspace, np.array(middle_rad))
     if bundle is not None:

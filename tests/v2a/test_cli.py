@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from v2a import __version__
 from v2a.cli import COMMANDS, EXTRA_OF, cli
-from v2a.errors import ConfigError, SafetyFault
+from v2a.errors import ConfigError, OutputLost, SafetyFault
 from v2a.install import install_hint
 
 ROOMS = ("calibration", "demo", "deploy", "export", "hw_drivers", "runtime")
@@ -105,6 +106,21 @@ def test_a_missing_package_names_the_extra_that_brings_it(
 def test_a_missing_module_of_our_own_is_a_bug_and_stays_a_traceback(run_raises: RunRaises) -> None:
     result = run_raises(ModuleNotFoundError("no module", name="runtime.nothing"))
     assert isinstance(result.exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [("bundle show", ">/dev/full"), ("bundle show", "| true"), ("--help", ">/dev/full")],
+)
+def test_a_result_that_cannot_be_written_has_an_exit_code_of_its_own(
+    bundle_dir: Path, where: str, command: str
+) -> None:
+    """No Python package is missing then, which 1 means."""
+    show = f"{sys.executable} -m v2a {command} {bundle_dir}"
+    late = f"set -o pipefail; {{ sleep 0.5; {show}; }} {where}"  # `true` is gone by then
+    done = subprocess.run(["bash", "-c", late], capture_output=True, text=True)
+    assert done.returncode == OutputLost.exit_code
+    assert re.fullmatch("error: stdout could not be written: .*\n", done.stderr)
 
 
 def test_interrupting_exits_as_shells_expect(run_raises: RunRaises) -> None:

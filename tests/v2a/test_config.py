@@ -143,7 +143,7 @@ def test_a_file_made_to_exhaust_is_one_line(faults: Faults, text: str, expected:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("1e3", 1000.0), ("1_000", 1000.0), ("-.5", -0.5), ("1.5E-2", 0.015), ("7", 7.0)],
+    [("1e3", 1000.0), ("-.5", -0.5), ("1.5E-2", 0.015), ("7", 7.0)],
 )
 def test_a_number_is_what_it_looks_like(tmp_path: Path, written: str, read: float) -> None:
     file = tmp_path / "robot.yaml"
@@ -151,7 +151,9 @@ def test_a_number_is_what_it_looks_like(tmp_path: Path, written: str, read: floa
     assert load_yaml(file, RobotFile).limits == {"shoulder": read}
 
 
-@pytest.mark.parametrize("written", ["yes", "010", "1:30", "0x10", "'5'", "true", "2026-01-01"])
+@pytest.mark.parametrize(
+    "written", ["yes", "010", "1:30", "0x10", "1_0", "1_0.5", "'5'", "true", "2026-01-01"]
+)
 def test_nothing_else_is_a_number(faults: Faults, written: str) -> None:
     """YAML 1.1 reads 010 as 8 and 1:30 as 90; pydantic takes yes as 1.0 and '5' as 5."""
     (line,) = faults(GOOD.replace("1.5", written))

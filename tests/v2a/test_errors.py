@@ -27,6 +27,6 @@ def test_each_kind_has_its_own_exit_code_and_a_special_case_its_kind_s() -> None
 @pytest.mark.parametrize("cls", all_errors())
 def test_the_drawing_in_the_docstring_is_the_tree(cls: type[V2AError]) -> None:
     assert errors.__doc__ is not None
-    drawn = re.search(rf"^.*\b{cls.__name__}\b\D*(\d)", errors.__doc__, re.MULTILINE)
+    drawn = re.search(rf"^.*\b{cls.__name__}\b\D*(\d+)", errors.__doc__, re.MULTILINE)
     assert drawn is not None
     assert int(drawn[1]) == cls.exit_code

@@ -79,3 +79,17 @@ def test_a_damaged_pickle_is_one_line(config: PolicyConfig, tmp_path: Path, dama
     (tmp_path / "bad.pt").write_bytes(damaged)
     with pytest.raises(ConfigError, match=r"bad\.pt: not a checkpoint of tensors only"):
         load_checkpoint(tmp_path / "bad.pt", config)
+
+
+@pytest.mark.parametrize("start", [b"\0\0\0\x20ftypisom", b"<html>", b"PK\x03\x04"])
+def test_another_kind_of_file_is_refused_in_words_of_our_own(
+    config: PolicyConfig, tmp_path: Path, start: bytes
+) -> None:
+    """Torch's error advises to load the file without `weights_only`, which runs its code."""
+    (tmp_path / "clip.mp4").write_bytes(start + bytes(100))
+    with pytest.raises(ConfigError) as fault:
+        load_checkpoint(tmp_path / "clip.mp4", config)
+    assert str(fault.value).endswith(
+        "clip.mp4: not a checkpoint of tensors only; give one that torch.save wrote, or copy it "
+        "again"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 from typing import Any
@@ -303,3 +304,14 @@ def test_the_histogram_counts_everyone_once(ms: list[float]) -> None:
     assert bins[0][0] <= min(ms)
     assert bins[-1][1] >= max(ms)
     assert len(bars(bins)) == len(bins)
+
+
+def test_a_virtual_port_is_called_one() -> None:
+    ours, theirs = os.openpty()
+    found = check_name(os.ttyname(theirs), None)
+    os.close(ours)
+    os.close(theirs)
+    assert (found.ok, found.found) == (
+        True,
+        "a virtual port: its name lasts as long as its program",
+    )

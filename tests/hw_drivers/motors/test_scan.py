@@ -12,6 +12,7 @@ from hw_drivers.bus.port import RateError, SerialPort
 from hw_drivers.dynamixel.models import MODELS as DYNAMIXELS
 from hw_drivers.dynamixel.virtual_bus import VirtualDynamixelBus
 from hw_drivers.dynamixel.virtual_servo import VirtualDynamixel
+from hw_drivers.family import load_family
 from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
@@ -257,8 +258,16 @@ def test_a_port_that_is_not_there() -> None:
 
 def test_a_rate_that_no_servo_knows() -> None:
     result = motors("scan", "--port", "/dev/ttyNONE", "--baud", "12345")
-    assert result.exit_code == 6
+    assert result.exit_code == 2
     assert "knows 12345 baud; known are [9600, 57600" in result.stderr
+
+
+def test_a_protocol_names_only_its_own_rates() -> None:
+    at = ("--port", "/dev/ttyNONE", "--protocol", "feetech", "--from-baud", "12345")
+    result = motors("setup", *at, "--id", "1")
+    assert result.exit_code == 2
+    rates = list(load_family("feetech").bauds)
+    assert f"feetech knows 12345 baud; known are {sorted(rates)}" in result.stderr
 
 
 def test_a_servo_of_an_unknown_model_is_listed_as_such(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hw_drivers.dynamixel.models import WATCHDOG_TICK_S
 from hw_drivers.family import FAMILIES, all_models, load_family
 from hw_drivers.robot.config import SPEED_MAX_RAD_S
 from runtime.config.robot_yaml import RunConfig
+from runtime.host.realtime import check_core
 from runtime.recording.header import Header
 from v2a.bounds import RECORDED, bounded_keys, looser_than_default
 from v2a.config import load_yaml
@@ -217,3 +219,37 @@ def test_the_documentation_lists_every_bound() -> None:
         shown = key.replace("joints.0", "joints[]")
         low, high, reason = row.bounds.low, row.bounds.high, row.bounds.reason
         assert f"| `{shown}` | {low:g} to {high:g} | {reason} |" in rows
+
+
+def test_a_joint_with_a_fault_is_one_line(tmp_path: Path) -> None:
+    """Pydantic also calls the list of joints too short then."""
+    (line,) = refused(tmp_path, ("robot.joints", [{"name": "base", "id": 300} | JOINT]))
+    assert "robot.joints.0.id" in line
+    (line,) = refused(tmp_path, ("robot.joints", []))
+    assert "robot.joints" in line
+
+
+def test_a_part_that_is_no_mapping_is_told_without_names_of_classes(tmp_path: Path) -> None:
+    (line,) = refused(tmp_path, ("safety.health", 3))
+    assert "safety.health: must be a mapping of keys to values (got 3)" in line
+
+
+def test_an_emergency_stop_without_an_input_is_refused(tmp_path: Path) -> None:
+    (line,) = refused(tmp_path, ("safety.estop", {}))
+    assert "safety.estop: has no stop input" in line
+    whole = RunConfig.model_validate_json(CONFIG.model_dump_json())
+    assert whole.safety.estop == CONFIG.safety.estop
+
+
+def test_minus_zero_is_zero() -> None:
+    config = RunConfig.model_validate(changed(("safety.health", {"longest_s": -0.0})))
+    assert str(config.safety.health.longest_s) == "0.0"
+
+
+def test_a_core_that_the_machine_lacks_is_refused() -> None:
+    before = os.sched_getaffinity(0)
+    with pytest.raises(ConfigError, match=r"control.core: this machine has the cores 0.*got 1023"):
+        check_core(1023)
+    check_core(min(before))
+    check_core(None)
+    assert os.sched_getaffinity(0) == before

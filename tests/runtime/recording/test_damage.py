@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.mailbox import StateMsg
+from runtime.recording.container import FileState
 from runtime.recording.reader import Recording
 from runtime.recording.topics import TOPICS
 from tests.runtime.recording.messages import HEADER, chunk, recorder_of, state, summary
@@ -136,8 +137,12 @@ def test_a_message_that_v2a_did_not_record_is_one_line(
     recorder = recorder_of(tmp_path / "run").open(HEADER)
     recorder.offer(state(1))
     recorder.close()
-    with pytest.raises(ConfigError, match=r"a message of /state: number 1: .*v2a did not record"):
+    with pytest.raises(
+        ConfigError, match=r"a message of /state: number 1: .*v2a did not record"
+    ) as fault:
         list(Recording(tmp_path / "run").states())
+    assert "__init__" not in str(fault.value)
+    assert "could not convert" not in str(fault.value)
 
 
 def test_deep_nesting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +157,18 @@ def test_deep_nesting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     recorder.close()
     with pytest.raises(ConfigError):
         list(Recording(tmp_path / "run").states())
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=2, max_size=6))
+def test_a_damaged_place_ends_after_it_begins(chunks: list[tuple[int, int]]) -> None:
+    """Several threads write one file, so a chunk may begin before the one ahead of it ends."""
+    state = FileState("run.mcap")
+    for number, times in enumerate(chunks):
+        state.reached(min(times), max(times))
+        if number < len(chunks) - 1:
+            state.broken(number, "wrong checksum")
+    assert len(state.damage) == len(chunks) - 1
+    for place in state.damage:
+        assert place.after_ns is not None
+        assert place.before_ns is not None
+        assert place.after_ns <= place.before_ns
