@@ -20,8 +20,8 @@ __all__ = ["bundle"]
 def example(robot: Path, output: Path) -> None:
     """Write a bundle with random weights for the robot that ROBOT.yaml describes.
 
-    It has learned nothing. It moves each joint slowly to the middle of its range, and sways it
-    there by at most 3 degrees as the picture changes.
+    It has learned nothing. It moves each joint slowly to a point within 3 degrees of the
+    middle of its range. The picture chooses the point: with a still picture the joint stays there.
 
     \b
     v2a bundle example ROBOT.yaml -o example

@@ -1,8 +1,8 @@
 """Makes an example bundle for a robot, to try everything before there is a policy.
 
-Its weights are random: it has learned nothing. The picture, the condition and the instruction sway
-each joint by a few degrees around the middle of its range. Its targets start at the last command
-and move slowly, so an arm that starts elsewhere first goes to the middle, slowly.
+Its weights are random: it has learned nothing. Each joint goes slowly to a point within 3 degrees
+of the middle of its range. The picture, the condition and the instruction choose the point, so it
+moves as the picture changes. With a still picture the joint stays there.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ INSTRUCTION_TOKENS = 4
 
 NAME = "example-random-weights"
 DESCRIPTION = (
-    "example with random weights, not a trained policy: sways each joint by at most 3 degrees "
-    "around the middle of its range"
+    "example with random weights, not a trained policy: moves each joint slowly to within "
+    "3 degrees of the middle of its range"
 )
 
 Weights = dict[str, npt.NDArray[Any]]

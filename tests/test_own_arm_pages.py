@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -12,34 +13,52 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 pytest.importorskip("onnxruntime", reason="the pages run a policy")
 
 from hw_drivers.family import load_family
+from hw_drivers.motors.where import load_robot
 from hw_drivers.virtual.bus import VirtualBus
 from hw_drivers.virtual.pty import PtyServer
+from runtime.recording.reader import Recording
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(600)]
 
-REACH_RAD = 0.9  # the hand moves each joint this far to both sides
 STEP_RAD, STEP_S = 0.05, 0.01  # 5 rad/s: slow enough for a reading every 20 ms
+END_S = 0.5  # a person stays at the end of a range for a moment
+RAD_PER_TICK = math.tau / 4096
+MOVED_RAD = 0.1  # in 5 s at 0.1 rad/s, from where the hand leaves a joint towards its middle
 
 
 class Page(NamedTuple):
-    """A page, and what is in the box: the servos, and the rate that they leave the factory with."""
+    """A page, what is in the box, and how the arm is built and moved by hand."""
 
     name: str
     protocol: str
     models: tuple[str, ...]
-    baud: int
+    baud: int  # that the servos leave the factory with
+    ticks: tuple[int, ...]  # where the joints are when the arm is built: how the horns are mounted
+    sweep_rad: tuple[float, float]  # how far the hand moves each joint from there
+    moved_zeros: tuple[str, ...] = ()  # the joints that would have no 0 rad in their range
 
 
-PAGES = (
-    Page("so101.md", "feetech", ("sts3215",) * 6, 1_000_000),
-    Page("dynamixel_arm.md", "dynamixel2", ("xl430-w250",) * 2 + ("xl330-m288",) * 4, 57_600),
-)
+CENTRED = (2048,) * 6
+ANYHOW = (3900, 200, 2048, 100, 4000, 2048)
+PAGES = {
+    "so101": Page("so101.md", "feetech", ("sts3215",) * 6, 1_000_000, CENTRED, (-0.9, 0.9)),
+    "so101-horns-anyhow": Page(
+        "so101.md", "feetech", ("sts3215",) * 6, 1_000_000, ANYHOW, (-1.7, 0.6),
+        ("shoulder_pan", "shoulder_lift", "wrist_flex", "wrist_roll"),
+    ),
+    "dynamixel": Page(
+        "dynamixel_arm.md", "dynamixel2", ("xl430-w250",) * 2 + ("xl330-m288",) * 4, 57_600,
+        CENTRED, (-0.9, 0.9),
+    ),
+}  # fmt: skip
 
 
 def commands(page: Page) -> list[str]:
@@ -54,11 +73,12 @@ class Arm:
 
     def __init__(self, page: Page, folder: Path) -> None:
         self.folder = folder
+        self._page = page
         family = load_family(page.protocol)
         self._boxed = []
-        for name in page.models:
+        for name, tick in zip(page.models, page.ticks, strict=True):
             servo = family.virtual_servo(family.models[name], 1)
-            servo.rest_at(family.models[name].turn_ticks // 2)
+            servo.rest_at(tick)
             servo.set_baud(page.baud)
             self._boxed.append(servo)
         self._out = list(self._boxed)
@@ -79,25 +99,29 @@ class Arm:
             self.line.servos.update({servo["id"]: servo for servo in servos})
 
     def sweep(self) -> None:
-        """Move every joint by hand, to one end and to the other."""
-        steps = round(REACH_RAD / STEP_RAD)
-        way = [*range(steps), *range(steps, -steps, -1), *range(-steps, 1)]
+        """Move every joint by hand, to one end and to the other, and let go near there."""
+        lower, upper = (round(end_rad / STEP_RAD) for end_rad in self._page.sweep_rad)
+        way = [*range(0, lower, -1), *range(lower, upper), *range(upper, upper - 5, -1)]
         for k in way:
             with self.line.lock:
-                for servo in self.line.servos.values():
-                    servo.setpoint_rad = k * STEP_RAD
-                    servo.set_present_rad(servo.setpoint_rad)
-            time.sleep(STEP_S)
+                for servo, tick in zip(self._boxed, self._page.ticks, strict=True):
+                    servo.rest_at(tick + k * STEP_RAD / RAD_PER_TICK)
+            time.sleep(END_S if k in (lower, upper) else STEP_S)
+
+    def settle(self) -> None:
+        """Forget whole turns, which an encoder of one turn doesn't know but a virtual horn does."""
+        with self.line.lock:
+            for servo in self._boxed:
+                servo.rest_at(servo["present_position"])
 
     def torque(self) -> set[int]:
         with self.line.lock:
             return {servo["torque_enable"] for servo in self.line.servos.values()}
 
 
-@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+@pytest.fixture(params=PAGES)
 def page(request: pytest.FixtureRequest) -> Page:
-    found: Page = request.param
-    return found
+    return PAGES[request.param]
 
 
 @pytest.fixture
@@ -142,7 +166,20 @@ def calibrate(running: subprocess.Popen[str], arm: Arm) -> tuple[str, str]:
     return said, ""
 
 
+def ranges_rad(arm: Arm) -> dict[str, tuple[float, float]]:
+    """The range of each joint in the page's robot.yaml."""
+    (path,) = [path for path in arm.folder.glob("*.yaml") if "calibration" not in path.name]
+    return {joint.name: (joint.lower_rad, joint.upper_rad) for joint in load_robot(path).joints}
+
+
+def moved_rad(arm: Arm) -> npt.NDArray[np.float64]:
+    """How far each joint moved in the page's last run, from its recording."""
+    newest = max((arm.folder / "runs").iterdir(), key=lambda run: run.stat().st_mtime_ns)
+    return np.ptp([state.position_rad for state in Recording(newest).states()], axis=0)
+
+
 def test_every_command_of_the_page_works_in_order(page: Page, arm: Arm) -> None:
+    said = {}
     for command in commands(page):
         if "motors setup" in command:
             arm.next_servo()
@@ -151,7 +188,18 @@ def test_every_command_of_the_page_works_in_order(page: Page, arm: Arm) -> None:
         running = start(command, arm)
         play = calibrate if "calibrate" in command else lambda running, _: running.communicate()
         out, err = play(running, arm)
+        if "calibrate" in command:
+            arm.settle()
         # The virtual port has no name that stays after a replug; nothing else may be wrong.
         assert running.returncode == 0, f"{command}\n{out}\n{err}"
+        said[command] = out
     assert sorted(arm.line.servos) == [1, 2, 3, 4, 5, 6]
     assert arm.torque() == {0}
+    (calibrated,) = [out for command, out in said.items() if "calibrate" in command]
+    moved_zeros = f"now in its middle: {', '.join(page.moved_zeros)}\n"
+    assert (moved_zeros in calibrated) == bool(page.moved_zeros)
+    half_rad = (page.sweep_rad[1] - page.sweep_rad[0]) / 2
+    for joint, range_rad in ranges_rad(arm).items():
+        wanted_rad = (-half_rad, half_rad) if joint in page.moved_zeros else page.sweep_rad
+        assert range_rad == pytest.approx(wanted_rad, abs=STEP_RAD), joint
+    assert min(moved_rad(arm)) > MOVED_RAD

@@ -16,7 +16,7 @@ from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
 from hw_drivers.motors import options
 from hw_drivers.motors.joint_range import Range, Sweep, place_range
-from hw_drivers.motors.measured_limits import measured, new_values, put_into
+from hw_drivers.motors.measured_limits import measured, new_values, put_into, zero_moves
 from hw_drivers.motors.settings import changes, read_settings, write_settings
 from hw_drivers.motors.where import load_robot
 from hw_drivers.robot.config import JointConfig, RobotConfig
@@ -208,9 +208,12 @@ def _keep_limits(
 ) -> bool:
     """Print each joint's range, and put it into robot.yaml if asked to. Return whether it did."""
     found = {joint.name: measured(joint, ranges[joint.name]) for joint in config.joints}
-    click.echo("the whole range of each joint, with its zero where it was:")
+    click.echo("the whole range of each joint:")
     for name, limits in found.items():
         click.echo(f"  {name}: {limits}")
+    moved = [j.name for j in config.joints if zero_moves(j, ranges[j.name], found[j.name])]
+    if moved:
+        click.echo(f"0 rad was outside the range, and is now in its middle: {', '.join(moved)}")
     try:
         values = new_values(config, found)
         if not values:

@@ -23,8 +23,12 @@ class _File(BaseModel):
     robot: RobotConfig
 
 
+# robot.yaml rounds radians: a limit this near to an end of the turn means the end.
+_ROUNDED_TICKS = 2
+
+
 class Measured(NamedTuple):
-    """A joint's zero, where it was before, and its whole range, rounded inward to 0.1 mrad."""
+    """A joint's zero, and its whole range, rounded inward to 0.1 mrad."""
 
     zero_tick: int
     lower_rad: float
@@ -38,12 +42,38 @@ class Measured(NamedTuple):
 
 
 def measured(joint: JointConfig, found: Range) -> Measured:
-    """Return what a measured range means for the joint. Pure function."""
+    """Return what a measured range means for the joint. Pure function.
+
+    The zero stays where it was on the arm. Only if the file has no limits of its own for the joint,
+    and 0 rad lies outside the range, is the middle of the range the new zero.
+    """
     zero = (joint.zero_tick + found.shift) % joint.servo_model.turn_ticks
+    if all(unmeasured(joint)) and not found.low <= zero <= found.high:
+        zero = (found.low + found.high) // 2
     ends = [
         joint.direction * (tick - zero) * joint.rad_per_tick for tick in (found.low, found.high)
     ]
     return Measured(zero, math.ceil(min(ends) * 1e4) / 1e4, math.floor(max(ends) * 1e4) / 1e4)
+
+
+def zero_moves(joint: JointConfig, found: Range, now: Measured) -> bool:
+    """Whether `now` puts 0 rad at another place of the arm than the file has it. Pure function."""
+    return now.zero_tick != (joint.zero_tick + found.shift) % joint.servo_model.turn_ticks
+
+
+def unmeasured(joint: JointConfig) -> tuple[bool, bool]:
+    """Return whether the lower and the upper limit are ends of the servo's turn. Pure function.
+
+    `v2a robot new` writes these for a joint that nobody has measured. They narrow nothing.
+    """
+    last_tick = joint.servo_model.turn_ticks - 1
+    lower, upper = (
+        joint.zero_tick + joint.direction * limit_rad / joint.rad_per_tick
+        for limit_rad in (joint.lower_rad, joint.upper_rad)
+    )
+    first, last = (lower, upper) if joint.direction == 1 else (upper, lower)
+    ends = (first <= _ROUNDED_TICKS, last >= last_tick - _ROUNDED_TICKS)
+    return ends if joint.direction == 1 else (ends[1], ends[0])
 
 
 def new_values(config: RobotConfig, found: Mapping[str, Measured]) -> dict[YamlPath, float]:
@@ -53,9 +83,9 @@ def new_values(config: RobotConfig, found: Mapping[str, Measured]) -> dict[YamlP
     """
     values: dict[YamlPath, float] = {}
     for k, joint in enumerate(config.joints):
-        now = found[joint.name]
-        lower_rad = max(joint.lower_rad, now.lower_rad)
-        upper_rad = min(joint.upper_rad, now.upper_rad)
+        now, (no_lower, no_upper) = found[joint.name], unmeasured(joint)
+        lower_rad = now.lower_rad if no_lower else max(joint.lower_rad, now.lower_rad)
+        upper_rad = now.upper_rad if no_upper else min(joint.upper_rad, now.upper_rad)
         if lower_rad >= upper_rad:
             raise ConfigError(
                 f"{joint.name}: its limits in robot.yaml, {joint.lower_rad:g} to "

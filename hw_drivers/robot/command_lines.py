@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from hw_drivers.family import PLAIN, Role
 from v2a.own_command import own_command
@@ -53,6 +54,18 @@ def monitor_line(port: str, protocol: str, baud: int) -> str:
 def scan_line(port: str) -> str:
     """The command that looks for servos at every rate and in every protocol."""
     return f"{own_command()} motors scan --port {shlex.quote(port)}"
+
+
+def calibrate_line(calibration: Path) -> str:
+    """The command that writes this calibration file. It names robot.yaml if that is beside it.
+
+    `v2a robot new` calls the calibration of `ARM.yaml` `ARM.calibration.yaml`.
+    """
+    robot_yaml = calibration.with_name(calibration.name.replace(".calibration", ""))
+    known = robot_yaml != calibration and robot_yaml.is_file()
+    return f"{own_command()} motors calibrate" + (
+        f" {shlex.quote(str(robot_yaml))}" if known else ""
+    )
 
 
 def _command(name: str, port: str, protocol: str, baud: int) -> str:

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from hw_drivers.bus.bus import ServoBus
 from hw_drivers.family import Family
+from hw_drivers.robot.command_lines import calibrate_line
 from hw_drivers.robot.config import JointConfig, RobotConfig
 from v2a.config import Strict, load_yaml
 from v2a.errors import BusError, ConfigError
@@ -145,12 +146,12 @@ def calibration_faults(config: RobotConfig, bus: ServoBus) -> list[str]:
     try:
         stored = load_yaml(config.calibration, Calibration)
     except ConfigError as error:
-        return [f"{error}; run v2a motors calibrate"]
+        return [f"{error}; run {calibrate_line(config.calibration)}"]
     found = read_servos(bus, config)
     faults = check_calibration(stored.joints, found) or check_ranges(config.joints, stored.joints)
     if faults:
         faults.append(
             f"{config.calibration} is the calibration of {stored.robot!r}: of another arm, or from "
-            "before a change; name the right file, or run v2a motors calibrate"
+            f"before a change; name the right file, or run {calibrate_line(config.calibration)}"
         )
     return faults

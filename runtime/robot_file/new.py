@@ -145,7 +145,8 @@ def _joint(servo: Servo, low: int, high: int) -> NewJoint:
     if model is None:  # `open_bus` refuses it before
         raise BusError(f"unknown: {servo}")
     name = f"joint{servo.id}"
-    if not 0 <= low < high < model.turn_ticks:  # 0 and 0: the servo is set to turn for ever
+    whole = (low, high) == (0, model.turn_ticks - 1)
+    if whole or not 0 <= low < high < model.turn_ticks:  # 0 and 0: it is set to turn for ever
         return NewJoint.whole_turn(name, servo.id, model)
     return NewJoint(name, servo.id, model, low, high)
 

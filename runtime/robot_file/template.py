@@ -25,8 +25,11 @@ class NewJoint:
 
     @classmethod
     def whole_turn(cls, name: str, servo_id: int, model: Model) -> NewJoint:
-        """A joint whose range nobody has measured yet."""
-        return cls(name, servo_id, model, 0, model.turn_ticks - 1)
+        """A joint whose range nobody has measured yet.
+
+        Without tick 0, it is as wide on both sides: the limits hold for either `direction`.
+        """
+        return cls(name, servo_id, model, 1, model.turn_ticks - 1)
 
     def range_rad(self) -> tuple[float, float]:
         """The range about the middle of the servo's turn, rad, rounded inward to 0.001 rad."""

@@ -21,6 +21,10 @@ from hw_drivers.feetech.models import MODELS as FEETECHS
 from hw_drivers.feetech.virtual_bus import VirtualFeetechBus
 from hw_drivers.feetech.virtual_servo import VirtualFeetech
 from hw_drivers.motors.calibrate import undone_on_failure
+from hw_drivers.motors.joint_range import Range
+from hw_drivers.motors.measured_limits import measured, unmeasured
+from hw_drivers.robot.command_lines import calibrate_line
+from hw_drivers.robot.config import JointConfig
 from hw_drivers.robot.joint_calibration import Calibration, ServoCalibration, check_calibration
 from hw_drivers.robot.robot import Robot, RobotConfig
 from hw_drivers.virtual.bus import VirtualBus
@@ -322,5 +326,48 @@ def test_a_calibration_that_is_gone_is_refused_at_connect(
     path = robot_yaml(tmp_path, "/dev/none", "dynamixel2", "xl330-m288")
     data = yaml.safe_load(path.read_text())["robot"]
     data["calibration"] = str(tmp_path / "gone.yaml")
-    with pytest.raises(BusError, match=r"gone\.yaml: no such file.*; run v2a motors calibrate"):
+    with pytest.raises(
+        BusError, match=r"(?m)gone\.yaml: no such file.*; run .*v2a motors calibrate$"
+    ):
         Robot(RobotConfig.model_validate(data), FakeClock(), LoopbackPort(chain)).connect()
+
+
+def test_the_advice_to_calibrate_names_the_robot_yaml_beside_the_file(tmp_path: Path) -> None:
+    arm = tmp_path / "arm.yaml"
+    assert calibrate_line(tmp_path / "arm.calibration.yaml").endswith("motors calibrate")
+    arm.touch()
+    assert calibrate_line(tmp_path / "arm.calibration.yaml").endswith(f"motors calibrate {arm}")
+
+
+def joint(**changed: object) -> JointConfig:
+    """A joint as `v2a robot new` writes it, but for the changes."""
+    new = {"name": "yaw", "model": "sts3215", "id": 1, "velocity_limit_rad_s": 1.0}
+    return JointConfig.model_validate({**new, "lower_rad": -3.14, "upper_rad": 3.14, **changed})
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_range_without_0_rad_gets_it_in_its_middle(direction: int) -> None:
+    now = measured(joint(direction=direction), Range(1890, 1298, 2797, 2206))
+    assert now.zero_tick == 2047
+    assert (now.lower_rad, now.upper_rad) == pytest.approx((-1.15, 1.15), abs=2e-3)
+
+
+def test_a_zero_that_the_file_has_limits_around_stays() -> None:
+    own = joint(lower_rad=-0.5)
+    assert measured(own, Range(1890, 1298, 2797, 2206)).zero_tick == 158
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, (True, True)),
+        ({"direction": -1}, (True, True)),
+        ({"lower_rad": -3.13}, (False, True)),
+        ({"direction": -1, "lower_rad": -3.13}, (False, True)),
+        ({"upper_rad": 3.13}, (True, False)),
+    ],
+)
+def test_the_whole_turn_is_nobodys_limit(
+    changed: dict[str, object], expected: tuple[bool, bool]
+) -> None:
+    assert unmeasured(joint(**changed)) == expected
