@@ -175,7 +175,8 @@ def ranges_rad(arm: Arm) -> dict[str, tuple[float, float]]:
 def moved_rad(arm: Arm) -> npt.NDArray[np.float64]:
     """How far each joint moved in the page's last run, from its recording."""
     newest = max((arm.folder / "runs").iterdir(), key=lambda run: run.stat().st_mtime_ns)
-    return np.ptp([state.position_rad for state in Recording(newest).states()], axis=0)
+    positions_rad = np.array([state.position_rad for state in Recording(newest).states()])
+    return positions_rad.max(axis=0) - positions_rad.min(axis=0)
 
 
 def test_every_command_of_the_page_works_in_order(page: Page, arm: Arm) -> None:
