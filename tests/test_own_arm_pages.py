@@ -26,7 +26,7 @@ from hw_drivers.virtual.pty import PtyServer
 from runtime.recording.reader import Recording
 from tests.conftest import REPOSITORY
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real_time, pytest.mark.alone, pytest.mark.timeout(600)]
 
 STEP_RAD, STEP_S = 0.05, 0.01  # 5 rad/s: slow enough for a reading every 20 ms
 END_S = 0.5  # a person stays at the end of a range for a moment
@@ -176,7 +176,8 @@ def moved_rad(arm: Arm) -> npt.NDArray[np.float64]:
     """How far each joint moved in the page's last run, from its recording."""
     newest = max((arm.folder / "runs").iterdir(), key=lambda run: run.stat().st_mtime_ns)
     positions_rad = np.array([state.position_rad for state in Recording(newest).states()])
-    return positions_rad.max(axis=0) - positions_rad.min(axis=0)
+    moved: npt.NDArray[np.float64] = positions_rad.max(axis=0) - positions_rad.min(axis=0)
+    return moved
 
 
 def test_every_command_of_the_page_works_in_order(page: Page, arm: Arm) -> None:

@@ -162,7 +162,7 @@ def test_nothing_else_is_a_number(faults: Faults, written: str) -> None:
 
 def test_an_empty_file_and_a_list_are_no_configuration(faults: Faults) -> None:
     assert faults("") == ["robot.yaml: is empty; expected a mapping of keys"]
-    assert faults("- 1\n")[0].startswith("robot.yaml:1: Input should be a valid dictionary")
+    assert faults("- 1\n")[0].startswith("robot.yaml:1: must be a mapping of keys to values")
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:

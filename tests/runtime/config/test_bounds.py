@@ -20,6 +20,7 @@ from runtime.recording.header import Header
 from v2a.bounds import RECORDED, bounded_keys, looser_than_default
 from v2a.config import load_yaml
 from v2a.errors import ConfigError
+from v2a.names import MACHINE_STAGES
 
 DOC = Path(__file__).parents[3] / "docs" / "robot_yaml.md"
 JOINT = {"model": "xl430-w250", "lower_rad": -2, "upper_rad": 2, "velocity_limit_rad_s": 1}
@@ -195,6 +196,7 @@ def test_the_configuration_of_a_recording_has_no_bounds() -> None:
         ("safety.hold_max_s", 1e18), ("robot.bus.budget_s", 20), ("safety.policy_silent_s", 99)
     )
     fields = {"start_ns": 0, "policy": "p", "bundle": "b", "bundle_sha256": "", "provenance": {}}
+    fields |= {"stages": MACHINE_STAGES, "rates": {}}
     header = Header.model_validate(
         {**fields, "config": whole, "seed": 0, "versions": {}}, context=RECORDED
     )
