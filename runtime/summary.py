@@ -25,8 +25,8 @@ from runtime.workers import Workers
 from v2a.bounds import looser_than_default
 from v2a.clock import Clock
 from v2a.measured import Times, times_table
-from v2a.names import wide_enough
 from v2a.spans import COLUMNS
+from v2a.terminal import wide_enough
 
 PACKAGES = ("v2a", "numpy", "onnxruntime", "pyserial", "opencv-python-headless", "mcap")
 

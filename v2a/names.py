@@ -37,8 +37,3 @@ def in_table_order(stages: Sequence[str]) -> tuple[str, ...]:
     """Return the stages of a run in the order of the data flow: a picture, the graphs, the bus."""
     after = MACHINE_STAGES[len(SENSING) :]
     return (*SENSING, *graphs_of(stages), *after)
-
-
-def wide_enough(names: Iterable[str], least: int) -> int:
-    """Return the width of a table's first column: at least `least`, and one above each name."""
-    return max([least, *(len(name) + 1 for name in names)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -39,6 +39,11 @@ def _blocks(widths: Sequence[int]) -> Iterator[list[int]]:
         block.append(k)
         used += _GAP + widths[k]
     yield block
+
+
+def wide_enough(names: Iterable[str], least: int) -> int:
+    """Return the width of a table's first column: at least `least`, and one above each name."""
+    return max([least, *(len(name) + 1 for name in names)])
 
 
 class LiveLines:

@@ -13,7 +13,8 @@ from runtime.profile.stalls import describe_stall, excess_ms, kind
 from runtime.profile.statistics import FEWEST, Interval, Series, between_runs, ratio, typical
 from runtime.profile_model import Profile, Ratio, StallRow
 from v2a.measured import Measured, Number
-from v2a.names import AGES, wide_enough
+from v2a.names import AGES
+from v2a.terminal import wide_enough
 
 # Two runs of one program differ by this share beyond the noise within each: memory layout, the
 # choice of cores and other programs change. Measured: docs/measurements/profile.md.

@@ -24,7 +24,7 @@ from runtime.profile_model import Ratio
 from v2a.bundle import Bundle
 from v2a.clock import Clock
 from v2a.measured import Measured, Times
-from v2a.names import wide_enough
+from v2a.terminal import wide_enough
 
 ROUNDS_MIN: Final = 48  # with fewer rounds, a change of 20 % is often within noise
 

@@ -9,8 +9,8 @@ from runtime.profile.compare import OTHERS_CORES
 from runtime.profile_model import BudgetedTimes, EngineTimes, Profile, Ratio
 from runtime.summary import missed_text
 from v2a.measured import Times
-from v2a.names import wide_enough
 from v2a.spans import COLUMNS
+from v2a.terminal import wide_enough
 
 _HEADS = ("n", "p50", "p90", "p99", "p99.9", "max", "share", "budget", "miss")
 _CELLS = (*(name for name in COLUMNS if name != "mean_ms"), "share", "budget_ms", "misses")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from runtime.control.outcome import PRESSED
 from runtime.recording.messages import to_json, to_png
-from runtime.safety.stop_latch import keep, latched
+from runtime.safety.stop_latch import keep
 from runtime.web.control_link import ControlLink
 from runtime.web.guard import Guard
 from runtime.web.http import Answer, Request, refusal
@@ -127,7 +127,7 @@ class Routes:
         control.wait_until_ended(CONFIRM_S)
         outcome, about = self._room.outcome(), self._room.view.about
         # The control process keeps what it has heard. A press may also come after its last look.
-        if not about.dry_run and latched(about.robot) is None:
+        if not about.dry_run:
             keep(about.robot, PRESSED, f"page process {os.getpid()}")
         gone = control.hung_up and not outcome.final
         status = HTTPStatus.SERVICE_UNAVAILABLE if gone else HTTPStatus.OK

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -450,3 +452,21 @@ def test_missed_ticks_are_laid_at_the_buss_door_when_it_was_slow(bus_ns: int, ca
     rig.tick()
     rig.control.missed(1)
     assert rig.control.missed_ticks == {"late": 0, "bus": 0, "no_chunk": 0, cause: 1}
+
+
+def test_a_press_during_torque_off_is_an_emergency_stop(tmp_path: Path) -> None:
+    """Torque-off over a dead bus takes seconds, and no tick follows it."""
+    socket_path = tmp_path / "estop"
+    rig = Rig(safety={"estop": {"socket": str(socket_path)}})
+    rig.control.open()
+    rig.arm()
+    disable_torque = rig.robot.disable_torque
+
+    def press_meanwhile() -> None:
+        disable_torque()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"stop", str(socket_path))
+
+    rig.robot.disable_torque = press_meanwhile  # type: ignore[method-assign]
+    rig.control.close()
+    assert str(socket_path) in (rig.control.safety.emergency or "")

@@ -20,7 +20,7 @@ from runtime.control.record import ControlRecord
 from runtime.recording.messages import from_png
 from runtime.recording.sinks import receive
 from runtime.safety.safety import SafetyRecord
-from runtime.safety.stop_latch import latched
+from runtime.safety.stop_latch import FOLDER_KEY, latched
 from runtime.web.control_link import ControlLink
 from runtime.web.crowd import STRANGERS_OF_ADDRESS_MAX, VIEWERS_MAX
 from runtime.web.guard import BUTTON_HEADER, Address, Guard, listen
@@ -343,3 +343,10 @@ def test_a_press_after_the_run_ended_by_a_fault_stays_in_force(found: View) -> N
     assert not serving.press()[1]["confirmed"]
     assert PRESSED in (latched(ABOUT.robot) or "")
     serving.end()
+
+
+def test_a_press_that_cannot_be_kept_is_answered_all_the_same(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_KEY, "relative")
+    assert serving.press()[1]["confirmed"]
